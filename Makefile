@@ -1,0 +1,64 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+PIP    := $(BIN)/pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow lint check fmt compile docs lock images bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything (PYTHON=python3.12 for another Python)
+
+$(STAMP): pyproject.toml requirements/dev.txt requirements/fairseq.txt requirements/build.txt
+	@bash requirements/preflight.sh "$(PYTHON)"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(PIP) install --quiet --requirement requirements/build.txt
+	@$(PIP) install --quiet --requirement requirements/dev.txt
+	@# Built apart from torch: with torch in sight its setup wants C++ files that the sdist lacks.
+	@PIP_CONSTRAINT=requirements/build.txt $(PIP) install --quiet --no-deps --requirement requirements/fairseq.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup ## the whole pipeline on a made-up sample: download to evaluation, about a minute
+	@$(BIN)/race run --profile smoke
+
+test: setup ## the tests, under ten minutes
+	@$(BIN)/pytest
+
+test-slow: setup ## the tests that take longer
+	@$(BIN)/pytest -m slow
+
+lint: setup ## ruff, mypy, and whether pipeline.yaml and the README's tables are fresh; edits nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/race compile --check
+	@$(BIN)/python -m pipeline.docs --check
+
+check: lint test ## what a change must pass: lint and the tests; edits nothing
+
+fmt: setup ## format the code and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+compile: setup ## write pipeline.yaml
+	@$(BIN)/race compile
+
+docs: setup ## write the README's tables anew
+	@$(BIN)/python -m pipeline.docs
+
+lock: setup ## write requirements/*.txt anew from pyproject.toml
+	@bash requirements/lock.sh $(BIN)
+
+images: setup ## both container images (BASE_IMAGE=... TORCH=cpu NETWORK=host)
+	@$(BIN)/race images build $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) \
+	  $(if $(TORCH),--torch $(TORCH)) $(if $(NETWORK),--network $(NETWORK))
+
+clean: ## remove .venv and the runs
+	rm -rf $(VENV) runs
