@@ -1,0 +1,311 @@
+"""Command lines made from config dataclasses, and the one place where a step's error is shown.
+
+A step declares its parameters once, as a frozen dataclass:
+
+    @dataclass(frozen=True)
+    class PreprocessConfig:
+        race: Path = option(help="folder that holds RACE's train, dev and test")
+        invalid: Literal["stop", "skip"] = option("stop", help="what to do with an invalid file")
+
+and gets `--race` (required) and `--invalid {stop,skip}` with types, defaults and help.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from components.common.errors import ConfigError, OutputError, RaceError, one_line
+from components.common.progress import LogHandler
+
+Config = TypeVar("Config")
+
+
+def option(default: Any = dataclasses.MISSING, *, help: str, metavar: str | None = None) -> Any:
+    """A dataclass field that is a command-line option too; without a default it is required."""
+    return dataclasses.field(default=default, metadata={"help": help, "metavar": metavar})
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One parameter of a step, as parsers, tables and the pipeline see it."""
+
+    name: str
+    type: type
+    default: Any  # dataclasses.MISSING where required
+    choices: tuple[Any, ...] | None
+    repeated: bool
+    help: str
+    metavar: str | None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def required(self) -> bool:
+        return self.default is dataclasses.MISSING
+
+
+def options(config_class: type) -> list[Option]:
+    """The parameters of a config dataclass, in the order of its fields.
+
+    Field types: str, int, float, bool, Path, a Literal of strings, tuple[T, ...] for a flag that
+    may be repeated, or T | None. Fields that were not made with `option` are left out.
+    """
+    hints = typing.get_type_hints(config_class)
+    found = []
+    for f in dataclasses.fields(config_class):
+        if "help" not in f.metadata:
+            continue
+        hint, choices, repeated = hints[f.name], None, False
+        if typing.get_origin(hint) is types.UnionType:
+            (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+        if typing.get_origin(hint) is tuple:
+            hint, repeated = typing.get_args(hint)[0], True
+        if typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            hint = type(choices[0])
+        found.append(
+            Option(
+                name=f.name,
+                type=hint,
+                default=f.default,
+                choices=choices,
+                repeated=repeated,
+                help=f.metadata["help"],
+                metavar=f.metadata["metavar"],
+            )
+        )
+    return found
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong arguments are a ConfigError like any other wrong parameter, not a usage dump."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise ConfigError(f"{self.prog}: {message}", mend=f"See {self.prog} --help")
+
+
+def parser(
+    config_class: type, *, prog: str, description: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    """An ArgumentParser with a flag for each parameter of `config_class`."""
+    result = Parser(
+        prog=prog,
+        description=textwrap.dedent(description).strip(),
+        epilog=textwrap.dedent(epilog).strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_options(result, config_class)
+    add_log_format(result)
+    return result
+
+
+def add_log_format(arguments: argparse.ArgumentParser) -> None:
+    """Give a parser `--log-format`; who uses the parser hands its value to `use_log_format`."""
+    arguments.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        default=log_format(),
+        help="lines on stderr for people, or one JSON object a line for machines"
+        f" (default: ${LOG_FORMAT_VARIABLE}, else text)",
+    )
+
+
+def add_options(arguments: argparse.ArgumentParser, config_class: type) -> None:
+    """Give a parser a flag for each parameter of `config_class`."""
+    for o in options(config_class):
+        kind: dict[str, Any] = {"dest": o.name, "required": o.required, "help": o.help}
+        if o.repeated:
+            kind["help"] += "; may be repeated"
+        if not o.required:
+            kind["default"] = o.default
+            shown = " ".join(map(str, o.default)) if o.repeated else str(o.default)
+            if o.type is bool:
+                shown = "on" if o.default else "off"
+            if o.default is None:
+                shown = ""
+            kind["help"] += f" (default: {shown or 'none'})"
+        kind["help"] = kind["help"].replace("%", "%%")
+        if o.type is bool:
+            kind["action"] = argparse.BooleanOptionalAction
+        else:
+            kind["type"] = o.type
+            kind["choices"] = o.choices
+            if o.choices is None:
+                kind["metavar"] = o.metavar or {Path: "PATH", int: "N", float: "X"}.get(
+                    o.type, "TEXT"
+                )
+            if o.repeated:
+                kind["action"] = "append"
+                # argparse appends to the default, which would make it impossible to replace.
+                kind["default"] = None
+        arguments.add_argument(o.flag, **kind)
+
+
+def parse(
+    config_class: type[Config], arguments: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> Config:
+    """The validated config for a command line.
+
+    Raises:
+        ConfigError: an argument is missing, unknown, of the wrong type, or refused by the config.
+    """
+    read = arguments.parse_args(argv)
+    use_log_format(read.log_format)
+    return config_of(config_class, read)
+
+
+def config_of(config_class: type[Config], arguments: argparse.Namespace) -> Config:
+    """The validated config for what a parser with the flags of `config_class` has read.
+
+    Raises:
+        ConfigError: a value is refused by the config.
+    """
+    values: dict[str, Any] = {}
+    for o in options(config_class):
+        given = getattr(arguments, o.name)
+        if o.repeated:
+            given = tuple(given) if given is not None else o.default
+        values[o.name] = given
+    return config_class(**values)
+
+
+def run_step(
+    main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None
+) -> int:
+    """Run a step's main, and turn whatever it raises into one line and an exit status.
+
+    A defect of ours still shows its traceback: hiding it would help nobody.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandler()])
+    for library in ("boto3", "botocore", "s3transfer", "urllib3"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # they tell of every connection
+    # A pod is ended with SIGTERM: unwinding like Ctrl-C lets every half-made output be removed.
+    before = signal.signal(signal.SIGTERM, _terminate)
+    variable = os.environ.get(LOG_FORMAT_VARIABLE)
+    try:
+        use_log_format(log_format())
+        main(argv)
+        sys.stdout.flush()  # here a broken pipe is still ours to handle
+    except RaceError as error:
+        show_error(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        show_error("interrupted")
+        return 130
+    except Terminated:
+        show_error("terminated by SIGTERM")
+        return 143
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): not an error worth a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        explained = explain_os_error(error)
+        if explained is None:
+            raise
+        show_error(str(explained))
+        return explained.exit_status
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        os.environ.pop(LOG_FORMAT_VARIABLE, None)
+        if variable is not None:
+            os.environ[LOG_FORMAT_VARIABLE] = variable
+    return 0
+
+
+class Terminated(BaseException):
+    """SIGTERM was received: raised where the program is, so that it unwinds."""
+
+
+def _terminate(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleaning up
+    raise Terminated
+
+
+_MENDS = {
+    errno.EFBIG: "Choose an output folder on a file system that takes larger files",
+    errno.EIO: "Check the disk, or choose another output folder",
+    errno.ENOSPC: "Free some space or choose another output folder",
+    errno.EDQUOT: "Free some space or choose another output folder",
+    errno.EACCES: "Choose a path that this user may use, or change its permissions",
+    errno.EPERM: "Choose a path that this user may use, or change its permissions",
+    errno.EROFS: "Choose a path on a file system that is mounted writable",
+    errno.ENOENT: "Check the path",
+    errno.ENOTDIR: "Check the path",
+    errno.ENAMETOOLONG: "Check the path",
+    errno.ELOOP: "Check the path",
+    errno.EISDIR: "Check the path",
+    errno.ENOTEMPTY: "Choose a new output path, or remove this one first",
+    errno.EEXIST: "Choose a new output path, or remove this one first",
+}
+
+
+def explain_os_error(error: OSError) -> OutputError | None:
+    """The user's error for a failure of the file system; None for one that is not known here."""
+    if error.errno not in _MENDS:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return OutputError(f"{where}{os.strerror(error.errno).lower()}", mend=_MENDS[error.errno])
+
+
+def show_error(line: str) -> None:
+    if log_format() == "json":
+        print(json_line("ERROR", one_line(line)), file=sys.stderr, flush=True)
+        return
+    color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    label = "\x1b[1;31merror:\x1b[0m" if color else "error:"
+    print(f"{label} {one_line(line)}", file=sys.stderr, flush=True)
+
+
+LOG_FORMATS = ("text", "json")
+LOG_FORMAT_VARIABLE = "RACE_LOG_FORMAT"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json_line(record.levelname, record.getMessage(), record.name)
+
+
+def json_line(level: str, message: str, logger: str = "") -> str:
+    """What `--log-format json` writes for a line: time (ISO 8601, UTC), level, message, logger."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    line = {"time": now, "level": level, "message": message}
+    return json.dumps(line | ({"logger": logger} if logger else {}))
+
+
+def use_log_format(name: str) -> None:
+    """Write log lines and errors as text or as JSON from here on, in child processes too.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    if name not in LOG_FORMATS:
+        raise ConfigError(
+            f"{LOG_FORMAT_VARIABLE} is {name!r}", mend=f"Use {' or '.join(LOG_FORMATS)}"
+        )
+    os.environ[LOG_FORMAT_VARIABLE] = name
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogHandler):
+            handler.setFormatter(
+                _JsonFormatter() if name == "json" else logging.Formatter("%(message)s")
+            )
+
+
+def log_format() -> str:
+    """The format in use: text or json."""
+    return os.environ.get(LOG_FORMAT_VARIABLE) or "text"

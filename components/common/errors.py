@@ -1,0 +1,75 @@
+"""The errors that a user can meet, and their exit statuses.
+
+    RaceError
+    ├── ConfigError      2   a parameter is wrong, or parameters contradict each other
+    ├── DataError        3   an input is not what it should be
+    ├── TransferError    4   bytes could not be moved: network, object storage
+    ├── OutputError      5   the output could not be written: permissions, disk full
+    ├── TrainingError    6   training stopped or a rank died
+    └── GateError        7   the result is complete, but worse than was asked for
+
+An error is raised once, at the depth that knows what happened, and shown to the user once, by
+`components.common.cli.run_step` or by the `race` command: one line with what, where, and how to
+mend it.
+"""
+
+
+class RaceError(Exception):
+    """What went wrong and where; `mend` says what the reader can do about it.
+
+    Both are phrases without a final full stop. `str()` joins them to the one line that users see.
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, mend: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.mend = mend
+
+    def __str__(self) -> str:
+        line = f"{self.what}. {self.mend}" if self.mend else self.what
+        return one_line(line)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keeps `mend` when the error crosses a process boundary.
+        return (_rebuild, (type(self), self.what, self.mend))
+
+
+def one_line(text: str) -> str:
+    """The text as one line that a terminal shows and does not obey, whatever a stranger put in it.
+
+    Names of files and members of archives may hold line ends, escape sequences or broken Unicode.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        for c in " ".join(text.split())
+    )
+
+
+def _rebuild(cls: type[RaceError], what: str, mend: str) -> RaceError:
+    return cls(what, mend=mend)
+
+
+class ConfigError(RaceError):
+    exit_status = 2
+
+
+class DataError(RaceError):
+    exit_status = 3
+
+
+class TransferError(RaceError):
+    exit_status = 4
+
+
+class OutputError(RaceError):
+    exit_status = 5
+
+
+class TrainingError(RaceError):
+    exit_status = 6
+
+
+class GateError(RaceError):
+    exit_status = 7

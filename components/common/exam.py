@@ -1,0 +1,91 @@
+"""How an exam lies in folders, as the steps agree on it: levels, test sets, options.
+
+An exam has train, dev and test, each with the same levels. RACE has middle and high; others may
+have other levels, or none, where a split's files lie in the split's folder itself.
+
+In text columns a test set is called test-{level}, or test where there is no level; fairseq's
+names for test sets are test, test1, test2 and so on, in the order of the levels.
+"""
+
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from components.common.errors import DataError
+
+# RACE's.
+OPTIONS = 4
+LEVELS = ("middle", "high")
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# In the folder of binary data: for each split of the text columns, what fairseq calls it.
+SPLITS_FILE = "splits.json"
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A key that sorts names by the numbers in them."""
+    pieces = re.split("([0-9]+)", name)
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
+
+
+def in_order(levels: Collection[str]) -> list[str]:
+    """Levels in the order of an exam: RACE's own as RACE has them, then others by their names."""
+    return [level for level in LEVELS if level in levels] + sorted(
+        set(levels) - set(LEVELS), key=natural
+    )
+
+
+def split_of(level: str) -> str:
+    """The name of a level's test set in text columns."""
+    return f"test-{level}" if level else "test"
+
+
+def level_of(split: str) -> str:
+    """What the test set of text columns is called when people speak of it: its level, or `test`."""
+    return split.removeprefix("test-")
+
+
+def fairseq_splits(levels: Collection[str]) -> dict[str, str]:
+    """fairseq's name for each split of the text columns of an exam with these levels."""
+    tests = [split_of(level) for level in in_order(levels)]
+    return {"train": "train", "dev": "valid"} | {
+        split: f"test{number or ''}" for number, split in enumerate(tests)
+    }
+
+
+def read_test_sets(data: Path) -> dict[str, str]:
+    """The test sets of a folder of binary data: fairseq's name, and that of the text columns.
+
+    A folder without splits.json, as fairseq's own scripts write it, is taken for RACE.
+
+    Raises:
+        DataError: splits.json is damaged.
+    """
+    path = data / SPLITS_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        splits = {str(ours): str(theirs) for ours, theirs in found.items()}
+    except FileNotFoundError:
+        splits = fairseq_splits(LEVELS)
+    except (AttributeError, ValueError):
+        raise DataError(f"{path}: not what binarize writes", mend="Binarize again") from None
+    return {theirs: ours for ours, theirs in splits.items() if theirs.startswith("test")}
+
+
+def count_options(data: Path) -> int:
+    """The options of each question in a folder of binary data: one for each input but the passage.
+
+    Raises:
+        DataError: there are no inputs, or one is missing between others.
+    """
+    names = {path.name for path in data.glob("input*") if path.is_dir()}
+    options = len(names) - 1
+    if options < 2 or names != {f"input{column}" for column in range(options + 1)}:
+        raise DataError(
+            f"{data}: holds {', '.join(sorted(names, key=natural)) or 'no inputs'}, not input0 (the"
+            " passages) and one for each option from input1 on",
+            mend="Give the folder that binarize wrote",
+        )
+    return options

@@ -1,0 +1,83 @@
+"""Outputs that are there whole or not at all."""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.common.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_folder(output: Path) -> Iterator[Path]:
+    """A new folder to fill; it becomes `output` when the block ends, and is removed when it raises.
+
+    `output` may exist as an empty folder (KFP makes some of its output paths beforehand). What
+    cannot become the output is refused before the work starts, so that no work is lost to it.
+
+    Raises:
+        OSError: `output` is a file or a folder with something in it, or cannot be written. An
+            OSError of the block that names no path (a full disk does not) leaves it with `output`.
+        OutputError: `output` is a mount point, which cannot be replaced in one step.
+    """
+    output = Path(os.path.realpath(output))  # a rename would replace a link, not what it leads to
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output))
+    if output.is_mount():
+        raise OutputError(f"{output} is a mount point", mend="Choose a folder inside it as output")
+    partial = _beside(output)
+    partial.mkdir()
+    with _named(output), _removed_if_raised(partial):
+        yield partial
+        os.replace(partial, output)
+
+
+@contextlib.contextmanager
+def atomic_file(output: Path) -> Iterator[Path]:
+    """A new path to write; it becomes `output` when the block ends, and is removed when it raises.
+
+    Raises:
+        OSError: `output` is a folder or cannot be written; see `atomic_folder`.
+    """
+    output = Path(os.path.realpath(output))
+    if output.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
+    partial = _beside(output)
+    partial.touch(exist_ok=False)
+    with _named(output), _removed_if_raised(partial):
+        yield partial
+        os.replace(partial, output)
+
+
+def _beside(output: Path) -> Path:
+    """A path that is free, in the same folder: there the rename is atomic.
+
+    What is made there gets the permissions that any new file gets, unlike with `tempfile`.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return output.parent / f".{output.name}.partial-{secrets.token_hex(4)}"
+
+
+@contextlib.contextmanager
+def _removed_if_raised(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _named(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(output)
+        raise

@@ -1,0 +1,63 @@
+"""Steps by hand on s3:// addresses: inputs are fetched before the work, the output published after.
+
+In a cluster KFP moves artifacts; a step that is run by hand has only its command line:
+
+    with at_hand(parse(PreprocessConfig, arguments, argv)) as config:
+        preprocess(config)
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from components.common.cli import options
+from components.common.errors import OutputError
+
+Config = TypeVar("Config")
+
+
+@contextlib.contextmanager
+def at_hand(config: Config) -> Iterator[Config]:
+    """`config` with a local path in place of each s3:// address among its paths.
+
+    The addresses are those of whole artifacts, see components.common.storage; fetched ones lie in
+    the folder for temporary files until the block ends. `output` is published when it ends well.
+
+    Raises:
+        OutputError: something is published at `output` already; nothing was fetched.
+        ConfigError, DataError, TransferError: as storage's `fetch` and `publish` raise them.
+    """
+    paths = {o.name: getattr(config, o.name) for o in options(type(config)) if o.type is Path}
+    addresses = {
+        name: found
+        for name, path in paths.items()
+        if isinstance(path, Path) and (found := address(path))
+    }
+    if not addresses:
+        yield config
+        return
+    from components.common import storage  # boto3 takes a while to import
+
+    output = addresses.pop("output", "")
+    if output and storage.find(output):
+        raise OutputError(
+            f"{output} exists already", mend="Choose a new address, or remove this one first"
+        )
+    with tempfile.TemporaryDirectory(prefix="race-") as scratch:
+        local: dict[str, Any] = {name: Path(scratch) / "inputs" / name for name in addresses}
+        for name, uri in addresses.items():
+            storage.fetch(uri, local[name])
+        if output:
+            local["output"] = Path(scratch) / "output"
+        yield dataclasses.replace(config, **local)  # type: ignore[type-var]
+        if output:
+            storage.publish(local["output"], output)
+
+
+def address(path: Path) -> str:
+    """The s3:// address that a Path was made from, whose two slashes it took for one, or ""."""
+    scheme, _, rest = str(path).partition("s3:/")
+    return f"s3://{rest}" if rest and not scheme else ""

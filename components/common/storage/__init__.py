@@ -1,0 +1,41 @@
+"""Artifacts in object storage (s3://) and in folders: there whole, or not at all.
+
+    publish   a folder or a file becomes an artifact
+    fetch     an artifact becomes a folder, with every byte checked
+    verify    checks every byte, keeps none
+
+A folder of artifacts, such as a run's checkpoints:
+
+    artifacts, newest, fetch_newest, prune
+    Publisher     publishes into it in the background
+"""
+
+from components.common.storage.artifact import (
+    Artifact,
+    ConflictError,
+    artifacts,
+    fetch,
+    fetch_newest,
+    find,
+    newest,
+    prune,
+    publish,
+    verify,
+)
+from components.common.storage.publisher import Publisher
+from components.common.storage.store import Settings
+
+__all__ = [
+    "Artifact",
+    "ConflictError",
+    "Publisher",
+    "Settings",
+    "artifacts",
+    "fetch",
+    "fetch_newest",
+    "find",
+    "newest",
+    "prune",
+    "publish",
+    "verify",
+]

@@ -1,0 +1,498 @@
+"""Artifacts: folders of files that are in a store whole or not at all.
+
+Below an artifact's address lie `manifest.json` and, beside it, a folder for each publication that
+was begun ("20260131T120000-0123456789ab"). A publication fills its own folder, looks at what
+arrived, and writes the manifest last, in one step; only the files that the manifest lists are the
+artifact. So a publication that dies leaves nothing that a reader would see, and two writers at one
+address never mix their files: one of them writes the manifest, the other finds it there.
+"""
+
+import contextlib
+import datetime
+import errno
+import hashlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
+from pathlib import Path
+
+from components.common import manifest as manifests
+from components.common import progress
+from components.common.errors import ConfigError, DataError, OutputError, RaceError
+from components.common.files import atomic_folder
+from components.common.manifest import FileEntry, Manifest, Scalar
+from components.common.storage.store import (
+    DAMAGED,
+    Settings,
+    Stop,
+    Store,
+    Wanted,
+    WrongContentError,
+    open_store,
+    persist,
+)
+from components.common.transfer import AttemptError, Patience
+
+log = logging.getLogger(__name__)
+
+_PUBLICATION = re.compile(r"(\d{8}T\d{6})-[0-9a-f]{12}\Z")
+# Damage in transit shows in one fetch and not in the next; damage in the store in all of them.
+_FETCHES = 2
+
+
+class ConflictError(OutputError):
+    """Another artifact was published at this address before."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact: where it is, and what it consists of."""
+
+    address: str
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The last part of its address."""
+        return self.address.rstrip("/").rpartition("/")[2]
+
+
+def publish(
+    source: Path,
+    uri: str,
+    *,
+    producer: Mapping[str, Scalar] | None = None,
+    inputs: Mapping[str, Scalar] | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+    settings: Settings | None = None,
+    stop: Stop | None = None,
+) -> Artifact:
+    """Make the folder `source`, or the one file that it is, the artifact at `uri`.
+
+    When the same content is there already, that is a success, whoever published it: so a
+    publication may be repeated when it is not known how it ended. `overwrite` sends everything
+    anew and lets it take the place of what is there, which may be another content or damaged; a
+    reader sees the one or the other. Empty folders are left out.
+
+    Raises:
+        ConfigError: `uri` or a file's name cannot be used.
+        ConflictError: another content is there and `overwrite` is off. Nothing was changed.
+        DataError: `source` is not there, holds a link or other special file, or changes meanwhile.
+        TransferError: the store could not be reached, refused, or lost what it was given.
+        OSError: a file could not be read, or (in a local store) written.
+    """
+    settings = settings or Settings()
+    files = _listed(source)
+    store = open_store(uri, settings, stop)
+    existing = _find(store, or_damaged=overwrite)
+    if existing and not overwrite:
+        if _same(existing.manifest, files):
+            return existing
+        raise _conflict(store)
+    now = datetime.datetime.now(datetime.UTC)
+    folder = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+    total = sum(path.stat().st_size for path in files.values())
+    try:
+        with _bar(f"publish {source.name}", total, show_progress) as advance:
+            stored = store.upload([(p, f"{folder}/{name}") for name, p in files.items()], advance)
+        manifest = Manifest(
+            files=tuple(FileEntry(n, *s) for n, s in zip(files, stored, strict=True)),
+            folder=folder,
+            created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
+            producer=dict(producer or {}),
+            inputs=dict(inputs or {}),
+        )
+        data = manifest.to_json()
+    except BaseException:
+        _discard(uri, folder, settings)
+        raise
+    # From here on the manifest may be there even when an error says that it is not, so its files
+    # stay: `prune` removes them later if no manifest lists them.
+    published = _commit(store, data, existing, overwrite, settings.patience, stop)
+    if published.manifest == manifest:
+        return published
+    _discard(uri, folder, settings)
+    if not overwrite and published.manifest.digest != manifest.digest:
+        raise _conflict(store)
+    return published
+
+
+def fetch(
+    uri: str,
+    output: Path,
+    *,
+    show_progress: bool = True,
+    settings: Settings | None = None,
+    stop: Stop | None = None,
+) -> Artifact:
+    """Bring the artifact at `uri` into the new folder `output`; every byte is checked.
+
+    Raises:
+        ConfigError: `uri` cannot be used.
+        DataError: no complete artifact is there, or it is damaged.
+        TransferError: the store could not be reached, or refused.
+        OSError: `output` exists already, cannot be written, or the disk is full.
+    """
+    settings = settings or Settings()
+    store = open_store(uri, settings, stop)
+    artifact = _existing(store)
+    with atomic_folder(output) as partial:
+        _need_space(output, partial, artifact.manifest.size)
+        with _bar(f"fetch {artifact.name}", artifact.manifest.size, show_progress) as advance:
+            _fetch_files(store, artifact.manifest, partial, advance)
+    return artifact
+
+
+def verify(
+    uri: str,
+    *,
+    show_progress: bool = True,
+    settings: Settings | None = None,
+    stop: Stop | None = None,
+) -> Artifact:
+    """Read every byte of the artifact at `uri` and check it, without keeping any.
+
+    Raises:
+        ConfigError, DataError, TransferError: as `fetch` raises them.
+    """
+    store = open_store(uri, settings or Settings(), stop)
+    artifact = _existing(store)
+    manifest = artifact.manifest
+    with _bar(f"verify {artifact.name}", manifest.size, show_progress) as advance:
+        for entry in manifest.files:
+            for left in reversed(range(_FETCHES)):
+                digest = hashlib.sha256()
+                for chunk in store.chunks(f"{manifest.folder}/{entry.path}", entry.size):
+                    digest.update(chunk)
+                    advance(len(chunk))
+                if digest.hexdigest() == entry.sha256:
+                    break
+                if not left:
+                    raise _damaged(store, manifest, entry, digest.hexdigest())
+                advance(-entry.size)
+    return artifact
+
+
+def find(
+    uri: str, *, settings: Settings | None = None, stop: Stop | None = None
+) -> Artifact | None:
+    """The complete artifact at `uri`, None if there is none.
+
+    Raises:
+        ConfigError, TransferError: as `fetch` raises them.
+        DataError: its manifest is damaged.
+    """
+    return _find(open_store(uri, settings or Settings(), stop))
+
+
+def artifacts(
+    uri: str, *, settings: Settings | None = None, stop: Stop | None = None
+) -> Iterator[Artifact]:
+    """The complete artifacts right below `uri`, newest first.
+
+    Newest is the highest name, with numbers in it compared as numbers: clocks differ between
+    machines, update counts do not. One with a damaged manifest is logged and left out.
+
+    Raises:
+        ConfigError, TransferError: as `fetch` raises them.
+    """
+    store = open_store(uri, settings or Settings(), stop)
+    for name in _by_age(store.folders()):
+        try:
+            artifact = _find(store.at(name))
+        except DataError as error:
+            log.warning("left out: %s", error)
+            continue
+        if artifact:
+            yield artifact
+
+
+def newest(
+    uri: str, *, settings: Settings | None = None, stop: Stop | None = None
+) -> Artifact | None:
+    """The first of `artifacts`, None if there is none."""
+    return next(artifacts(uri, settings=settings, stop=stop), None)
+
+
+def fetch_newest(
+    uri: str,
+    output: Path,
+    *,
+    show_progress: bool = True,
+    settings: Settings | None = None,
+    stop: Stop | None = None,
+) -> Artifact | None:
+    """Fetch the newest artifact below `uri` that is not damaged; None if there is none at all.
+
+    `uri` may also be an artifact itself. A damaged one is logged and the one before it is taken; a
+    store that fails is an error, since the newest may be well.
+
+    Raises:
+        DataError: all are damaged.
+        ConfigError, TransferError, OSError: as `fetch` raises them.
+    """
+    settings = settings or Settings()
+    store = open_store(uri, settings, stop)
+    if _find(store):
+        return fetch(uri, output, show_progress=show_progress, settings=settings, stop=stop)
+    damaged: list[str] = []
+    for name in _by_age(store.folders()):
+        try:
+            if not _find(store.at(name)):
+                continue
+            return fetch(
+                store.at(name).address,
+                output,
+                show_progress=show_progress,
+                settings=settings,
+                stop=stop,
+            )
+        except DataError as error:
+            log.warning("%s; trying the one before", error.what)
+            damaged.append(name)
+    if damaged:
+        raise DataError(
+            f"{store.address}: no artifact is whole: {', '.join(damaged)} are damaged",
+            mend="Remove them to begin anew, or give another address",
+        )
+    return None
+
+
+def prune(
+    uri: str,
+    *,
+    keep: int,
+    stale: float = 86_400.0,
+    settings: Settings | None = None,
+    stop: Stop | None = None,
+) -> list[str]:
+    """Remove all but the `keep` newest artifacts below `uri`; returns the names of those removed.
+
+    What dead publications left is removed too when it is older than `stale` seconds: a younger one
+    may still be going on. Only what this module made is touched.
+
+    Raises:
+        ConfigError, TransferError, OSError: as `publish` raises them.
+    """
+    if keep < 1:
+        raise ConfigError(f"{keep} artifacts to keep", mend="Keep at least 1")
+    store = open_store(uri, settings or Settings(), stop)
+    kept = 0
+    removed = []
+    for name in _by_age(store.folders(unfinished=True)):
+        below = store.at(name)
+        try:
+            artifact = _find(below)
+        except DataError as error:
+            # Whole or not, it cannot be told: neither counted nor removed.
+            log.warning("left alone: %s", error)
+            continue
+        publications = [n for n in below.folders(unfinished=True) if _PUBLICATION.match(n)]
+        if artifact and kept < keep:
+            kept += 1
+            dead = [n for n in publications if n != artifact.manifest.folder and _old(n, stale)]
+        elif artifact:
+            # First the manifest: without it, no reader begins what it could not finish.
+            below.remove(manifests.NAME)
+            removed.append(name)
+            dead = [n for n in publications if n == artifact.manifest.folder or _old(n, stale)]
+        else:
+            dead = [n for n in publications if _old(n, stale)]
+        for publication in dead:
+            below.remove_folder(publication)
+    return removed
+
+
+# Publishing
+
+
+def _listed(source: Path) -> dict[str, Path]:
+    """The files of an artifact: their paths inside it, in order, and where they lie."""
+    if source.is_file():
+        files = {source.name: source}
+    elif source.is_dir():
+        files = {}
+        for folder, folders, names in os.walk(source, onerror=_raise):
+            for name in folders + names:
+                path = Path(folder, name)
+                if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                    raise DataError(
+                        f"{path} is a link or special file", mend="Publish plain files and folders"
+                    )
+            files.update((str(Path(folder, n).relative_to(source)), Path(folder, n)) for n in names)
+    else:
+        raise DataError(f"{source}: no such file or folder", mend="Check the path")
+    if not files:
+        raise DataError(f"{source} holds no file to publish", mend="Check the path")
+    for name in files:
+        if why := manifests.path_fault(name):
+            raise ConfigError(f"{name!a} cannot be published: {why}", mend="Rename it")
+    return dict(sorted(files.items()))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _same(manifest: Manifest, files: Mapping[str, Path]) -> bool:
+    """Whether local files are what a manifest lists. Names and sizes are compared first."""
+    if {f.path: f.size for f in manifest.files} != {n: p.stat().st_size for n, p in files.items()}:
+        return False
+    for entry in manifest.files:
+        with files[entry.path].open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                return False
+    return True
+
+
+def _commit(
+    store: Store,
+    data: bytes,
+    existing: Artifact | None,
+    overwrite: bool,
+    patience: Patience,
+    stop: Stop | None,
+) -> Artifact:
+    """Write the manifest and return what is then published here: it, or another writer's.
+
+    The answer to the write is not enough. When it was lost, the write is repeated and finds its own
+    manifest in the way; and what was accepted may not be there.
+    """
+
+    def call() -> Artifact:
+        store.write(manifests.NAME, data, exclusive=not overwrite)
+        try:
+            published = _find(store)
+        except DataError as error:
+            raise WrongContentError(f"it is not what was sent: {error.what}") from error
+        if published is None or published == existing:
+            raise AttemptError("it was accepted, but is not there")
+        return published
+
+    where = f"{store.address}/{manifests.NAME}"
+    return persist(call, where=where, patience=patience, stop=stop or threading.Event())
+
+
+def _conflict(store: Store) -> ConflictError:
+    return ConflictError(
+        f"{store.address}: another artifact has been published here",
+        mend="Publish to another address",
+    )
+
+
+def _discard(uri: str, folder: str, settings: Settings) -> None:
+    """Remove an unpublished folder, if that works at once; `prune` finds it if it does not."""
+    brief = with_changes(
+        settings.patience,
+        attempts=min(2, settings.patience.attempts),
+        connect=min(5, settings.patience.connect),
+        read=min(10, settings.patience.read),
+    )
+    try:
+        open_store(uri, with_changes(settings, patience=brief)).remove_folder(folder)
+    except (RaceError, OSError) as error:
+        log.debug("%s/%s stays until it is pruned: %s", uri, folder, error)
+
+
+# Reading
+
+
+def _find(store: Store, *, or_damaged: bool = False) -> Artifact | None:
+    """The artifact in a store; with `or_damaged`, None too where its manifest cannot be used.
+
+    A manifest that cannot be used is read again: it may have been changed on its way here, which
+    it tells by its own sha256.
+    """
+    for _ in range(_FETCHES):
+        data = store.read(manifests.NAME, manifests.MAX_BYTES)
+        if data is None:
+            return None
+        try:
+            manifest = manifests.parse(data, where=f"{store.address}/{manifests.NAME}")
+            return Artifact(store.address, manifest)
+        except DataError as error:
+            damaged = error
+    if or_damaged:
+        return None
+    raise damaged
+
+
+def _existing(store: Store) -> Artifact:
+    artifact = _find(store)
+    if artifact is None:
+        raise DataError(
+            f"{store.address}: no complete artifact is there",
+            mend="Check the address; one whose publication did not end does not count",
+        )
+    return artifact
+
+
+def _fetch_files(
+    store: Store, manifest: Manifest, folder: Path, advance: Callable[[int], None]
+) -> None:
+    for entry in manifest.files:
+        (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
+    entries = manifest.files
+    for left in reversed(range(_FETCHES)):
+        digests = store.download(
+            [Wanted(f"{manifest.folder}/{f.path}", folder / f.path, f.size) for f in entries],
+            advance,
+        )
+        wrong = [(f, d) for f, d in zip(entries, digests, strict=True) if f.sha256 != d]
+        if not wrong:
+            return
+        if not left:
+            raise _damaged(store, manifest, *wrong[0])
+        log.warning("%s: %d files arrived damaged, fetching them again", store.address, len(wrong))
+        entries = tuple(f for f, _ in wrong)
+        advance(-sum(f.size for f in entries))
+
+
+def _damaged(store: Store, manifest: Manifest, entry: FileEntry, found: str) -> DataError:
+    return DataError(
+        f"{store.address}/{manifest.folder}/{entry.path} is damaged: its sha256 is {found}, "
+        f"and {entry.sha256} was published ({_FETCHES} attempts)",
+        mend=DAMAGED,
+    )
+
+
+def _need_space(output: Path, partial: Path, size: int) -> None:
+    """Better to fail now than after an hour."""
+    usage = shutil.disk_usage(partial)
+    if usage.total and usage.free < size:  # some mounts cannot tell, and say 0
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
+
+
+def _by_age(names: list[str]) -> list[str]:
+    """Highest first, "update-10" above "update-9"."""
+
+    def key(name: str) -> list[str | int]:
+        return [int(p) if i % 2 else p for i, p in enumerate(re.split(r"([0-9]+)", name))]
+
+    return sorted(names, key=key, reverse=True)
+
+
+def _old(publication: str, stale: float) -> bool:
+    """Whether a publication's folder was begun more than `stale` seconds ago."""
+    match = _PUBLICATION.match(publication)
+    try:
+        begun = datetime.datetime.strptime(f"{match[1] if match else ''}Z", "%Y%m%dT%H%M%S%z")
+    except ValueError:
+        return False
+    return (datetime.datetime.now(datetime.UTC) - begun).total_seconds() > stale
+
+
+@contextlib.contextmanager
+def _bar(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    if not shown:
+        yield lambda count: None
+        return
+    with progress.bar(total=total, what=what, bytes=True) as bar:
+        yield bar.update

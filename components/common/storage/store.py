@@ -1,0 +1,214 @@
+"""Where artifacts lie: one interface over object storage and folders, and how an address is read.
+
+A store is a flat space of keys ("update-500/manifest.json") below one address. It moves bytes and
+counts attempts; what an artifact is, `components.common.storage.artifact` knows.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from components.common.errors import ConfigError, DataError, TransferError
+from components.common.transfer import AttemptError, Patience, shown_url
+
+Result = TypeVar("Result")
+
+CHUNK = 1 << 20  # bytes read at once from a file
+DAMAGED = "Publish it again in its place, or use another one"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How bytes are moved. Memory in use is bounded by about (`workers` + 2) * `part` bytes.
+
+    `part` is the size of one part of a multi-part transfer, which S3 wants to be 5 MiB or more.
+    """
+
+    patience: Patience = field(default_factory=Patience)
+    part: int = 16 << 20
+    workers: int = 4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A stored file to be fetched: `size` bytes at `key`, to be written to `target`."""
+
+    key: str
+    target: Path
+    size: int
+
+
+class Stop(Protocol):
+    """What ends a transfer: a threading.Event, or the like."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float) -> bool: ...
+
+
+class WrongContentError(AttemptError):
+    """What is stored is not what should be there; when it stays so, the data is damaged."""
+
+    def __init__(self, cause: str, *, passes: bool = True) -> None:
+        super().__init__(cause, mend=DAMAGED, passes=passes)
+
+
+class Store(Protocol):
+    """Keys are relative to `address`. Any method raises TransferError for what it could not do."""
+
+    address: str
+
+    def at(self, key: str) -> "Store":
+        """The part of this store below `key`."""
+
+    def read(self, key: str, limit: int) -> bytes | None:
+        """The content of a small object; None where there is none.
+
+        Raises:
+            DataError: it is larger than `limit` bytes.
+        """
+
+    def write(self, key: str, data: bytes, *, exclusive: bool) -> bool:
+        """Store a small object in one step; False: `exclusive`, and there was one already."""
+
+    def upload(
+        self, files: Sequence[tuple[Path, str]], advance: Callable[[int], None]
+    ) -> list[tuple[int, str]]:
+        """Store files under keys; returns the size (bytes) and sha256 (hex) of what was sent.
+
+        When it returns, each object was seen to be there, with the size and, where the service
+        tells, the checksum of what was sent. `advance` is called with bytes done, under a lock.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+
+    def download(self, files: Sequence[Wanted], advance: Callable[[int], None]) -> list[str]:
+        """Fetch objects to files; returns the sha256 (hex) of what was written, in order.
+
+        Raises:
+            DataError: an object is not there, or not of the wanted size.
+            OSError: a target cannot be written.
+        """
+
+    def chunks(self, key: str, size: int) -> Iterator[bytes]:
+        """The content of an object of `size` bytes, in order, in pieces of 1 MiB or less.
+
+        Raises:
+            DataError: it is not there, or not of that size.
+        """
+
+    def folders(self, *, unfinished: bool = False) -> list[str]:
+        """Names of the folders right below the address.
+
+        `unfinished` adds those that hold nothing but multi-part uploads that were never completed.
+        """
+
+    def remove(self, key: str) -> None:
+        """Remove one object; it may be gone already."""
+
+    def remove_folder(self, key: str) -> None:
+        """Remove all below `key/`, unfinished multi-part uploads too."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """`path` is a folder where `bucket` is None, else a key prefix without slashes around it."""
+
+    bucket: str | None
+    path: str
+
+
+# General purpose buckets; other services also allow capital letters and underscores.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]\Z")
+
+
+def parse_address(uri: str) -> Address:
+    """Read `s3://bucket/key`, `file:///folder` or a plain path.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    mend = "Give s3://bucket/key, file:///folder or a path"
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        if not uri or "\0" in uri:
+            raise ConfigError("the address of an artifact is empty or not a path", mend=mend)
+        return Address(None, uri)
+    if scheme == "file":
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            raise ConfigError(f"{shown_url(uri)} is not an address of a local folder", mend=mend)
+        return Address(None, unquote(parts.path))
+    if scheme != "s3":
+        raise ConfigError(f"{shown_url(uri)}: {scheme}:// is not supported here", mend=mend)
+    bucket, _, key = rest.partition("/")
+    if not _BUCKET.match(bucket):
+        raise ConfigError(f"{shown_url(uri)} does not name a valid bucket", mend=mend)
+    path = key.strip("/")
+    if any(part in ("", ".", "..") for part in path.split("/")) and path:
+        raise ConfigError(f"{shown_url(uri)} has an empty part, . or .. in its key", mend=mend)
+    if not path:
+        raise ConfigError(
+            f"s3://{bucket} names a whole bucket", mend="Add a folder: s3://bucket/folder"
+        )
+    return Address(bucket, path)
+
+
+def open_store(uri: str, settings: Settings, stop: Stop | None = None) -> Store:
+    """The store at an address; setting `stop` ends whatever it is doing with a TransferError.
+
+    Raises:
+        ConfigError: the address, or the AWS settings for it, cannot be right.
+    """
+    address = parse_address(uri)
+    stop = stop or threading.Event()
+    if address.bucket is None:
+        from components.common.storage.folder import FolderStore
+
+        return FolderStore(Path(address.path), stop)
+    from components.common.storage.s3 import S3Store
+
+    return S3Store(address.bucket, address.path, settings, stop)
+
+
+def persist(call: Callable[[], Result], *, where: str, patience: Patience, stop: Stop) -> Result:
+    """The result of `call`, which is tried again where an AttemptError says that this may help.
+
+    Raises:
+        DataError: to the last attempt, what is stored was not what should be there.
+        TransferError: it failed in another way, or `stop` was set.
+    """
+    for number in range(1, patience.attempts + 1):
+        if stop.is_set():
+            break
+        try:
+            return call()
+        except AttemptError as error:
+            if error.passes and number < patience.attempts:
+                stop.wait(patience.wait(number, error.wait))
+                continue
+            kind = DataError if isinstance(error, WrongContentError) else TransferError
+            count = "1 attempt" if number == 1 else f"{number} attempts"
+            raise kind(f"{where}: {error.cause} ({count})", mend=error.mend) from error
+    raise stopped(where)
+
+
+def stopped(where: str) -> TransferError:
+    return TransferError(f"{where}: the transfer was stopped")
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Gives an OSError the path that it is about; writing to an open file raises it without."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise

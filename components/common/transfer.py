@@ -1,0 +1,80 @@
+"""What every transfer of bytes has in common, whatever it speaks: attempts, waits, shown names."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+
+class AttemptError(Exception):
+    """One attempt at a transfer failed; the one who counts the attempts decides what follows.
+
+    `cause` is a phrase for the user, free of credentials. `passes` says that the next attempt may
+    succeed, `wait` how many seconds the server asked for before it, and `restart` that the bytes
+    received so far do not belong to what the server has now.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        *,
+        mend: str = "",
+        passes: bool = True,
+        wait: float | None = None,
+        restart: bool = False,
+    ) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.mend = mend
+        self.passes = passes
+        self.wait = wait
+        self.restart = restart
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An open source of bytes.
+
+    `start` is the offset of its first byte: what was asked for, or 0 where the source cannot go on
+    from there. `total` is the size of the whole, None if the source does not say. `version` is
+    given back to the source to go on later; None if it has nothing that surely tells two versions
+    apart. Taking `chunks` raises AttemptError where the source fails.
+    """
+
+    start: int
+    total: int | None
+    version: str | None
+    chunks: Iterator[bytes]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a source (seconds), and how often to ask again."""
+
+    attempts: int = 6
+    connect: float = 10.0
+    read: float = 60.0  # without a single byte
+    first_wait: float = 1.0
+    longest_wait: float = 60.0
+
+    def wait(self, failures: int, asked: float | None = None) -> float:
+        """Seconds before the next attempt, after `failures` (1, 2...) in a row.
+
+        Doubles each time. Half of it is random, so that pods which failed together do not come back
+        together. What the server asked for goes first, but `longest_wait` is the limit of that too.
+        """
+        backoff = self.first_wait * 2.0 ** min(failures - 1, 30)
+        wait = min(backoff, self.longest_wait) * random.uniform(0.5, 1.0)
+        return min(max(wait, asked or 0.0), self.longest_wait)
+
+
+def shown_url(url: str) -> str:
+    """The URL as logs and errors may show it: user, password and query values are masked.
+
+    The query goes too, because it is where signed URLs carry their signature.
+    """
+    parts = urlsplit(url)
+    netloc = parts.netloc
+    if "@" in netloc:
+        netloc = "***@" + netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
