@@ -1,0 +1,179 @@
+"""Bring files from elsewhere into one folder, checked, and unpacked where that is asked for."""
+
+import contextlib
+import logging
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.common.cli import option
+from components.common.errors import ConfigError, DataError
+from components.common.files import atomic_folder
+from components.common.transfer import Patience, shown_url
+from components.download import known
+from components.download.archive import Limits, Unpacked, unpack
+from components.download.fetch import check_url, fetch, file_name
+from components.download.mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+
+_POSITIVE = (
+    "attempts",
+    "connect_timeout",
+    "read_timeout",
+    "max_members",
+    "max_gib",
+    "max_ratio",
+)
+
+
+@dataclass(frozen=True)
+class DownloadConfig:
+    """What to fetch, and within which limits.
+
+    Raises:
+        ConfigError: a value is out of its range, or two contradict each other.
+    """
+
+    url: tuple[str, ...] = option(
+        help="where to get a file: https://, http://, s3://, file:// or a path",
+        metavar="URL",
+    )
+    output: Path = option(help="new folder for the files, each under the name that ends its URL")
+    sha256: tuple[str, ...] = option(
+        (),
+        help="the file's digest, once for each --url in the same order; '' takes the known digest "
+        "of a default address and checks nothing elsewhere",
+        metavar="HEX",
+    )
+    mirror_uri: str = option(
+        "",
+        help="s3:// address or folder that keeps what was downloaded; it is looked for there first",
+        metavar="URI",
+    )
+    unpack: bool = option(False, help="put each archive's content in its place: tar, tar.gz, zip")
+    attempts: int = option(6, help="attempts in a row without progress before giving up")
+    connect_timeout: float = option(10.0, help="seconds to wait for a connection")
+    read_timeout: float = option(60.0, help="seconds to wait for the next byte")
+    max_members: int = option(Limits.members, help="most files and folders in an archive")
+    max_gib: float = option(Limits.bytes / (1 << 30), help="most GiB that an archive unpacks to")
+    max_ratio: float = option(
+        Limits.ratio,
+        help=f"most that an archive grows by (below {Limits.ratio_free >> 20} MiB it may more)",
+    )
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            raise ConfigError("no URL is given", mend="Give at least one")
+        for url in self.url:
+            check_url(url)
+        names = [file_name(url) for url in self.url]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"two downloads are both named {name}", mend="Download them apart"
+                )
+        if self.sha256 and len(self.sha256) != len(self.url):
+            raise ConfigError(
+                f"{len(self.url)} URLs but {len(self.sha256)} digests",
+                mend="Give a sha256 for each URL ('' where it is not known), or none at all",
+            )
+        for digest in self.sha256:
+            if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+                raise ConfigError(
+                    f"{digest!r} is not a sha256", mend="Give 64 hexadecimal digits or ''"
+                )
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}", mend="Give more than 0")
+
+    def expected(self, url: str) -> str:
+        """The digest that the file must have, in lower case; "" where none is known."""
+        given = self.sha256[self.url.index(url)].lower() if self.sha256 else ""
+        return given or known.SHA256.get(url, "")
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """One file that has arrived.
+
+    `url` is fit for logs: without user, password and query. `path` is the file or, where it was
+    unpacked, the folder with its content. `bytes` and `sha256` are those of the file as it came;
+    `pinned` says that the digest was known beforehand, and agreed.
+    """
+
+    url: str
+    path: Path
+    bytes: int
+    sha256: str
+    pinned: bool
+
+
+def download(config: DownloadConfig) -> list[Downloaded]:
+    """Download every file, one after the other; the output folder appears when all are there.
+
+    Raises:
+        TransferError: a file could not be fetched.
+        DataError: a file is not what was expected, or is an archive that is not fit to be unpacked.
+        OSError: the output exists already or cannot be written.
+    """
+    results = []
+    with atomic_folder(config.output) as folder:
+        for url in config.url:
+            # What is still to be unpacked lies apart: a member may have any name, even its own.
+            with (
+                tempfile.TemporaryDirectory(prefix=".archive-", dir=folder)
+                if config.unpack
+                else contextlib.nullcontext(folder)
+            ) as arrival:
+                results.append(_download(url, Path(arrival), folder, config))
+    return results
+
+
+def _download(url: str, arrival: Path, folder: Path, config: DownloadConfig) -> Downloaded:
+    name, shown, expected = file_name(url), shown_url(url), config.expected(url)
+    mirror = Mirror(config.mirror_uri)
+    started = time.monotonic()
+    mirrored = mirror.take(url, expected, arrival / name)
+    fetched = mirrored or fetch(
+        url,
+        arrival / name,
+        Patience(config.attempts, config.connect_timeout, config.read_timeout),
+    )
+    if expected and fetched.sha256 != expected:
+        raise DataError(
+            f"{shown}: wrong checksum: expected sha256 {expected}, computed {fetched.sha256}",
+            mend="Check the address and the digest; do not use the file if both are right",
+        )
+    if mirrored is None:
+        mirror.keep(url, arrival / name, fetched)
+    seconds = time.monotonic() - started
+    verb = "downloaded" if mirrored is None else "took from the mirror"
+    line = f"{verb} {name} {_mib(fetched.bytes)} in {seconds:.1f} s, sha256 {fetched.sha256} "
+    line += "(matches)" if expected else "(not pinned)"
+    if config.unpack:
+        started = time.monotonic()
+        unpacked = unpack(arrival / name, folder, _limits(config))
+        line += _unpacked_line(unpacked, time.monotonic() - started)
+    log.info("%s", line)
+    path = config.output if config.unpack else config.output / name
+    return Downloaded(shown, path, fetched.bytes, fetched.sha256, bool(expected))
+
+
+def _limits(config: DownloadConfig) -> Limits:
+    return Limits(
+        members=config.max_members,
+        bytes=int(config.max_gib * (1 << 30)),
+        ratio=config.max_ratio,
+    )
+
+
+def _unpacked_line(unpacked: Unpacked, seconds: float) -> str:
+    return f", unpacked {unpacked.files:,} files, {_mib(unpacked.bytes)} in {seconds:.1f} s"
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):,.1f} MiB"

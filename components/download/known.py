@@ -1,0 +1,18 @@
+"""The public addresses of what the pipeline downloads by default, and their known digests."""
+
+RACE = "http://www.cs.cmu.edu/~glai1/data/race/RACE.tar.gz"
+
+_FAIRSEQ = "https://dl.fbaipublicfiles.com/fairseq"
+ROBERTA_LARGE = f"{_FAIRSEQ}/models/roberta.large.tar.gz"
+ROBERTA_BASE = f"{_FAIRSEQ}/models/roberta.base.tar.gz"
+ENCODER_JSON = f"{_FAIRSEQ}/gpt2_bpe/encoder.json"
+VOCAB_BPE = f"{_FAIRSEQ}/gpt2_bpe/vocab.bpe"
+DICT_TXT = f"{_FAIRSEQ}/gpt2_bpe/dict.txt"
+
+# Each was seen in two independent places. For the other addresses no digest is published: they are
+# not checked unless the user names one, and what was computed is printed.
+SHA256 = {
+    RACE: "b2769cc9fdc5c546a693300eb9a966cec6870bd349fbc44ed5225f8ad33006e5",
+    ENCODER_JSON: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    VOCAB_BPE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}

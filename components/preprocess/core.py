@@ -1,0 +1,293 @@
+"""RACE's JSON files to the text columns that the binarize step reads.
+
+For each of train, dev, test-middle and test-high: {split}.input0 (the passage), {split}.input1 to
+{split}.input4 (the question with option A to D), {split}.label (0 to 3) and {split}.id, one line a
+question. Exams in RACE's format may have other numbers of options, and other levels or none, see
+components.common.exam.
+All but the id, which is ours, are byte-identical to what fairseq's
+examples/roberta/preprocess_RACE.py writes for the same order of files. The script takes the order
+that the file system gives; here it is fixed: middle before high, files by the numbers in their
+names, questions as in the file.
+
+Beside them, for the splits that people look at (all but train), {split}.question has the questions
+as they were asked: each line a JSON list of the question, its blanks as underscores, and its
+options.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from components.common.cli import option
+from components.common.errors import ConfigError, DataError
+from components.common.exam import LETTERS, LEVELS, OPTIONS, in_order, natural, split_of
+from components.common.files import atomic_folder
+from components.common.progress import bar
+from components.preprocess.passage import InvalidPassage, Passage, lines, parse
+
+log = logging.getLogger(__name__)
+
+# What input1 to input4 put together.
+ASKED = "question"
+FOLDERS = ("train", "dev", "test")
+# RACE's own files have at most 10 kB.
+MAX_FILE_BYTES = 4 << 20
+# Files that are converted and written at a time.
+BATCH = 256
+SUMMARY_FILE = "summary.json"
+
+
+class Part(NamedTuple):
+    """The passages of one level in one split; `folder` is where RACE keeps the split.
+
+    `level` is empty in an exam without levels.
+    """
+
+    split: str
+    folder: str
+    level: str
+
+    @property
+    def path(self) -> str:
+        """Of its files below the exam's folder."""
+        return f"{self.folder}/{self.level}" if self.level else self.folder
+
+    def columns(self, options: int) -> tuple[str, ...]:
+        inputs = tuple(f"input{column}" for column in range(options + 1))
+        return (*inputs, "label", "id", *([] if self.folder == "train" else [ASKED]))
+
+
+def parts(levels: Collection[str]) -> tuple[Part, ...]:
+    """The parts of an exam with these levels, in the order of its questions."""
+    return tuple(
+        Part(split_of(level) if folder == "test" else folder, folder, level)
+        for folder in FOLDERS
+        for level in in_order(levels)
+    )
+
+
+# RACE's.
+PARTS = parts(LEVELS)
+
+
+@dataclass(frozen=True)
+class Count:
+    passages: int
+    questions: int
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(self.passages + other.passages, self.questions + other.questions)
+
+
+# Lai et al. 2017, table 2.
+OFFICIAL = dict(
+    zip(
+        PARTS,
+        (
+            Count(6_409, 25_421),
+            Count(18_728, 62_445),
+            Count(368, 1_436),
+            Count(1_021, 3_451),
+            Count(362, 1_436),
+            Count(1_045, 3_498),
+        ),
+        strict=True,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A file that was left out: its path below the RACE folder, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What some files of a part add to each of its columns; the count is of the valid ones."""
+
+    columns: tuple[bytes, ...]
+    count: Count
+    skipped: list[Invalid]
+
+
+@dataclass(frozen=True)
+class Summary:
+    counts: dict[Part, Count]
+    skipped: tuple[Invalid, ...]
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """The exam, and how it is read.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    race: Path = option(help="folder that holds RACE's train, dev and test (or RACE/ with them)")
+    output: Path = option(help="new folder for the text columns")
+    options: int = option(OPTIONS, help="options of each question")
+    invalid: Literal["stop", "skip"] = option(
+        "stop", help="at an invalid file: stop there, or skip such files and list them"
+    )
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.options <= len(LETTERS):
+            raise ConfigError(
+                f"options is {self.options}", mend=f"Use a number from 2 to {len(LETTERS)}"
+            )
+
+
+def preprocess(config: PreprocessConfig) -> Summary:
+    """Write the columns and summary.json to `config.output`.
+
+    Raises:
+        DataError: a folder of a split is missing, or a file is invalid and these are not skipped.
+        OSError: the output cannot be written, or is there already.
+    """
+    root = _find_splits(config.race)
+    files = {part: _list_files(root / part.path) for part in parts(_find_levels(root))}
+    counts: dict[Part, Count] = {}
+    skipped: list[Invalid] = []
+    with (
+        atomic_folder(config.output) as output,
+        bar(total=sum(map(len, files.values())), what="passages", unit="file") as progress,
+    ):
+        for part, paths in files.items():
+            counts[part] = Count(0, 0)
+            with ExitStack() as stack:
+                # The second level of a split goes after the first.
+                names = [
+                    output / f"{part.split}.{column}" for column in part.columns(config.options)
+                ]
+                columns = [stack.enter_context(name.open("ab")) for name in names]
+                for start in range(0, len(paths), BATCH):
+                    batch = _convert(part, paths[start : start + BATCH], config)
+                    for column, content in zip(columns, batch.columns, strict=True):
+                        column.write(content)
+                    counts[part] += batch.count
+                    skipped += batch.skipped
+                    progress.update(batch.count.passages + len(batch.skipped))
+            if not counts[part].questions:
+                log.warning("%s: no question at all", part.path)
+        summary = Summary(counts, tuple(skipped))
+        (output / SUMMARY_FILE).write_text(_as_json(summary), encoding="utf-8")
+    return summary
+
+
+def _convert(part: Part, paths: list[str], config: PreprocessConfig) -> Batch:
+    columns = part.columns(config.options)
+    passages = []
+    skipped = []
+    for path in paths:
+        base = os.path.basename(path)
+        name = f"{part.level}/{base}" if part.level else base
+        try:
+            passage = parse(_read(path), config.options)
+            found = lines(passage, config.options)
+        except InvalidPassage as error:
+            if config.invalid == "stop":
+                mend = "Mend the file, or pass --invalid skip"
+                raise DataError(f"{path}: {error}", mend=mend) from None
+            log.warning("skipped %s: %s", path, error)
+            skipped.append(Invalid(f"{part.folder}/{name}", str(error)))
+            continue
+        ids = "".join([f"{name}#{i}\n" for i in range(found.questions)])
+        asked = [_asked(passage)] if ASKED in columns else []
+        passages.append((*found.inputs, found.labels, ids.encode(), *asked))
+    contents = tuple(map(b"".join, zip(*passages, strict=True))) or (b"",) * len(columns)
+    count = Count(len(passages), contents[columns.index("label")].count(b"\n"))
+    return Batch(contents, count, skipped)
+
+
+def _asked(passage: Passage) -> bytes:
+    rows = zip(passage.questions, passage.options, strict=True)
+    return "".join([json.dumps([question, *options]) + "\n" for question, options in rows]).encode()
+
+
+def _find_splits(race: Path) -> Path:
+    """The folder itself, or the first in it, that holds splits."""
+    inside = sorted(path for path in race.iterdir() if path.is_dir()) if race.is_dir() else []
+    for root in (race, *inside):
+        if any((root / folder).is_dir() for folder in FOLDERS):
+            break
+    else:
+        raise DataError(
+            f"{race}: no RACE data here", mend=f"It should hold the folders {', '.join(FOLDERS)}"
+        )
+    for folder in FOLDERS:
+        if not (root / folder).is_dir():
+            raise _missing(root, folder)
+    return root
+
+
+def _find_levels(root: Path) -> list[str]:
+    """The levels of an exam, the same in each split: the names of the folders in it."""
+    levels: dict[str, set[str]] = {}
+    for folder in FOLDERS:
+        entries = [path for path in (root / folder).iterdir() if not path.name.startswith(".")]
+        levels[folder] = {path.name for path in entries if path.is_dir()}
+        if levels[folder] and len(levels[folder]) < len(entries):
+            raise DataError(
+                f"{root / folder}: holds files beside the folders of its levels",
+                mend="Put the files into those folders, or take the folders away",
+            )
+    every = in_order(set().union(*levels.values()))
+    for folder in FOLDERS:
+        for level in every:
+            # A level becomes part of ids and of file names.
+            if not level.isprintable():
+                raise DataError(f"{root / folder}: the level {level!a} cannot be part of an id")
+            if level not in levels[folder]:
+                raise _missing(root, f"{folder}/{level}")
+    return every or [""]
+
+
+def _missing(root: Path, folder: str) -> DataError:
+    return DataError(
+        f"{root}: the folder {folder} is missing",
+        mend="Unpack RACE.tar.gz again: the download may be incomplete",
+    )
+
+
+def _list_files(folder: Path) -> list[str]:
+    """The paths of a folder's files by the numbers in their names, hidden ones left out."""
+    names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    for name in names:
+        # A name becomes part of an id, one a line.
+        if not name.isprintable():
+            raise DataError(f"{folder}: the file name {name!a} cannot be part of an id")
+    names.sort(key=natural)
+    return [os.path.join(folder, name) for name in names]
+
+
+def _read(path: str) -> bytes:
+    # Plain calls: opening as a Python file takes several times as long as reading these few bytes.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us waiting
+    try:
+        content = b""
+        while piece := os.read(handle, 64 << 10):
+            content += piece
+            if len(content) > MAX_FILE_BYTES:
+                raise InvalidPassage(f"more than {MAX_FILE_BYTES >> 20} MiB")
+    except IsADirectoryError:
+        raise InvalidPassage("a folder where a file is wanted") from None
+    finally:
+        os.close(handle)
+    return content
+
+
+def _as_json(summary: Summary) -> str:
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for part, count in summary.counts.items():
+        counts.setdefault(part.split, {})[part.level] = asdict(count)
+    skipped = [asdict(invalid) for invalid in summary.skipped]
+    return json.dumps({"counts": counts, "skipped": skipped}, indent=2) + "\n"
