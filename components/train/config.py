@@ -1,0 +1,281 @@
+"""The parameters of training, and what is derived from them."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from components.common.cli import option
+from components.common.errors import ConfigError
+from components.train.checkpoints import Shape
+
+# fairseq/models/roberta/model.py, roberta_base_architecture and roberta_large_architecture
+ARCHITECTURES = {
+    "roberta_base": Shape(layers=12, embed_dim=768, ffn_embed_dim=3072, attention_heads=12),
+    "roberta_large": Shape(layers=24, embed_dim=1024, ffn_embed_dim=4096, attention_heads=16),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train, from what, and how. The defaults are those of fairseq's README.race.md.
+
+    Raises:
+        ConfigError: a value is out of its range, or two contradict each other.
+    """
+
+    data: Path = option(help="folder that binarize wrote")
+    pretrained: Path = option(help="checkpoint to start from: a .pt, or a folder with one model.pt")
+    output: Path = option(help="new folder for the checkpoints, metrics.json and the logs")
+
+    arch: Literal["roberta_large", "roberta_base"] = option(
+        "roberta_large", help="architecture of the pretrained model"
+    )
+    engine: Literal["packed", "stock"] = option(
+        "packed",
+        help="who computes the updates: the packed engine, which makes the same ones faster, or"
+        " fairseq's own task and criterion",
+    )
+    encoder_layers: int = option(0, help="number of layers; 0 is the architecture's own")
+    encoder_embed_dim: int = option(0, help="width of the model; 0 is the architecture's own")
+    encoder_ffn_embed_dim: int = option(
+        0, help="width of the feed-forward layers; 0 is the architecture's own"
+    )
+    encoder_attention_heads: int = option(0, help="heads in a layer; 0 is the architecture's own")
+
+    epochs: int = option(5, help="times that every question is seen")
+    max_updates: int = option(0, help="stop after so many updates; 0 is no limit")
+    effective_batch: int = option(16, help="questions in an update, over all processes")
+    batch_size: int = option(
+        1, help="questions that a process computes at once; more is faster and takes more memory"
+    )
+    token_budget: int = option(
+        0, help="with engine packed: tokens computed at once; 0 is as many as the memory holds"
+    )
+    processes: int = option(0, help="one for each GPU, or ranks on the CPU; 0 is all GPUs, else 1")
+    seed: int = option(1, help="of the order of the questions, dropout and the new head")
+
+    learning_rate: float = option(1e-5, help="the highest")
+    lr_scheduler: Literal["fixed", "polynomial_decay", "inverse_sqrt"] = option(
+        "fixed", help="how the learning rate goes after the warm-up"
+    )
+    warmup_updates: int = option(0, help="updates over which the learning rate rises from 0")
+    optimizer: Literal["adam"] = option("adam", help="with decoupled weight decay")
+    adam_beta1: float = option(0.9, help="decay of the mean of the gradient")
+    adam_beta2: float = option(0.98, help="decay of the mean of its square")
+    adam_eps: float = option(1e-6, help="added to the denominator")
+    weight_decay: float = option(0.01, help="share of a weight taken off, times learning rate")
+    clip_norm: float = option(0.0, help="highest norm of the gradient; 0 does not clip")
+    dropout: float = option(0.1, help="of activations")
+    attention_dropout: float = option(0.1, help="of attention weights")
+
+    precision: Literal["fp16", "bf16", "fp32"] = option(
+        "fp16", help="of the weights in forward and backward; fp16 needs a GPU"
+    )
+    fp16_init_scale: int = option(4, help="loss scale at the start")
+    fp16_scale_window: int = option(128, help="updates without overflow before it doubles")
+    threshold_loss_scale: float = option(1.0, help="the loss scale is never set below this")
+
+    stop_collapsed_after: int = option(
+        50_000,
+        help="with engine packed: end a run whose loss is that of guessing after so many questions;"
+        " 0 never does",
+    )
+    stop_overflows: int = option(
+        25,
+        help="with engine packed: end a run after so many updates in a row that overflow;"
+        " 0 never does",
+    )
+
+    num_classes: int = option(0, help="options of a question; 0 is as many as the data have")
+    init_token: int = option(0, help="index of the token before an option, <s>")
+    separator_token: int = option(2, help="index of the token before the passage, </s>")
+    max_option_length: int = option(128, help="tokens of question and option together")
+    max_positions: int = option(512, help="tokens of a whole sequence")
+    shorten_method: Literal["truncate", "random_crop", "none"] = option(
+        "truncate", help="what happens to a longer sequence"
+    )
+
+    best_metric: Literal["accuracy", "loss"] = option(
+        "accuracy", help="what checkpoint_best.pt is the best in, on the validation questions"
+    )
+    validate_interval_updates: int = option(
+        0, help="validate every so many updates, besides after each epoch; 0 does not"
+    )
+    save_interval_updates: int = option(
+        0, help="validate and save every so many updates, besides after each epoch; 0 does not"
+    )
+    checkpoint_uri: str = option(
+        "",
+        help="s3:// address or folder where checkpoints go while training runs, and are found when"
+        " it starts again; a pipeline adds the run's id. Empty: none go anywhere",
+    )
+    resume_from: str = option(
+        "", help="checkpoint_uri of another run, to go on from its newest checkpoint"
+    )
+    checkpoint_interval: int = option(
+        1000,
+        help="with checkpoint_uri: updates between two checkpoints, besides those after each"
+        " epoch; 0 is none",
+    )
+    keep_checkpoints: int = option(2, help="at checkpoint_uri; older ones are removed")
+    publish_uri: str = option(
+        "",
+        help="s3:// address or new folder for the trained model, its metrics and report; a pipeline"
+        " adds the run's id. Empty: not published",
+    )
+    stall_timeout: int = option(
+        1800, help="seconds without a sign of life after which training is ended; 0 is never"
+    )
+    stop_timeout: int = option(
+        120, help="with checkpoint_uri: seconds for the last checkpoint after SIGTERM"
+    )
+    save_optimizer: bool = option(True, help="keep the optimizer's state in the checkpoints")
+    ddp_backend: Literal["legacy_ddp", "pytorch_ddp"] = option(
+        "legacy_ddp", help="how fairseq adds the processes' gradients up"
+    )
+    required_batch_size_multiple: int = option(
+        1, help="fairseq rounds the number of questions in a batch to a multiple of this"
+    )
+    num_workers: int = option(
+        -1, help="processes that read data, for each GPU; -1 is 2 with a GPU and none on the CPU"
+    )
+    log_interval: int = option(10, help="updates between two records of train_log.jsonl")
+
+    def __post_init__(self) -> None:
+        at_least: dict[str, float] = {
+            "encoder_layers": 0,
+            "encoder_embed_dim": 0,
+            "encoder_ffn_embed_dim": 0,
+            "encoder_attention_heads": 0,
+            "epochs": 1,
+            "max_updates": 0,
+            "effective_batch": 1,
+            "batch_size": 1,
+            "processes": 0,
+            "seed": 0,
+            "learning_rate": 0,
+            "warmup_updates": 0,
+            "adam_eps": 0,
+            "weight_decay": 0,
+            "clip_norm": 0,
+            "fp16_init_scale": 1,
+            "fp16_scale_window": 1,
+            "threshold_loss_scale": 0,
+            "token_budget": 0,
+            "stop_collapsed_after": 0,
+            "stop_overflows": 0,
+            "num_classes": 0,
+            "init_token": 0,
+            "separator_token": 0,
+            "max_option_length": 1,
+            "max_positions": 3,
+            "validate_interval_updates": 0,
+            "save_interval_updates": 0,
+            "checkpoint_interval": 0,
+            "keep_checkpoints": 1,
+            "stall_timeout": 0,
+            "stop_timeout": 1,
+            "required_batch_size_multiple": 1,
+            "num_workers": -1,
+            "log_interval": 1,
+        }
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= least):
+                raise ConfigError(f"{name} is {value}", mend=f"It must be at least {least}")
+        for name in ("dropout", "attention_dropout", "adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}", mend="It must be at least 0 and below 1"
+                )
+        if self.lr_scheduler == "inverse_sqrt" and self.warmup_updates == 0:
+            raise ConfigError(
+                "lr_scheduler inverse_sqrt needs a warm-up",
+                mend="Set warmup_updates, or use polynomial_decay or fixed",
+            )
+        if self.checkpoint_uri and not self.save_optimizer:
+            raise ConfigError(
+                "checkpoint_uri wants the optimizer's state in the checkpoints",
+                mend="Leave save_optimizer on; what publish_uri gets has no optimizer's state",
+            )
+        shape = self.shape(vocabulary=0)
+        if shape.embed_dim % shape.attention_heads:
+            raise ConfigError(
+                f"{shape.embed_dim} wide layers do not divide into {shape.attention_heads} heads",
+                mend="Set encoder_embed_dim to a multiple of encoder_attention_heads",
+            )
+
+    def shape(self, vocabulary: int) -> Shape:
+        """The size of the model to train: the architecture's, or what was asked for instead."""
+        own = ARCHITECTURES[self.arch]
+        return Shape(
+            layers=self.encoder_layers or own.layers,
+            embed_dim=self.encoder_embed_dim or own.embed_dim,
+            ffn_embed_dim=self.encoder_ffn_embed_dim or own.ffn_embed_dim,
+            attention_heads=self.encoder_attention_heads or own.attention_heads,
+            positions=self.max_positions,
+            vocabulary=vocabulary,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work is split: effective batch = processes x batch_size x update_freq."""
+
+    device: Literal["cuda", "cpu"]
+    processes: int
+    update_freq: int
+    updates_per_epoch: int
+    updates: int  # of the whole run
+
+
+def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
+    """The split over processes and micro-batches for a machine and a number of training questions.
+
+    Raises:
+        ConfigError: the effective batch does not divide, there are not so many GPUs, or the
+            precision needs one.
+    """
+    device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
+    if config.precision == "fp16" and not gpus:
+        raise ConfigError(
+            "precision fp16 needs a GPU, and none is visible", mend="Use precision fp32 or bf16"
+        )
+    processes = config.processes or gpus or 1
+    if gpus and processes > gpus:
+        raise ConfigError(
+            f"processes is {processes}, but {gpus} GPU{'s are' if gpus > 1 else ' is'} visible",
+            mend=f"Set it to {gpus} or less, or to 0 for all GPUs",
+        )
+    at_once = processes * config.batch_size
+    update_freq, rest = divmod(config.effective_batch, at_once)
+    if rest or not update_freq:
+        below, above = update_freq * at_once, (update_freq + 1) * at_once
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise ConfigError(
+            f"effective_batch {config.effective_batch} does not divide over {processes}"
+            f" process{'es' if processes > 1 else ''} of batch_size {config.batch_size}",
+            mend=f"The nearest that does: {nearest}",
+        )
+    # As fairseq counts: an epoch ends with a smaller update, if need be.
+    batches = math.ceil(questions / config.batch_size)
+    updates_per_epoch = math.ceil(math.ceil(batches / processes) / update_freq)
+    updates = updates_per_epoch * config.epochs
+    if config.max_updates:
+        updates = min(updates, config.max_updates)
+    if config.lr_scheduler == "polynomial_decay" and config.warmup_updates >= updates:
+        raise ConfigError(
+            f"warmup_updates is {config.warmup_updates}, but the run has {updates} updates",
+            mend="Set it lower",
+        )
+    return Plan(device, processes, update_freq, updates_per_epoch, updates)
+
+
+def as_dict(config: TrainConfig) -> dict[str, object]:
+    """The parameters with values that JSON knows."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(config).items()
+    }

@@ -1,0 +1,234 @@
+"""Fine-tune a pretrained RoBERTa on a binarized RACE with fairseq-train."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from components.common.errors import ConfigError, TrainingError
+from components.common.exam import count_options
+from components.common.files import atomic_folder
+from components.train import checkpoints
+from components.train.config import Plan, TrainConfig, as_dict, plan
+from components.train.data import read_labels, vocabulary_size
+from components.train.flags import Run
+from components.train.log import TrainLog, duration
+from components.train.provenance import Provenance, provenance
+from components.train.publish import publish_output, require_free
+from components.train.report import write_report
+from components.train.resume import Checkpoints, Resumed, restore, write_records
+from components.train.session import run_fairseq
+
+__all__ = ["TrainConfig", "TrainResult", "train"]
+
+logger = logging.getLogger(__name__)
+
+TAIL_LINES = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """Where the outputs are, and what metrics.json holds."""
+
+    checkpoint_best: Path
+    checkpoint_last: Path
+    metrics: dict[str, Any]
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Fine-tune; `output` then holds the best and the last checkpoint, metrics, logs, a report.
+
+    With `checkpoint_uri`, a run that was interrupted goes on from its newest checkpoint there, and
+    ends as if it had not been interrupted; see components.train.resume.
+
+    fairseq runs in child processes, one for each GPU (or rank on the CPU), which are gone when this
+    function ends, however it ends.
+
+    Raises:
+        ConfigError: the parameters do not fit the machine, the data or the pretrained model.
+        DataError: the data set or the pretrained checkpoint is missing, damaged or not safe.
+        OutputError: the disk is full, or another model is at `publish_uri`.
+        TransferError: the store could not be reached.
+        Terminated: SIGTERM was received; with `checkpoint_uri`, a checkpoint is there.
+        TrainingError: fairseq failed or a process died; the last lines of its log are shown.
+        OSError: `output` is in use or cannot be written.
+    """
+    import torch
+
+    config = _with_options(config)
+    questions = len(read_labels(config.data, "train", config.num_classes))
+    read_labels(config.data, "valid", config.num_classes)
+    the_plan = plan(config, gpus=torch.cuda.device_count(), questions=questions)
+    pretrained = _fitting_checkpoint(config)
+
+    origin = provenance(config, the_plan, pretrained)
+    require_free(config.publish_uri, origin)
+
+    with atomic_folder(config.output) as folder:
+        resumed = restore(config, origin, folder)
+        log = _log(resumed)
+        run = Run(config, the_plan, pretrained, folder / "checkpoints", resumes=resumed is not None)
+        if resumed is None or not resumed.progress.ends(config):
+            _announce(config, the_plan, questions)
+            _train(run, log, folder, origin)
+        seconds = log.seconds if resumed is None else max(log.seconds, resumed.progress.seconds)
+
+        _keep_checkpoints(run.save_dir, folder)
+        write_records(folder / "train_log.jsonl", log.records)
+        metrics = _metrics(config, the_plan, log, questions, seconds)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        report = write_report(metrics, log.records)
+        (folder / "report.html").write_text(report, encoding="utf-8")
+
+    if config.publish_uri:
+        publish_output(config, origin)
+    logger.info(
+        "trained %d updates in %s: best validation accuracy %s",
+        metrics["updates"],
+        duration(seconds),
+        _percent(metrics["best_valid_accuracy"]),
+    )
+    output = config.output.absolute()
+    return TrainResult(output / "checkpoint_best.pt", output / "checkpoint_last.pt", metrics)
+
+
+def _log(resumed: Resumed | None) -> TrainLog:
+    if resumed is None:
+        return TrainLog()
+    progress = resumed.progress
+    return TrainLog(
+        records=resumed.records,
+        skipped_updates=progress.skipped_updates,
+        before=progress.seconds,
+    )
+
+
+def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> None:
+    if not run.config.checkpoint_uri:
+        run_fairseq(run, log, folder, None)
+    else:
+        checkpoints = Checkpoints(run.config, origin, log, folder / "tensorboard")
+        with checkpoints.closed():
+            run_fairseq(run, log, folder, checkpoints)
+    shutil.rmtree(folder / "control")
+
+
+def _with_options(config: TrainConfig) -> TrainConfig:
+    """The config with the data's number of options."""
+    options = count_options(config.data)
+    if config.num_classes not in (0, options):
+        raise ConfigError(
+            f"num_classes is {config.num_classes}, but the questions of {config.data} have"
+            f" {options} options",
+            mend="Leave num_classes at 0",
+        )
+    return dataclasses.replace(config, num_classes=options)
+
+
+def _fitting_checkpoint(config: TrainConfig) -> Path:
+    path = checkpoints.find_pretrained(config.pretrained).absolute()
+    found = checkpoints.shape_of(checkpoints.load(path), path)
+    checkpoints.require_same_shape(found, config.shape(vocabulary_size(config.data)), path)
+    return path
+
+
+def _announce(config: TrainConfig, the_plan: Plan, questions: int) -> None:
+    where = "GPU" if the_plan.device == "cuda" else "CPU process"
+    logger.info(
+        "training %s (%s, %s) on %d %s%s: %d questions, %d epochs, %d updates of %d questions"
+        " (%d x %d x %d accumulated)",
+        config.arch,
+        config.engine,
+        config.precision,
+        the_plan.processes,
+        where,
+        "" if the_plan.processes == 1 else "es" if where.endswith("s") else "s",
+        questions,
+        config.epochs,
+        the_plan.updates,
+        config.effective_batch,
+        the_plan.processes,
+        config.batch_size,
+        the_plan.update_freq,
+    )
+
+
+def _keep_checkpoints(save_dir: Path, folder: Path) -> None:
+    for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+        if not (save_dir / name).is_file():
+            raise TrainingError(
+                f"fairseq ended without {name}", mend="See its log above; is the data set empty?"
+            )
+        (save_dir / name).rename(folder / name)
+    shutil.rmtree(save_dir)
+
+
+def _metrics(
+    config: TrainConfig, the_plan: Plan, log: TrainLog, questions: int, seconds: float
+) -> dict[str, Any]:
+    """The content of metrics.json: losses in nats per question, accuracies in percent."""
+    valid, epochs = log.of("valid"), log.of("train_epoch")
+    accuracies = [(r["accuracy"], r["update"]) for r in valid if r.get("accuracy") is not None]
+    # At equal accuracy fairseq keeps the later checkpoint.
+    best_accuracy, best_update = max(accuracies, default=(None, None))
+    return {
+        "best_valid_accuracy": best_accuracy,
+        "best_valid_update": best_update,
+        "final_valid_accuracy": valid[-1].get("accuracy") if valid else None,
+        "final_valid_loss": valid[-1]["loss"] if valid else None,
+        "final_train_loss": epochs[-1]["loss"] if epochs else None,
+        "final_train_accuracy": epochs[-1].get("accuracy") if epochs else None,
+        "updates": max((r["update"] for r in log.records), default=0),
+        "skipped_updates": log.skipped_updates,
+        "questions": questions,
+        "questions_per_second": log.questions_per_second(config.effective_batch),
+        "seconds": round(seconds, 1),
+        "processes": the_plan.processes,
+        "device": the_plan.device,
+        "update_freq": the_plan.update_freq,
+        "parameters": as_dict(config),
+        "hardware": _hardware(),
+        "versions": _versions(),
+    }
+
+
+def _hardware() -> dict[str, str | int]:
+    """What this machine has, by what people call it."""
+    import torch
+
+    found: dict[str, str | int] = {}
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        found["GPU"] = gpu.name
+        found["GPUs"] = torch.cuda.device_count()
+        found["memory of a GPU"] = f"{gpu.total_memory / (1 << 30):.1f} GiB"
+    found["CPU"] = _cpu() or platform.machine()
+    found["CPU cores for us"] = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found["memory"] = f"{memory / (1 << 30):.1f} GiB"
+    return found
+
+
+def _cpu() -> str:
+    """The processor's name; empty where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    packages = ("torch", "fairseq", "numpy")
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f} %"

@@ -1,0 +1,102 @@
+"""What training and evaluation must know of a binarized data set before fairseq opens it."""
+
+import struct
+from pathlib import Path
+
+from components.common.errors import DataError
+
+# fairseq/data/indexed_dataset.py, MMapIndexedDataset.Index
+_MAGIC = b"MMIDIDX\x00\x00"
+_HEADER = struct.Struct("<9sQBQ")  # magic, version, type code, number of sequences
+
+# fairseq.data.Dictionary's <s>, <pad>, </s>, <unk>, and the <mask> that sentence_ranking adds.
+_SPECIAL_SYMBOLS = 5
+
+
+def vocabulary_size(data: Path) -> int:
+    """Rows of the embedding that a model for this data set has.
+
+    Raises:
+        DataError: there is no dictionary.
+    """
+    dictionary = data / "input0" / "dict.txt"
+    try:
+        # fairseq pads the dictionary with madeupword entries in some files; they count like others.
+        return len(dictionary.read_bytes().splitlines()) + _SPECIAL_SYMBOLS
+    except OSError:
+        raise DataError(f"{dictionary}: missing", mend="Run binarize first") from None
+
+
+def read_labels(data: Path, split: str, options: int) -> list[int]:
+    """The right options, 0-based, of a split's questions in file order, checked against its texts.
+
+    Args:
+        options: answers to choose from in each question.
+
+    Raises:
+        DataError: a file is missing or damaged, the files do not hold the same number of questions,
+            or a label is no option.
+    """
+    path = data / "label" / f"{split}.label"
+    lines = _lines(path)
+    labels = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip().isdecimal() or int(line) >= options:
+            raise DataError(
+                f"{path}, line {number}: {line.strip()[:20]!r} is not one of the {options} options"
+                f" (0 to {options - 1})",
+                mend="Binarize again: the options of a data set belong together",
+            )
+        labels.append(int(line))
+    if not labels:
+        raise DataError(f"{path}: holds no question", mend="Check the data set")
+    for column in range(options + 1):
+        index = data / f"input{column}" / f"{split}.idx"
+        if not index.with_suffix(".bin").is_file():
+            raise DataError(f"{index.with_suffix('.bin')}: missing", mend="Run binarize first")
+        count = _sequences(index)
+        if count != len(labels):
+            raise DataError(
+                f"{index} holds {count} sequences, but {path} holds {len(labels)} labels",
+                mend="Binarize again: the files of a split belong together",
+            )
+    return labels
+
+
+def read_ids(data: Path, split: str, questions: int) -> list[str]:
+    """A name for each question of a split in file order; `test#0`, `test#1`... where there is none.
+
+    Raises:
+        DataError: the file of names does not hold as many as there are questions.
+    """
+    path = data / "id" / f"{split}.id"
+    if not path.is_file():
+        return [f"{split}#{number}" for number in range(questions)]
+    ids = [line.strip() for line in _lines(path)]
+    if len(ids) != questions:
+        raise DataError(
+            f"{path} holds {len(ids)} names for {questions} questions", mend="Binarize again"
+        )
+    return ids
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise DataError(f"{path}: missing", mend="Run binarize first") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a text file", mend="Binarize again") from None
+
+
+def _sequences(index: Path) -> int:
+    try:
+        with index.open("rb") as file:
+            magic, _version, _code, count = _HEADER.unpack(file.read(_HEADER.size))
+    except OSError:
+        raise DataError(f"{index}: missing", mend="Run binarize first") from None
+    except struct.error:
+        magic = b""
+    if magic != _MAGIC:
+        raise DataError(f"{index}: not an index of fairseq's mmap format", mend="Binarize again")
+    return int(count)

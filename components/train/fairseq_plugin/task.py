@@ -1,0 +1,236 @@
+"""fairseq's sentence_ranking task, computed by the packed engine.
+
+    fairseq-train DATA --user-dir components/train/fairseq_plugin --task sentence_ranking_packed ...
+
+with all other arguments as for `--task sentence_ranking`. `--batch-size`, `--update-freq` and the
+number of ranks say which questions make up an update, in the same order as with the stock task; how
+many are computed at once follows from `--token-budget`.
+"""
+
+import math
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Any
+
+import fairseq_cli.train
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fairseq.criterions.sentence_ranking import SentenceRankingCriterion
+from fairseq.data import BaseWrapperDataset, iterators
+from fairseq.tasks import register_task
+from fairseq.tasks.sentence_ranking import SentenceRankingTask
+from torch import Tensor
+
+from components.common.errors import ConfigError
+from components.train.fairseq_plugin.batch import PackedBatch, balance, pack
+from components.train.fairseq_plugin.model import PackedRoberta
+
+NAME = "sentence_ranking_packed"
+
+# Questions read together in validation; their micro-batches are cut by the token budget.
+_VALIDATION_BATCH = 64
+
+
+@register_task(NAME)
+class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
+    """Reads the same data in the same order as its base class, and packs it."""
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        SentenceRankingTask.add_args(parser)
+        parser.add_argument(
+            "--token-budget",
+            type=int,
+            default=0,
+            help="tokens computed at once (default: as many as the memory holds)",
+        )
+        parser.add_argument(
+            "--stop-collapsed-after",
+            type=int,
+            default=50_000,
+            help="end a run whose loss is that of guessing after so many questions; 0 never does",
+        )
+        parser.add_argument(
+            "--stop-overflows",
+            type=int,
+            default=25,
+            help="end a run after so many updates in a row that overflow; 0 never does",
+        )
+
+    @classmethod
+    def setup_task(cls, args: Namespace, **kwargs: Any) -> "PackedRankingTask":
+        from components.train.fairseq_plugin import trainer
+
+        if args.criterion != "sentence_ranking":
+            raise ConfigError(
+                f"criterion {args.criterion} does not fit the packed engine",
+                mend="Use sentence_ranking",
+            )
+        # fairseq has registries for all parts of a training but this one.
+        fairseq_cli.train.Trainer = trainer.trainer_for
+        return cls(args, SentenceRankingTask.setup_task(args).dictionary)
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> Any:
+        questions = super().load_dataset(split, combine, **kwargs)
+        self.datasets[split] = PackedDataset(questions, self.args.num_classes)
+        return self.datasets[split]
+
+    def build_model(self, args: Namespace, from_checkpoint: bool = False) -> PackedRoberta:
+        # Built by fairseq first: the new head then gets the same random values from the same seed.
+        stock = super().build_model(args, from_checkpoint)
+        return PackedRoberta(
+            stock, getattr(args, "ranking_head_name", "sentence_classification_head")
+        )
+
+    def build_criterion(self, args: Namespace) -> "PackedRankingCriterion":
+        return PackedRankingCriterion(self, args.ranking_head_name, None, args.num_classes)
+
+    def get_batch_iterator(self, dataset: Any, **kwargs: Any) -> Any:
+        """As the base class; a training iterator is divided over the ranks by updates."""
+        ranks, rank = kwargs.pop("num_shards", 1), kwargs.pop("shard_id", 0)
+        training = dataset is self.datasets.get(self.args.train_subset)
+        if not training:
+            kwargs["max_sentences"] = max(kwargs.get("max_sentences") or 0, _VALIDATION_BATCH)
+            return super().get_batch_iterator(dataset, num_shards=ranks, shard_id=rank, **kwargs)
+        if kwargs.get("grouped_shuffling") or kwargs.get("skip_remainder_batch"):
+            raise ConfigError(
+                "the packed engine has no --grouped-shuffling and no --skip-remainder-batch",
+                mend="Leave them out, or use engine stock",
+            )
+        everything = super().get_batch_iterator(
+            dataset, **{**kwargs, "disable_iterator_cache": True}
+        )
+        epoch = kwargs.get("epoch", 1)
+        frequencies = self.args.update_freq
+        return UpdateIterator(
+            everything,
+            ranks=ranks,
+            rank=rank,
+            update_freq=int(frequencies[min(epoch, len(frequencies)) - 1]),
+            epoch=epoch,
+            num_workers=kwargs.get("num_workers", 0),
+            buffer_size=kwargs.get("data_buffer_size", 0),
+        )
+
+
+class PackedDataset(BaseWrapperDataset):  # type: ignore[misc]
+    """The questions of a split; a batch of them is a PackedBatch.
+
+    Args:
+        questions: what fairseq's sentence_ranking task loads.
+        options: number of options of a question.
+    """
+
+    def __init__(self, questions: Any, options: int) -> None:
+        super().__init__(questions)
+        self.options = options
+        # Beneath the shuffling, if there is any.
+        parts = getattr(questions, "dataset", questions).defn
+        self.tokens_per_question = np.sum(
+            [parts[f"net_input{n + 1}.src_tokens"].sizes for n in range(options)], axis=0
+        )
+
+    def collater(self, samples: Sequence[Any]) -> PackedBatch | None:
+        return pack(
+            [
+                (
+                    int(sample["id"]),
+                    [sample[f"net_input{n + 1}.src_tokens"] for n in range(self.options)],
+                    int(sample["target"]) if "target" in sample else None,
+                )
+                for sample in samples
+            ]
+        )
+
+
+class UpdateIterator(iterators.EpochBatchIterator):  # type: ignore[misc]
+    """The stock order of questions, divided anew within each update.
+
+    With stock fairseq, rank r of R gets every R-th batch from r on, and `update_freq` of them make
+    its part of an update: an update's questions are those of R * update_freq consecutive batches.
+    Here the same questions are divided over the ranks so that each has about as many tokens, and
+    the first of a rank's `update_freq` batches holds all of its part. The others are empty, which
+    keeps fairseq's count of batches as it is, for progress and for resuming.
+
+    Args:
+        everything: fairseq's iterator over all batches for a single rank.
+    """
+
+    def __init__(
+        self,
+        everything: Any,
+        *,
+        ranks: int,
+        rank: int,
+        update_freq: int,
+        epoch: int,
+        num_workers: int,
+        buffer_size: int,
+    ) -> None:
+        super().__init__(
+            everything.dataset,
+            everything.collate_fn,
+            batch_sampler=everything.frozen_batches,
+            seed=everything.seed,
+            epoch=epoch,
+            num_workers=num_workers,
+            buffer_size=buffer_size,
+        )
+        self.ranks, self.rank, self.update_freq = ranks, rank, update_freq
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.frozen_batches) / self.ranks)
+
+    def ordered_batches(
+        self, epoch: int, fix_batches_to_gpus: bool, shuffle: bool
+    ) -> list[list[int]]:
+        order = super().ordered_batches(epoch, fix_batches_to_gpus, shuffle)
+        per_update = self.ranks * self.update_freq
+        result: list[list[int]] = []
+        for start in range(0, len(order), per_update):
+            batches = order[start : start + per_update]
+            questions = [int(question) for batch in batches for question in batch]
+            tokens = self.dataset.tokens_per_question[questions]
+            mine = balance(tokens.tolist(), self.ranks)[self.rank]
+            result.append([questions[place] for place in mine])
+            result += [[] for _ in range(math.ceil(len(batches) / self.ranks) - 1)]
+        return result
+
+
+class PackedRankingCriterion(SentenceRankingCriterion):  # type: ignore[misc]
+    """The stock criterion's loss and figures, from scores of packed questions."""
+
+    token_budget = 0  # of a validation micro-batch; set by the trainer
+
+    def forward(
+        self, model: Any, sample: PackedBatch, reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Loss, number of questions, and figures to log, for validation.
+
+        Args:
+            sample: a batch of any size.
+        """
+        device = next(model.parameters()).device
+        parts = [part.to(device) for part in sample.split(self.token_budget or 1 << 14)]
+        results = [self.ranking(model, part) for part in parts]
+        loss = torch.stack([loss for loss, _ in results]).sum()
+        right = torch.stack([right for _, right in results]).sum()
+        figures = {
+            "loss": loss,
+            "ncorrect": right,
+            "ntokens": sample.stock_tokens,
+            "nsentences": len(sample),
+            "sample_size": len(sample),
+        }
+        return loss, len(sample), figures
+
+    def ranking(self, model: Any, part: PackedBatch) -> tuple[Tensor, Tensor]:
+        """The sum of a micro-batch's losses, in nats, and how many questions are answered right."""
+        logits = model(part)
+        if part.targets is None:
+            raise ConfigError("the questions have no labels", mend="Binarize with labels")
+        # In float32 whatever the precision, as in fairseq/criterions/sentence_ranking.py.
+        losses = F.log_softmax(logits, dim=-1, dtype=torch.float32)
+        loss = F.nll_loss(losses, part.targets, reduction="sum")
+        return loss, (logits.argmax(dim=1) == part.targets).sum()

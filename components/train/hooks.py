@@ -1,0 +1,231 @@
+"""What a rank does besides fairseq-train: signs of life, checkpoints between epochs, an early end.
+
+fairseq has no hooks for these. The functions that it calls by the name of their module, once after
+each update, when it validates, saves and loads, are wrapped; `install` says which.
+
+A folder, `control`, joins a rank and the process that supervises the ranks:
+
+    alive           touched after each update and each validation batch
+    stop            made by the supervisor: end soon, with a checkpoint
+    stop-after      made by rank 0 for the others: after how many updates
+    update-000500/  a checkpoint that is whole, for the supervisor to publish and remove
+"""
+
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SAVED = "SAVED "
+
+ALIVE, STOP, STOP_AFTER = "alive", "stop", "stop-after"
+EXACT = "exact"  # in fairseq's extra_state
+CHECKPOINT, BEST = "checkpoint.pt", "checkpoint_best.pt"
+
+
+class Stopped(Exception):
+    """Training ends before its time, because it was asked to; a checkpoint is written."""
+
+
+class Boundaries:
+    """Watches over the boundaries between updates, on each rank.
+
+    Args:
+        control: the folder.
+        interval: updates between two checkpoints, besides those that fairseq writes; 0 is none, and
+            None that no checkpoint is handed over.
+        rank: of this process.
+    """
+
+    def __init__(self, control: Path, interval: int | None, rank: int) -> None:
+        self.control, self.interval, self.rank = control, interval, rank
+        self.passed = 0
+        self.stop_after: int | None = None
+        self.saved_at = -1  # updates
+        self.fresh = False  # saved since the last boundary
+        self.saving_took = 0.0  # seconds
+
+    def install(self) -> None:
+        """Wrap fairseq's functions."""
+        import fairseq_cli.train
+        from fairseq import checkpoint_utils
+        from fairseq.trainer import Trainer
+
+        validate_and_save = fairseq_cli.train.validate_and_save
+        save, load = checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint
+        valid_step, write = Trainer.valid_step, Trainer.save_checkpoint
+
+        @functools.wraps(validate_and_save)
+        def at_boundary(
+            cfg: Any, trainer: Any, task: Any, epoch_itr: Any, subsets: Any, end_of_epoch: bool
+        ) -> Any:
+            self.live()
+            losses, ends = validate_and_save(cfg, trainer, task, epoch_itr, subsets, end_of_epoch)
+            self.reached(cfg, trainer, epoch_itr, last=bool(end_of_epoch or ends))
+            return losses, ends
+
+        @functools.wraps(save)
+        def saving(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> None:
+            started = time.monotonic()
+            save(cfg, trainer, epoch_itr, val_loss)
+            self.saving_took = time.monotonic() - started
+            self.saved_at, self.fresh = trainer.get_num_updates(), True
+
+        @functools.wraps(load)
+        def loading(cfg: Any, trainer: Any, **arguments: Any) -> Any:
+            extra_state, epoch_itr = load(cfg, trainer, **arguments)
+            if extra_state is not None and not cfg.reset_meters:
+                _restore_interval(extra_state)
+                if type(trainer) is Trainer:
+                    _restore_weights(Path(cfg.restore_file), trainer, extra_state)
+            return extra_state, epoch_itr
+
+        @functools.wraps(valid_step)
+        def validating(trainer: Any, *arguments: Any, **named: Any) -> Any:
+            self.live()
+            return valid_step(trainer, *arguments, **named)
+
+        @functools.wraps(write)
+        def writing(trainer: Any, filename: str, extra_state: dict[str, Any]) -> None:
+            if self.interval is not None:
+                extra_state = extra_state | _exact(trainer.optimizer)
+            write(trainer, filename, extra_state)
+
+        # fairseq keeps the best score as an attribute of what has the name `save_checkpoint`.
+        fairseq_cli.train.validate_and_save = at_boundary
+        checkpoint_utils.save_checkpoint = saving
+        checkpoint_utils.load_checkpoint = loading
+        Trainer.valid_step = validating
+        Trainer.save_checkpoint = writing  # the packed engine has its own
+
+    def live(self) -> None:
+        (self.control / ALIVE).touch()
+
+    def reached(self, cfg: Any, trainer: Any, epoch_itr: Any, *, last: bool) -> None:
+        """Called on all ranks after each update, when fairseq has saved if it wanted to.
+
+        Args:
+            last: of the epoch or the run; fairseq has saved then, and goes on to sum them up.
+
+        Raises:
+            Stopped: the run was asked to end.
+        """
+        from fairseq import checkpoint_utils
+
+        self.passed += 1
+        updates = trainer.get_num_updates()
+        stops = self._stops() and not last
+        due = self.interval and updates and updates % self.interval == 0
+        if (stops or due) and self.saved_at != updates:
+            # Without a score, it is not a candidate for the best one.
+            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+        if self.fresh and self.rank == 0 and self.interval is not None:
+            self._hand_over(Path(cfg.checkpoint.save_dir), updates, epoch_itr, last)
+        self.fresh = False
+        if stops:
+            raise Stopped
+
+    def _stops(self) -> bool:
+        """Whether to end here, which all ranks have to find at the same boundary.
+
+        Rank 0 decides for the next one. No rank gets there before it has exchanged gradients with
+        rank 0 after that, so each finds the decision.
+        """
+        if self.rank == 0 and self.stop_after is None and (self.control / STOP).exists():
+            partial = self.control / f"{STOP_AFTER}.partial"
+            partial.write_text(str(self.passed + 1))
+            partial.replace(self.control / STOP_AFTER)
+        if self.stop_after is None:
+            try:
+                self.stop_after = int((self.control / STOP_AFTER).read_text())
+            except FileNotFoundError:
+                return False
+        return self.passed >= self.stop_after
+
+    def _hand_over(self, save_dir: Path, updates: int, epoch_itr: Any, last: bool) -> None:
+        from components.train.links import link
+
+        folder = self.control / f"update-{updates:06d}"
+        folder.mkdir(exist_ok=True)
+        newest, best = save_dir / "checkpoint_last.pt", save_dir / "checkpoint_best.pt"
+        link(str(newest), str(folder / CHECKPOINT))
+        is_best = best.exists() and best.samefile(newest)
+        if best.exists() and not is_best:
+            link(str(best), str(folder / BEST))
+        saved = {
+            "folder": str(folder),
+            "update": updates,
+            "epoch": epoch_itr.state_dict()["epoch"],
+            "best": CHECKPOINT if is_best else BEST if best.exists() else "",
+            "last": last,
+            "seconds": round(self.saving_took, 3),  # in which nothing was trained
+        }
+        sys.stdout.write(f"{SAVED}{json.dumps(saved)}\n")
+        sys.stdout.flush()
+
+
+def _restore_interval(extra_state: dict[str, Any]) -> None:
+    """Take over the means since the last line of the log.
+
+    fairseq drops all of them where a checkpoint is from the end of an epoch; but this interval goes
+    on from one epoch to the next.
+    """
+    from fairseq.logging import metrics
+
+    interval = extra_state.get("metrics", {}).get("train_inner")
+    if interval is not None:
+        metrics.load_state_dict({"train_inner": interval})
+
+
+def _exact(optimizer: Any) -> dict[str, Any]:
+    """What fairseq's checkpoints of 16-bit training lack: the weights in 32 bits, and the scaler.
+
+    Without them a resumed run starts from rounded weights.
+    """
+    if not hasattr(optimizer, "fp32_params"):
+        return {}
+    scaler = optimizer.scaler
+    return {
+        EXACT: {
+            "weights": [weight.detach().cpu() for weight in _masters(optimizer)],
+            "scaler": None if scaler is None else dict(vars(scaler)),
+        }
+    }
+
+
+def _masters(optimizer: Any) -> list[Any]:
+    weights = optimizer.fp32_params  # flat ones by device, or one for each parameter
+    return list(weights.values()) if isinstance(weights, dict) else list(weights)
+
+
+def _restore_weights(path: Path, trainer: Any, extra_state: dict[str, Any]) -> None:
+    """Make a stock trainer's weights exactly those that were saved.
+
+    fairseq makes its copies of weights for its fast inference anew when it loads a checkpoint.
+    In training nothing reads them, but they are in the next checkpoint.
+    """
+    import torch
+
+    from components.train import checkpoints
+
+    exact = extra_state.pop(EXACT, None)
+    with torch.no_grad():
+        if exact is None:
+            saved = checkpoints.load(path)["model"]
+            # Not the parameters by name: a wrapper for several ranks calls them otherwise.
+            for name, weight in trainer.model.state_dict().items():
+                weight.copy_(saved[name])
+            return
+        optimizer = trainer.optimizer
+        for weight, value in zip(_masters(optimizer), exact["weights"], strict=True):
+            weight.copy_(value)
+        if optimizer.scaler is not None and exact["scaler"] is not None:
+            vars(optimizer.scaler).update(exact["scaler"])
+        optimizer._sync_fp32_params_to_fp16()
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))

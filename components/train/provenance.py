@@ -1,0 +1,101 @@
+"""Where a checkpoint or a model comes from: what is written into its manifest."""
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import components
+from components.common.manifest import Manifest, Scalar
+from components.train.config import Plan, TrainConfig, as_dict
+from components.train.flags import OURS
+
+# Parameters that may differ when a run goes on: they do not change what an update does.
+FREE = {
+    "data",  # its digest may not
+    "pretrained",  # likewise
+    "output",
+    "epochs",
+    "max_updates",
+    *OURS,
+    "stop_collapsed_after",
+    "stop_overflows",
+    "num_workers",
+    "processes",  # counted in the split
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """`producer` says by what something was made, `inputs` from what, as a manifest holds them."""
+
+    producer: dict[str, Scalar]
+    inputs: dict[str, Scalar]
+
+    def differences(self, manifest: Manifest) -> list[str]:
+        """What a checkpoint was made with and from that this run could not go on with."""
+        found = [
+            f"{name} is {value}, the checkpoint's is {theirs.get(name, 'not known')}"
+            for ours, theirs in (
+                (self._fixed(), manifest.producer),
+                (self.inputs, manifest.inputs),
+            )
+            for name, value in ours.items()
+            if theirs.get(name) != value
+        ]
+        return [text.replace("parameters.", "") for text in found]
+
+    @property
+    def identity(self) -> str:
+        """One sha256 (hex) for all that decides what comes out."""
+        text = json.dumps([self._fixed(), self.inputs], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _fixed(self) -> dict[str, Scalar]:
+        return {
+            name: value
+            for name, value in self.producer.items()
+            if name.startswith("split.")
+            or (name.startswith("parameters.") and name.partition(".")[2] not in FREE)
+        }
+
+
+def provenance(config: TrainConfig, plan: Plan, pretrained: Path) -> Provenance:
+    """Of a run; reads the whole data set and the pretrained checkpoint once."""
+    producer: dict[str, Scalar] = {
+        "step": "train",
+        "code_sha256": _digest(Path(components.__file__).parent, "**/*.py"),
+        # Of what runs here, as far as the container tells.
+        "revision": os.environ.get("RACE_REVISION", ""),
+        "image": os.environ.get("RACE_IMAGE", ""),
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in ("torch", "fairseq", "numpy")},
+        "split.processes": plan.processes,
+        "split.update_freq": plan.update_freq,
+    }
+    for name, value in as_dict(config).items():
+        assert isinstance(value, str | int | float | bool)
+        producer[f"parameters.{name}"] = value
+    with pretrained.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Provenance(
+        producer,
+        {
+            "data": _digest(config.data, "input*/*", "label/*"),
+            "pretrained": digest,
+        },
+    )
+
+
+def _digest(folder: Path, *patterns: str) -> str:
+    """One sha256 (hex) for the names and contents of files below a folder."""
+    total = hashlib.sha256()
+    paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{digest}  {path.relative_to(folder).as_posix()}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,294 @@
+"""Checkpoints in a store: published while training runs, found again when it starts.
+
+An artifact `checkpoint_uri/update-000500` holds checkpoint.pt, checkpoint_best.pt unless that is
+the same one, the records of the log up to then, TensorBoard's files, and progress.json. Its
+manifest says what the run was made of, so that no other run goes on from it.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from components.common.errors import ConfigError, DataError, RaceError
+from components.train import checkpoints
+from components.train.config import TrainConfig
+from components.train.hooks import BEST, CHECKPOINT
+from components.train.log import Record, TrainLog
+from components.train.provenance import Provenance
+
+logger = logging.getLogger(__name__)
+
+PROGRESS, LOG, TENSORBOARD = "progress.json", "train_log.jsonl", "tensorboard"
+
+# Of what is read back: 27,000 updates make less than 1 MiB of records.
+MAX_PROGRESS, MAX_LOG = 1 << 16, 256 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run had come: what fairseq's own checkpoint does not tell, or not as easily."""
+
+    update: int
+    epoch: int  # that goes on, or comes next
+    best: str  # name of the file with the best checkpoint; "" if there is none yet
+    skipped_updates: int
+    seconds: float
+
+    def ends(self, config: TrainConfig) -> bool:
+        """Whether nothing is left to do."""
+        return self.epoch > config.epochs or 0 < config.max_updates <= self.update
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a run goes on from."""
+
+    progress: Progress
+    records: list[Record]
+
+
+def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | None:
+    """Fetch the newest checkpoint that is whole; None where there is none to go on from.
+
+    Looks at `checkpoint_uri`, where an earlier attempt at the same run may have left some, and then
+    at `resume_from`. `folder/checkpoints` then holds what fairseq would find there.
+
+    Raises:
+        ConfigError: the checkpoints are of another training.
+        DataError: all checkpoints are damaged, or `resume_from` has none.
+        TransferError: the store could not be reached.
+    """
+    from components.common import storage  # boto3 takes a while to import
+
+    for uri in (config.checkpoint_uri, config.resume_from):
+        if not uri:
+            continue
+        newest = storage.find(uri) or storage.newest(uri)
+        if newest and (differences := origin.differences(newest.manifest)):
+            raise ConfigError(
+                f"{newest.address} is of another training: {'; '.join(differences)}",
+                mend="Use its parameters and data, or another checkpoint_uri",
+            )
+        fetched = folder / "fetched"
+        started = time.monotonic()
+        artifact = storage.fetch_newest(uri, fetched)
+        if artifact:
+            resumed = _placed(fetched, folder, artifact.address)
+            progress = resumed.progress
+            logger.info(
+                "going on from %s, update %d: fetched and checked in %.1f s",
+                artifact.address,
+                progress.update,
+                time.monotonic() - started,
+            )
+            return resumed
+    if config.resume_from:
+        raise DataError(
+            f"{config.resume_from}: no checkpoint is there to resume from",
+            mend="Give the checkpoint_uri of a run that has published one",
+        )
+    return None
+
+
+def _placed(fetched: Path, folder: Path, where: str) -> Resumed:
+    """Read what was fetched, and put its files where a run has them."""
+    progress = read_progress(fetched / PROGRESS, where)
+    state = checkpoints.load(fetched / CHECKPOINT)
+    history = state.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else None
+    if not isinstance(last, dict) or last.get("num_updates") != progress.update:
+        raise DataError(f"{where}: its checkpoint is not of update {progress.update}")
+    if progress.best == BEST:
+        checkpoints.load(fetched / BEST)
+    records = read_records(fetched / LOG, where)
+    save_dir = folder / "checkpoints"
+    save_dir.mkdir()
+    (fetched / CHECKPOINT).rename(save_dir / "checkpoint_last.pt")
+    if progress.best == BEST:
+        (fetched / BEST).rename(save_dir / "checkpoint_best.pt")
+    elif progress.best:
+        with contextlib.suppress(OSError):
+            (save_dir / "checkpoint_best.pt").hardlink_to(save_dir / "checkpoint_last.pt")
+        if not (save_dir / "checkpoint_best.pt").exists():
+            shutil.copyfile(save_dir / "checkpoint_last.pt", save_dir / "checkpoint_best.pt")
+    if (fetched / TENSORBOARD).is_dir():
+        (fetched / TENSORBOARD).rename(folder / TENSORBOARD)
+    shutil.rmtree(fetched)
+    return Resumed(progress, records)
+
+
+def read_progress(path: Path, where: str) -> Progress:
+    """The content of progress.json, which came from a store that others may write to.
+
+    Raises:
+        DataError: it is not what it should be.
+    """
+    value = _json(_read(path, MAX_PROGRESS, where), where)
+    if not isinstance(value, dict):
+        raise _unusable(where, "progress.json is not an object")
+    for name in ("update", "epoch", "skipped_updates"):
+        if type(value.get(name)) is not int or not 0 <= value[name] < 1 << 53:
+            raise _unusable(where, f"progress.json's {name}")
+    seconds = value.get("seconds")
+    if (
+        not isinstance(seconds, int | float)
+        or isinstance(seconds, bool)
+        or not 0 <= seconds < math.inf
+    ):
+        raise _unusable(where, "progress.json's seconds")
+    if value.get("best") not in ("", CHECKPOINT, BEST):
+        raise _unusable(where, "progress.json's best")
+    return Progress(**{name: value[name] for name in Progress.__dataclass_fields__})
+
+
+def read_records(path: Path, where: str) -> list[Record]:
+    """The records of a log, which came from a store that others may write to.
+
+    Raises:
+        DataError: one is not what `TrainLog` makes.
+    """
+    records: list[Record] = []
+    for line in _read(path, MAX_LOG, where).splitlines():
+        record = _json(line, where)
+        if (
+            not isinstance(record, dict)
+            or record.get("split") not in ("train", "train_epoch", "valid")
+            or any(type(record.get(name)) is not int for name in ("epoch", "update"))
+            or type(record.get("seconds")) not in (int, float)
+            or not all(
+                value is None or isinstance(value, str | int | float) for value in record.values()
+            )
+        ):
+            raise _unusable(where, f"record {len(records) + 1} of {LOG}")
+        record.setdefault("loss", None)
+        records.append(record)
+    return records
+
+
+def _read(path: Path, limit: int, where: str) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        raise _unusable(where, f"it has no {path.name}") from None
+    if len(data) > limit:
+        raise _unusable(where, f"{path.name} is larger than {limit} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _unusable(where, f"{path.name} is not UTF-8") from None
+
+
+def _json(text: str, where: str) -> Any:
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(where, f"not JSON: {str(error)[:80]}") from None
+
+
+def _unusable(where: str, what: str) -> DataError:
+    return DataError(
+        f"{where} is not a checkpoint of this step: {what}",
+        mend="Remove it to go on from the one before, or give another address",
+    )
+
+
+class Checkpoints:
+    """Publishes the checkpoints that the ranks hand over, while training goes on.
+
+    Args:
+        tensorboard: folder of TensorBoard's files, if any.
+    """
+
+    def __init__(
+        self, config: TrainConfig, origin: Provenance, log: TrainLog, tensorboard: Path
+    ) -> None:
+        from components.common import storage
+
+        self._origin, self._log, self._tensorboard = origin, log, tensorboard
+        self._held: dict[str, Any] | None = None
+        self._saved, self._saving = 0, 0.0  # how many, and seconds in which nothing was trained
+        self._patience = config.stop_timeout
+        self._publisher = storage.Publisher(config.checkpoint_uri, keep=config.keep_checkpoints)
+
+    def saved(self, about: Mapping[str, Any]) -> None:
+        """Take over what a rank says after `hooks.SAVED`."""
+        self._saved, self._saving = self._saved + 1, self._saving + about["seconds"]
+        if about["last"]:
+            # Resuming from it would not sum the epoch up again, so that record has to be in it.
+            self._held = dict(about)
+        else:
+            self._submit(about)
+
+    def logged(self, record: Record) -> None:
+        """Take note of a record, which the log has already."""
+        if self._held and record["split"] == "train_epoch":
+            held, self._held = self._held, None
+            self._submit(held)
+
+    def _submit(self, about: Mapping[str, Any]) -> None:
+        folder = Path(about["folder"])
+        progress = Progress(
+            update=about["update"],
+            epoch=about["epoch"],
+            best=about["best"],
+            skipped_updates=self._log.skipped_updates,
+            seconds=self._log.seconds,
+        )
+        (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=1) + "\n")
+        write_records(folder / LOG, self._log.records)
+        if self._tensorboard.is_dir():
+            shutil.copytree(self._tensorboard, folder / TENSORBOARD)
+        producer, inputs = self._origin.producer, self._origin.inputs
+        self._publisher.submit(folder, folder.name, producer=producer, inputs=inputs)
+
+    def finish(self, seconds: float | None = None) -> None:
+        """Wait until all is published, at most so long (seconds); a failure is only logged.
+
+        What was trained is not to be lost because the store is.
+        """
+        if self._saved:
+            share = 100 * self._saving / max(self._log.seconds - self._log.before, 1e-9)
+            logger.info(
+                "wrote %d checkpoints, in %.1f s (%.2f %% of the time)",
+                self._saved,
+                self._saving,
+                share,
+            )
+        started = time.monotonic()
+        try:
+            self._publisher.close(seconds)
+        except (RaceError, OSError) as error:
+            logger.warning("the last checkpoint was not published: %s", error)
+            return
+        if (waited := time.monotonic() - started) > 1:
+            logger.info("waited %.0f s for the last checkpoint to be published", waited)
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator["Checkpoints"]:
+        """Publish what is left when the block ends or fails; at once when it is interrupted."""
+        try:
+            yield self
+        except Exception:
+            self.finish(self._patience)
+            raise
+        except BaseException:
+            self._publisher.stop()
+            raise
+        else:
+            self.finish()
+
+
+def write_records(path: Path, records: list[Record]) -> None:
+    with path.open("w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)

@@ -1,0 +1,219 @@
+"""fairseq's processes while they train: what they say, whether they live, and how they end."""
+
+import collections
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from components.common import errors
+from components.common.cli import Terminated
+from components.common.errors import OutputError, TrainingError
+from components.train import hooks, supervise
+from components.train.flags import Run, fairseq_arguments
+from components.train.log import Display, TrainLog
+from components.train.resume import Checkpoints
+from components.train.worker import FAILED
+
+logger = logging.getLogger(__name__)
+
+TAIL_LINES = 40
+
+
+def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | None) -> None:
+    """Train, in child processes that are gone when this function ends.
+
+    Args:
+        log: gets the records.
+        folder: gets train.log and, below `control`, what the ranks hand over.
+        published: publishes the checkpoints; with None SIGTERM ends training at once.
+
+    Raises:
+        OutputError, TrainingError, or what a rank raised of ours.
+        Terminated: SIGTERM was received; the newest checkpoint is with `published`.
+    """
+    session = _Session(run, log, folder / "control", published)
+    session.control.mkdir()
+    worker = ["--control", str(session.control)]
+    if published:
+        worker += ["--checkpoint-interval", str(run.config.checkpoint_interval)]
+    try:
+        with _sigterm(session.ask_to_stop) if published else contextlib.nullcontext():
+            status = supervise.run(
+                supervise.command(run.plan.processes, [*worker, *fairseq_arguments(run)]),
+                env=supervise.environment(run.plan.processes, run.plan.device, os.environ),
+                log=folder / "train.log",
+                on_line=session.on_line,
+                on_tick=session.on_tick,
+            )
+            if status:
+                session.show_tail()
+                raise _explain(status, session.failures, list(session.tail), log)
+            if session.stop_asked is not None and published:
+                waited = time.monotonic() - session.stop_asked
+                published.finish(max(1.0, run.config.stop_timeout - waited))
+                raise Terminated
+    finally:
+        session.display.close()
+
+
+class _Session:
+    """What the supervisor knows of the ranks."""
+
+    def __init__(
+        self, run: Run, log: TrainLog, control: Path, published: Checkpoints | None
+    ) -> None:
+        self.config, self.log, self.control, self.published = run.config, log, control, published
+        self.display = Display(run.plan, run.config.epochs, logger.info)
+        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self.failures: list[dict[str, Any]] = []
+        self.stop_asked: float | None = None
+        self.sign_of_life = time.monotonic()
+        self.touched = 0
+
+    def on_line(self, line: str) -> None:
+        self.sign_of_life = time.monotonic()
+        if line.startswith(FAILED):
+            self.failures.append(json.loads(line.removeprefix(FAILED)))
+            return
+        if line.startswith(hooks.SAVED):
+            if self.published:
+                self.published.saved(json.loads(line.removeprefix(hooks.SAVED)))
+            return
+        self.tail.append(line)
+        if "attempting to recover from OOM" in line:
+            # fairseq would go on without this update, and perhaps without every other.
+            raise TrainingError(
+                f"training stopped {_where(self.log)}: the GPU's memory was not enough",
+                mend=_MEMORY_MEND,
+            )
+        record = self.log.read(line)
+        if record is not None:
+            self.display.update(record)
+            if self.published:
+                self.published.logged(record)
+
+    def on_tick(self) -> None:
+        """Raises what ends a training that hangs, or that does not stop in time."""
+        now = time.monotonic()
+        if self.stop_asked is not None and now - self.stop_asked > self.config.stop_timeout:
+            logger.warning("training did not stop within %d s", self.config.stop_timeout)
+            raise Terminated
+        with contextlib.suppress(FileNotFoundError):
+            touched = (self.control / hooks.ALIVE).stat().st_mtime_ns
+            if touched != self.touched:  # a clock that is set does not matter so
+                self.touched, self.sign_of_life = touched, now
+        silent = now - self.sign_of_life
+        if 0 < self.config.stall_timeout < silent:
+            self.show_tail()
+            raise TrainingError(
+                f"training hangs {_where(self.log)}: no sign of life for {silent:.0f} s",
+                mend="The last lines of its log are above; if an update may take so long, raise"
+                " stall_timeout",
+            )
+
+    def ask_to_stop(self, signum: int, frame: object) -> None:
+        """What SIGTERM does: the ranks end at the next update's end; a second one ends them now."""
+        if self.stop_asked is not None:
+            raise Terminated
+        self.stop_asked = time.monotonic()
+        (self.control / hooks.STOP).touch()
+
+    def show_tail(self) -> None:
+        print(*self.tail, sep="\n", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _sigterm(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Within the block, SIGTERM calls `handler`; only the main thread can receive signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+_MEMORY_MEND = "Lower batch_size or max_positions, or use a GPU with more memory"
+
+# (pattern in what failed, what to do about it), the first that matches.
+_MENDS = (
+    (r"out of memory", _MEMORY_MEND),
+    (
+        r"[Mm]inimum loss scale|gradients are Nan/Inf",
+        "Lower learning_rate, set warmup_updates, or use precision bf16 or fp32",
+    ),
+    (
+        r"NCCL|ncclUnhandled|ProcessGroupNCCL",
+        "Set NCCL_DEBUG=INFO to see why; a small /dev/shm is a common cause",
+    ),
+    (r"DataLoader worker .* is killed|bus error", "Give the step more memory and /dev/shm"),
+    (r"No such file or directory", "Check the path"),
+)
+
+# What the other ranks see of a rank that failed; the cause is in the failure of that one.
+_SECONDARY = re.compile(r"[Cc]onnection (closed|reset|refused)|Broken pipe|timed? ?out|gloo")
+
+
+def _explain(
+    status: int, failures: list[dict[str, Any]], tail: list[str], log: TrainLog
+) -> errors.RaceError:
+    """The error for a training that ended with an exit status other than 0."""
+    where = _where(log)
+    failure = next((f for f in failures if not _SECONDARY.search(f["message"])), None)
+    signal_number = _signal_of(status, tail)
+    if failure is None and signal_number is None and failures:
+        failure = failures[0]
+    if failure is None:
+        if signal_number == 9:
+            return TrainingError(
+                f"training stopped {where}: a process was killed (signal 9)",
+                mend="Often the memory was not enough: give the step more",
+            )
+        cause = f"signal {signal_number}" if signal_number else f"exit status {status}"
+        return TrainingError(
+            f"training stopped {where}: a process ended with {cause}",
+            mend="The last lines of its log are above",
+        )
+    ours = getattr(errors, failure["type"], None)
+    if isinstance(ours, type) and issubclass(ours, errors.RaceError):
+        return ours(failure["message"], mend=failure["mend"])
+    message = failure["message"].strip() or "no message"
+    if "Errno 28" in message or "No space left" in message:
+        return OutputError(
+            f"training stopped {where}: no space left for the checkpoints",
+            mend="Free some space or choose another output folder",
+        )
+    if len(message) > 300:
+        message = message[:300] + "..."
+    mend = next((mend for pattern, mend in _MENDS if re.search(pattern, message)), "")
+    return TrainingError(
+        f"training stopped {where}, rank {failure['rank']}: {failure['type']}: {message}",
+        mend=mend or "The last lines of its log are above",
+    )
+
+
+def _where(log: TrainLog) -> str:
+    if not log.records:
+        return "before the first record"
+    return f"after update {log.records[-1]['update']}"
+
+
+def _signal_of(status: int, tail: list[str]) -> int | None:
+    if status < 0:
+        return -status
+    for line in reversed(tail):  # torchrun's report
+        found = re.search(r"exitcode\s*:\s*-(\d+)", line)
+        if found:
+            return int(found[1])
+    return None

@@ -1,0 +1,127 @@
+"""Run a tree of processes, hand on what it prints, and never leave any of it behind."""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+# torchrun gives its ranks 30 s to end; a rank that runs on a GPU needs a few at most.
+GRACE_SECONDS = 10.0
+
+
+# How often (seconds) `run` calls `on_tick` when nothing is printed.
+TICK_SECONDS = 0.25
+
+
+def command(processes: int, arguments: Sequence[str]) -> list[str]:
+    """The command that trains with so many ranks; `arguments` are those of the worker."""
+    if processes == 1:
+        return [sys.executable, "-m", "components.train.worker", *arguments]
+    return [sys.executable, "-m", "components.train.launch", str(processes), *arguments]
+
+
+def environment(processes: int, device: str, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment for the ranks."""
+    # A launcher further up must not make the ranks believe that they are its own.
+    rank_variables = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    result = {k: v for k, v in inherited.items() if k not in rank_variables}
+    result["PYTHONUNBUFFERED"] = "1"
+    # Ranks on the CPU share its cores; without this each would start a thread for every core.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    result.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // processes)))
+    # Threads that spin while they wait make a small model several times slower on a busy machine.
+    result.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A rank that waits for one that failed must not hang for torch's default of ten minutes.
+    result.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    if device == "cpu":
+        result["CUDA_VISIBLE_DEVICES"] = ""
+    return result
+
+
+def run(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    on_line: Callable[[str], None],
+    on_tick: Callable[[], None] = lambda: None,
+    grace: float = GRACE_SECONDS,
+) -> int:
+    """Run a command to its end; its output goes to `log` and, line by line, to `on_line`.
+
+    `on_tick` is called several times a second; it ends the command by raising. Whatever ends this
+    function (the command, an exception from `on_line` or `on_tick`, a signal that raises),
+    the processes that it started are gone afterwards: told to end, killed after `grace` seconds.
+
+    Returns:
+        The exit status, negative for a signal.
+    """
+    with log.open("ab") as log_file:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Its own group, so that all of it can be told to end; also Ctrl-C reaches only us.
+            start_new_session=True,
+        )
+        try:
+            _follow(process, log_file, on_line, on_tick)
+            return process.wait()
+        finally:
+            _end(process, grace)
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    log: BinaryIO,
+    on_line: Callable[[str], None],
+    on_tick: Callable[[], None],
+) -> None:
+    assert process.stdout is not None
+    pending = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            on_tick()
+            if selector.select(timeout=TICK_SECONDS):
+                chunk = os.read(process.stdout.fileno(), 1 << 16)
+                if not chunk:
+                    break
+                log.write(chunk)
+                log.flush()
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    on_line(line.decode("utf-8", "replace"))
+            elif process.poll() is not None:
+                # Something that it started still holds the pipe; nothing more is to be awaited.
+                break
+    if pending:
+        on_line(pending.decode("utf-8", "replace"))
+
+
+def _end(process: subprocess.Popen[bytes], grace: float) -> None:
+    try:
+        if process.poll() is None:
+            _signal_group(process, signal.SIGTERM)
+            with_deadline = time.monotonic() + grace
+            while process.poll() is None and time.monotonic() < with_deadline:
+                time.sleep(0.02)
+    finally:
+        # Also when the command itself is gone: what it started may not be.
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _signal_group(process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signum)

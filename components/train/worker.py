@@ -1,0 +1,87 @@
+"""One rank of a training: fairseq-train in a process that dies with the one that started it.
+
+    python -m components.train.worker [--control DIR] [--checkpoint-interval N] DATA --arch ...
+
+`--control` is the folder that joins it with the process that supervises, see
+components.train.hooks; the rest are fairseq-train's arguments. What ends it is written as one line,
+FAILED and a JSON object, for that process.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.train import hooks
+
+FAILED = "FAILED "
+
+
+def die_with_parent(signum: signal.Signals) -> None:
+    """Have the kernel send `signum` to this process when its parent ends, however that happens."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signum))
+    if os.getppid() != parent:  # it ended before the kernel knew
+        os.kill(os.getpid(), signum)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    die_with_parent(signal.SIGKILL)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--control", type=Path)
+    own.add_argument("--checkpoint-interval", type=int)
+    try:
+        options, arguments = own.parse_known_args(argv)
+        _train(arguments, options.control, options.checkpoint_interval)
+    except Exception as error:
+        traceback.print_exc()
+        # What is ours already knows how to be mended.
+        message, mend = getattr(error, "what", str(error)), getattr(error, "mend", "")
+        report = {"type": type(error).__name__, "message": message, "mend": mend}
+        report["rank"] = hooks.rank()
+        # One write, so that the lines of several ranks do not mix.
+        sys.stdout.write(f"{FAILED}{json.dumps(report)}\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The threads of a broken process group can hang an orderly exit.
+        os._exit(1)
+    return 0
+
+
+def _train(arguments: list[str], control: Path | None, interval: int | None) -> None:
+    from components.train import compat
+
+    compat.prepare_process()
+    compat.command("fairseq-train")
+    import fairseq_cli.train
+    import torch
+    from fairseq import checkpoint_utils, options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.distributed import utils as distributed
+
+    from components.train.links import LinkingPathManager
+
+    checkpoint_utils.PathManager = LinkingPathManager
+    # As fairseq_cli.train.cli_main does, but for one thing: there --bf16 is for TPUs alone.
+    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    args.tpu = False
+    if control:
+        hooks.Boundaries(control, interval, hooks.rank()).install()
+    with contextlib.suppress(hooks.Stopped):
+        distributed.call_main(convert_namespace_to_omegaconf(args), fairseq_cli.train.main)
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
