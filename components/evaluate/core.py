@@ -1,0 +1,383 @@
+"""Answer RACE's test questions with a trained checkpoint, and judge the answers."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.common.asked import Asked, read_asked, read_passages
+from components.common.cli import option
+from components.common.errors import ConfigError, DataError, GateError
+from components.common.exam import LETTERS, count_options, level_of, read_test_sets
+from components.common.files import atomic_folder
+from components.common.indexed import read_sizes
+from components.common.progress import bar
+from components.evaluate.report import Answers, figures, write_report
+from components.evaluate.score import Score, log_probabilities, score, table, together
+from components.train import checkpoints, compat
+from components.train.data import read_ids, read_labels, vocabulary_size
+
+logger = logging.getLogger(__name__)
+
+TASK = "sentence_ranking"
+HEAD = "sentence_classification_head"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to evaluate, and what counts as good enough.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    data: Path = option(help="folder that binarize wrote")
+    model: Path = option(help="a checkpoint, or the folder that train wrote (its best one is used)")
+    output: Path = option(help="new folder for metrics.json, predictions.jsonl and report.html")
+    text: Path | None = option(
+        None, help="folder that preprocess wrote, to show questions and passages in the report"
+    )
+    min_accuracy: float = option(
+        0.0, help="fail when the accuracy on all questions is below, in percent"
+    )
+    engine: Literal["packed", "stock"] = option(
+        "packed", help="who computes the scores: the packed forward, or fairseq's own; they agree"
+    )
+    precision: Literal["auto", "fp32", "fp16"] = option(
+        "auto", help="of the weights; auto is fp16 on a GPU and fp32 on the CPU"
+    )
+    batch_tokens: int = option(
+        16384,
+        help="tokens that are computed at once, with engine stock those of an option and its"
+        " padding; memory grows with it",
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_accuracy <= 100:
+            raise ConfigError(
+                f"min_accuracy is {self.min_accuracy}", mend="It is in percent, 0 to 100"
+            )
+        if self.batch_tokens < 1:
+            raise ConfigError(f"batch_tokens is {self.batch_tokens}", mend="It must be at least 1")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores by name (all, and those of the test sets), and what metrics.json holds."""
+
+    scores: dict[str, Score]
+    metrics: dict[str, Any]
+
+
+def evaluate(config: EvaluateConfig) -> Evaluation:
+    """Evaluate on each test set (RACE has middle and high), and print a table of the scores.
+
+    `output` then holds metrics.json and predictions.jsonl, a line for each question in the order of
+    the data set: {"id", "probabilities" of the options, "predicted", "gold" as letters}; and
+    report.html, where questions and passages are shown if `text` is given.
+
+    Raises:
+        ConfigError: fp16 was asked for without a GPU.
+        DataError: the data set, the text or the checkpoint is missing, damaged, or does not fit the
+            others.
+        GateError: the accuracy is below `min_accuracy`; the outputs are complete then.
+        OSError: `output` is in use or cannot be written.
+    """
+    tests = read_test_sets(config.data)
+    asked = _asked(config, tests)  # what is missing shows before the work
+    with atomic_folder(config.output) as folder:
+        model = Model(
+            _checkpoint(config.model),
+            config.data,
+            config.precision,
+            config.engine,
+            options=count_options(config.data),
+        )
+        scores: dict[str, Score] = {}
+        parts: list[Answers] = []
+        with (folder / "predictions.jsonl").open("w") as file:
+            for split, name in tests.items():
+                level = level_of(name)
+                gold = np.array(read_labels(config.data, split, model.options))
+                ids = read_ids(config.data, split, len(gold))
+                logits = model.logits(split, config.batch_tokens)
+                scores[level] = score(logits, gold)
+                parts.append(_answers(config.data, split, level, ids, gold, logits, asked[split]))
+                file.writelines(_predictions(ids, logits, gold))
+        scores = {"all": together(list(scores.values())), **scores}
+        answers = Answers.together(parts)
+        metrics = _metrics(config, model, scores) | figures(answers)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        report = write_report(answers, _passages(config.text, answers, tests), metrics)
+        (folder / "report.html").write_text(report, encoding="utf-8")
+
+    print(table(scores, model.options), flush=True)
+    accuracy = scores["all"].accuracy
+    if accuracy < config.min_accuracy:
+        raise GateError(
+            f"accuracy {accuracy:.2f} % is below min_accuracy {config.min_accuracy:g} %"
+            f" (chance is {100 / model.options:.4g} %); the model is in {config.model}",
+            mend="Train longer or with other settings, or lower min_accuracy",
+        )
+    return Evaluation(scores, metrics)
+
+
+def _asked(config: EvaluateConfig, tests: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """The questions as they were asked, by split; nothing for a split whose text is not given."""
+    if config.text is None:
+        return {split: [] for split in tests}
+    asked = {split: read_asked(config.text, name) for split, name in tests.items()}
+    for split, found in asked.items():
+        ids = read_ids(config.data, split, len(found))
+        if ids != [question.id for question in found]:
+            raise DataError(
+                f"{config.text}: its questions are not those of {config.data}",
+                mend="Give the folder that the data were binarized from",
+            )
+    return asked
+
+
+def _answers(
+    data: Path,
+    split: str,
+    level: str,
+    ids: list[str],
+    gold: NDArray[np.int64],
+    logits: NDArray[np.float64],
+    asked: list[Asked],
+) -> Answers:
+    # Each item ends with a token of its own, which is no part of the passage.
+    tokens = read_sizes(data / "input0" / split) - 1
+    levels = [level] * len(ids)
+    return Answers(ids, levels, gold, np.exp(log_probabilities(logits)), tokens, asked)
+
+
+def _passages(text: Path | None, answers: Answers, tests: Mapping[str, str]) -> dict[int, str]:
+    """The passages of the questions that the report shows, by place among all answers."""
+    if text is None:
+        return {}
+    found: dict[int, str] = {}
+    start = 0
+    for split in tests.values():
+        questions = answers.levels.count(level_of(split))
+        wanted = {p - start for p in answers.worst() if start <= p < start + questions}
+        passages = read_passages(text, split, wanted)
+        found.update({start + place: passage for place, passage in passages.items()})
+        start += questions
+    return found
+
+
+def _checkpoint(model: Path) -> Path:
+    return model / "checkpoint_best.pt" if model.is_dir() else model
+
+
+class Model:
+    """A trained model with its task, ready to answer.
+
+    Args:
+        path: a checkpoint of the task sentence_ranking.
+        data: the data set; its dictionary must be the one that the model was trained with.
+        precision: of the weights.
+        engine: who computes.
+        options: of each question; 0 is as many as the model was trained with. It may be another
+            number, because each option is scored by itself.
+
+    Raises:
+        ConfigError: fp16 was asked for without a GPU, or the packed engine lacks a part of it.
+        DataError: the checkpoint is missing, damaged, unsafe, of another task, or does not fit the
+            data set.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        data: Path,
+        precision: str = "auto",
+        engine: str = "packed",
+        *,
+        options: int = 0,
+    ) -> None:
+        import torch
+
+        cuda = torch.cuda.is_available()
+        if precision == "fp16" and not cuda:
+            raise ConfigError(
+                "precision fp16 needs a GPU, and none is visible", mend="Use precision fp32"
+            )
+        self.path = path
+        self.device = "cuda" if cuda else "cpu"
+        self.precision = precision if precision != "auto" else ("fp16" if cuda else "fp32")
+        state = checkpoints.load(path)
+        if (task := checkpoints.task_of(state)) != TASK:
+            raise DataError(
+                f"{path}: was trained for the task {task or 'unknown'}, not for {TASK}",
+                mend="Give a checkpoint that train wrote",
+            )
+        shape = checkpoints.shape_of(state, path)
+        checkpoints.require_vocabulary(shape.vocabulary, vocabulary_size(data), path)
+        compat.import_fairseq()
+        from fairseq import checkpoint_utils
+
+        with compat.quiet(), checkpoints.safe_types_allowed():
+            try:
+                # Only the model is built from what the checkpoint says; the data are ours.
+                ours = {"data": str(data)} | ({"num_classes": options} if options else {})
+                models, settings, self._task = checkpoint_utils.load_model_ensemble_and_task(
+                    [str(path)], arg_overrides=ours
+                )
+                self.options = int(settings.task.num_classes)
+            except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise DataError(
+                    f"{path}: its settings and its weights do not fit each other",
+                    mend="Give a checkpoint that train wrote",
+                ) from error
+        self._packed = engine == "packed"
+        model = models[0]
+        if self._packed:
+            from components.train.fairseq_plugin.model import PackedRoberta
+
+            model = PackedRoberta(model, HEAD)
+        self._model = model.eval().to(self.device)
+        if self.precision == "fp16":
+            self._model.half()
+
+    @property
+    def settings(self) -> Any:
+        """The task's settings, by the names of fairseq-train's arguments."""
+        return self._task.args
+
+    @property
+    def network(self) -> Any:
+        """The model itself, whose state dict has fairseq's names; `args` are its settings."""
+        return self._model
+
+    def answer(self, questions: Sequence[Sequence[Any]], batch_tokens: int) -> NDArray[np.float64]:
+        """The options' scores, (questions, options), of questions that are at hand as tokens.
+
+        Only with the engine packed.
+
+        Args:
+            questions: for each question the token ids of each of its options, with the passage.
+            batch_tokens: upper limit of the tokens of a batch.
+        """
+        import torch
+
+        from components.train.fairseq_plugin.batch import pack
+
+        sizes = np.array([sum(map(len, options)) for options in questions])
+        result = np.empty((len(questions), self.options))
+        with torch.inference_mode():
+            for places in _batches(sizes, batch_tokens):
+                batch = pack([(place, questions[place], None) for place in places])
+                assert batch is not None
+                scores = self._model(batch.to(torch.device(self.device)))
+                result[places] = scores.float().cpu().numpy()
+        return result
+
+    def logits(self, split: str, batch_tokens: int) -> NDArray[np.float64]:
+        """The options' scores, (questions, options), of a split's questions in file order.
+
+        Args:
+            batch_tokens: upper limit of a batch: of all tokens, with the engine stock of questions
+                x longest sequence.
+        """
+        import torch
+
+        with compat.quiet():
+            self._task.load_dataset(split)
+            dataset = self._task.dataset(split)
+            answer = self._packed_answers if self._packed else self._stock_answers
+            places, scores = [], []
+            with torch.inference_mode(), bar(total=len(dataset), what=split, unit="q") as shown:
+                for ids, logits in answer(dataset, batch_tokens):
+                    places.append(ids)
+                    scores.append(logits)
+                    shown.update(len(ids))
+                # Only now, so that the GPU never waits for the next batch to be read.
+                result = np.empty((len(dataset), self.options))
+                # The data set is shuffled; `ids` are the questions' places in the file.
+                result[torch.cat(places).cpu().numpy()] = torch.cat(scores).float().cpu().numpy()
+        return result
+
+    def _packed_answers(self, dataset: Any, batch_tokens: int) -> Iterator[tuple[Any, Any]]:
+        import torch
+
+        from components.train.fairseq_plugin.task import PackedDataset
+
+        questions = PackedDataset(dataset, self.options)
+        sizes = questions.tokens_per_question
+        for places in _batches(sizes, batch_tokens):
+            batch = questions.collater([questions[place] for place in places])
+            assert batch is not None
+            yield batch.ids, self._model(batch.to(torch.device(self.device)))
+
+    def _stock_answers(self, dataset: Any, batch_tokens: int) -> Iterator[tuple[Any, Any]]:
+        import torch
+        from fairseq import utils
+
+        for places in _batches(np.asarray(dataset.sizes).reshape(-1), batch_tokens):
+            sample = dataset.collater([dataset[place] for place in places])
+            if self.device == "cuda":
+                sample = utils.move_to_cuda(sample)
+            columns = [
+                self._model(**sample[f"net_input{option}"], classification_head_name=HEAD)[0]
+                for option in range(1, self.options + 1)
+            ]
+            yield sample["id"], torch.cat(columns, dim=1)
+
+
+def _batches(sizes: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of questions of like length, longest first, so that what does not fit fails soon.
+
+    Args:
+        sizes: tokens of each question, or of its longest option.
+        batch_tokens: upper limit of questions x longest in a batch; one question is always let in.
+    """
+    batch: list[int] = []
+    for index in np.argsort(-sizes, kind="stable").tolist():
+        if batch and (len(batch) + 1) * sizes[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _predictions(
+    ids: list[str], logits: NDArray[np.float64], gold: NDArray[np.int64]
+) -> Iterator[str]:
+    probabilities = np.exp(log_probabilities(logits))
+    for name, values, best, right in zip(
+        ids, probabilities, logits.argmax(axis=1), gold, strict=True
+    ):
+        line = {
+            "id": name,
+            "probabilities": [round(float(p), 6) for p in values],
+            "predicted": LETTERS[best],
+            "gold": LETTERS[right],
+        }
+        yield json.dumps(line) + "\n"
+
+
+def _metrics(config: EvaluateConfig, model: Model, scores: dict[str, Score]) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    for name, one in scores.items():
+        suffix = "" if name == "all" else f"_{name}"
+        metrics[f"accuracy{suffix}"] = one.accuracy
+        metrics[f"loss{suffix}"] = one.loss
+        metrics[f"questions{suffix}"] = one.questions
+        metrics[f"correct{suffix}"] = one.correct
+    return metrics | {
+        "chance": 100 / model.options,
+        "device": model.device,
+        "precision": model.precision,
+        "parameters": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(config).items()
+        },
+    }

@@ -1,0 +1,195 @@
+"""The model card: a README.md as Hugging Face's hub shows it."""
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+# Of the settings of training, those that say what was done to the weights.
+SETTINGS = (
+    "arch",
+    "epochs",
+    "max_updates",
+    "effective_batch",
+    "optimizer",
+    "learning_rate",
+    "lr_scheduler",
+    "warmup_updates",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_eps",
+    "weight_decay",
+    "clip_norm",
+    "dropout",
+    "attention_dropout",
+    "precision",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What the card tells of.
+
+    Args:
+        task: the task's settings, by the names of fairseq-train's arguments.
+        parameters: their number.
+        training: what training's metrics.json holds; may be empty.
+        evaluation: what evaluation's metrics.json holds; may be empty.
+    """
+
+    task: dict[str, Any]
+    parameters: int
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+def model_card(exported: Exported) -> str:
+    """The card in Markdown, with the settings for the hub at its head."""
+    return "\n".join(
+        part
+        for part in (
+            _HEAD,
+            _introduction(exported),
+            _use(exported),
+            _data(exported),
+            _settings(exported.training),
+            _figures(exported.evaluation),
+            _LICENCE,
+        )
+        if part
+    )
+
+
+_HEAD = """\
+---
+library_name: transformers
+pipeline_tag: multiple-choice
+language: en
+license: other
+datasets:
+- ehovy/race
+tags:
+- roberta
+- multiple-choice
+---
+"""
+
+
+def _introduction(exported: Exported) -> str:
+    return f"""\
+# RoBERTa fine-tuned on RACE
+
+It chooses among {exported.task["num_classes"]} answers to a question about a passage.
+
+RoBERTa (Liu et al. 2019) was fine-tuned with fairseq on RACE (Lai et al. 2017), or an exam in its
+format, and its checkpoint turned into a RobertaForMultipleChoice with {exported.parameters:,}
+parameters.
+"""
+
+
+def _use(exported: Exported) -> str:
+    task = exported.task
+    code = f'''
+        import torch
+        from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+        folder = "."  # where this file lies
+        model = AutoModelForMultipleChoice.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+
+
+        def encode(passage, question, options):
+            """Token ids and attention mask, (1, options, tokens)."""
+            rows = []
+            for option in options:
+                if "_" in question:
+                    text = question.replace("_", option)
+                else:
+                    text = f"{{question}} {{option}}"
+                first, second = (tokenizer(" ".join(t.split())).input_ids for t in (text, passage))
+                # In place of the <s> that the tokenizer puts in front of each.
+                first[0], second[0] = {task["init_token"]}, {task["separator_token"]}
+                first = first[:{task["max_option_length"]}]
+                rows.append((first + second)[:{task["max_positions"]}])
+            batch = tokenizer.pad({{"input_ids": rows}}, return_tensors="pt")
+            return {{name: value.unsqueeze(0) for name, value in batch.items()}}
+
+
+        def answer(passage, question, options):
+            """The probability of each option."""
+            with torch.inference_mode():
+                return model(**encode(passage, question, options)).logits.softmax(-1)[0]
+    '''
+    return f"""\
+## Use
+
+The first segment is the question with an option in place of each underscore, or after it; the
+second is the passage: `<s> question option </s></s> passage </s>`. Runs of white space become one
+space. As in training, the first segment is cut after {task["max_option_length"]} tokens and the \
+whole after {task["max_positions"]},
+last `</s>` included; the tokenizer's own truncation would keep that token.
+
+```python{textwrap.dedent(code).rstrip()}
+```
+
+The tokenizer takes text that spells a special token, such as `<mask>`, for text.
+"""
+
+
+def _data(exported: Exported) -> str:
+    questions = exported.training.get("questions")
+    used = f" This model was trained on {questions:,} questions." if questions else ""
+    return f"""\
+## Data
+
+RACE has English exams for middle and high school pupils in China: 27,933 passages and 97,687
+questions, of which 87,866 are to train on.{used}
+"""
+
+
+def _settings(training: dict[str, Any]) -> str:
+    parameters = training.get("parameters")
+    if not isinstance(parameters, dict):
+        return ""
+    rows = [(name, parameters[name]) for name in SETTINGS if name in parameters]
+    rows += [("updates", training["updates"])] if "updates" in training else []
+    return "## Training\n\n" + _table(("setting", "value"), rows)
+
+
+def _figures(evaluation: dict[str, Any]) -> str:
+    names = [n.removeprefix("accuracy") for n in evaluation if n.startswith("accuracy")]
+    if not names:
+        return ""
+    intervals = evaluation.get("interval", {})
+    rows = []
+    for suffix in names:
+        name = suffix.removeprefix("_") or "all"
+        low_high = intervals.get(name)
+        rows.append(
+            (
+                name,
+                f"{evaluation.get('questions' + suffix, 0):,}",
+                f"{evaluation['accuracy' + suffix]:.1f} %",
+                f"{low_high[0]:.1f} to {low_high[1]:.1f} %" if low_high else "",
+            )
+        )
+    header = ("test questions", "number", "accuracy", "95 % confidence")
+    return "## Accuracy\n\n" + _table(header, rows)
+
+
+def _table(header: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "".join("| " + " | ".join(map(str, cells)) + " |\n" for cells in lines)
+
+
+_LICENCE = """\
+## Licence and limits
+
+RACE is for non-commercial research only; see its page, https://www.cs.cmu.edu/~glai1/data/race/,
+before using a model that was trained on it. The weights started from RoBERTa, which is under the
+MIT licence (https://github.com/facebookresearch/fairseq). Whoever publishes this model settles
+under which licence.
+
+It was trained on school exams in English. It always chooses, also where no option is right or the
+passage does not say; its probabilities are no measure of truth.
+"""

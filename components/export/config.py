@@ -1,0 +1,21 @@
+"""The parameters of export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from components.common.cli import option
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    model: Path = option(help="a run's folder, the folder that train wrote, or a checkpoint")
+    output: Path = option(help="new folder for the Hugging Face model")
+    bpe: Path | None = option(
+        None, help="folder with encoder.json, vocab.bpe and dict.txt; a run's folder has its own"
+    )
+    evaluation: Path | None = option(
+        None,
+        help="folder that evaluate wrote, for the figures on the card; a run's folder has its own",
+    )
+    precision: Literal["fp32", "fp16"] = option("fp32", help="of the weights in the file")

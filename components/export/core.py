@@ -1,0 +1,110 @@
+"""A trained checkpoint as a folder that Hugging Face's transformers load.
+
+AutoModelForMultipleChoice and AutoTokenizer read it; transformers are not needed to write it.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.binarize.dictionary import read_dictionary
+from components.common.files import atomic_folder
+from components.evaluate.core import Model
+from components.evaluate.trained import find_trained
+from components.export.card import Exported, model_card
+from components.export.config import ExportConfig
+from components.huggingface import tokenizer, weights
+from components.predict.core import data_set_of
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "model.safetensors"
+# What the task does with text, kept in config.json; transformers have no use for it.
+TASK_KEY = "sentence_ranking"
+TASK_SETTINGS = (
+    "num_classes",
+    "init_token",
+    "separator_token",
+    "max_option_length",
+    "max_positions",
+)
+
+
+@dataclass(frozen=True)
+class Export:
+    """`bytes` of the weights' file, and the number of `parameters` in it."""
+
+    bytes: int
+    parameters: int
+
+
+def export(config: ExportConfig) -> Export:
+    """Write model.safetensors, config.json, the tokenizer's files and a model card.
+
+    Raises:
+        ConfigError: there is no BPE, or the model has a part that transformers' RoBERTa lacks.
+        DataError: the checkpoint, its BPE or its metrics are missing, damaged, or do not fit each
+            other.
+        OSError: the output cannot be written, or is there already.
+    """
+    from safetensors.torch import save_file
+
+    trained = find_trained(config.model, config.bpe, config.evaluation)
+    with atomic_folder(config.output) as folder:
+        dictionary = read_dictionary(trained.bpe / "dict.txt")
+        with data_set_of(dictionary) as data:
+            model = Model(trained.checkpoint, data, "fp32")
+        args, settings = model.network.args, model.settings
+        state = weights.to_multiple_choice(model.network.state_dict(), int(args.encoder_layers))
+        half = config.precision == "fp16"
+        tensors = {
+            name: (tensor.half() if half else tensor).cpu().contiguous()
+            for name, tensor in state.items()
+        }
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        task = {name: getattr(settings, name) for name in TASK_SETTINGS}
+        content = model_config(args, tensors) | {TASK_KEY: task}
+        _write(folder / "config.json", json.dumps(content, indent=2) + "\n")
+        files = tokenizer.to_huggingface(trained.bpe, int(settings.max_positions))
+        for name, text in files.items():
+            _write(folder / name, text)
+        parameters = sum(tensor.numel() for tensor in tensors.values())
+        card = Exported(task, parameters, trained.training, trained.evaluation)
+        _write(folder / "README.md", model_card(card))
+        # safetensors lets only the owner read it.
+        (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
+        size = (folder / WEIGHTS).stat().st_size
+    logger.info("wrote %s: %.1f million parameters", config.output, parameters / 1e6)
+    return Export(size, parameters)
+
+
+def model_config(args: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    """transformers' RobertaConfig for fairseq's model arguments."""
+    vocabulary, width = tensors[weights.WORDS].shape
+    return {
+        "architectures": ["RobertaForMultipleChoice"],
+        "model_type": "roberta",
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": int(args.encoder_layers),
+        "num_attention_heads": int(args.encoder_attention_heads),
+        "intermediate_size": int(args.encoder_ffn_embed_dim),
+        # Positions count from the padding's index, 1, on.
+        "max_position_embeddings": len(tensors[weights.POSITIONS]),
+        "type_vocab_size": 1,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": float(args.dropout),
+        "attention_probs_dropout_prob": float(args.attention_dropout),
+        "layer_norm_eps": 1e-5,  # torch's default, which fairseq leaves as it is
+        "initializer_range": 0.02,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "dtype": str(tensors[weights.WORDS].dtype).removeprefix("torch."),
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,209 @@
+"""A byte-level BPE as fairseq has it, and as Hugging Face's tokenizers have it.
+
+fairseq takes two steps: encoder.json and vocab.bpe take text to GPT-2's ids, and dict.txt takes an
+id, as a symbol, to the model's index. Hugging Face's vocab.json takes a piece to the index at once.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from components.binarize.bpe import byte_characters, read_encoder
+from components.binarize.dictionary import SPECIAL, read_dictionary
+from components.common.errors import DataError
+
+MASK = "<mask>"  # which fairseq's tasks add at the end of the dictionary
+HEADER = "#version: 0.2\n"
+_PADDING = re.compile(r"madeupword\d+")  # fairseq's, to round up the size of a dictionary
+
+
+def to_huggingface(bpe: Path, max_length: int) -> dict[str, str]:
+    """The files of a RobertaTokenizer, by name, for encoder.json, vocab.bpe and dict.txt.
+
+    Args:
+        max_length: tokens of the longest sequence.
+
+    Raises:
+        DataError: a file is missing, damaged, or does not fit the others.
+    """
+    read_encoder(bpe / "encoder.json", bpe / "vocab.bpe")  # checks both, and together
+    pieces = json.loads((bpe / "encoder.json").read_text(encoding="utf-8"))
+    rows = (bpe / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
+    merges = [row.split() for row in rows]
+    symbols = read_dictionary(bpe / "dict.txt").symbols
+    named = {str(number): piece for piece, number in pieces.items()}
+    names = [named.get(symbol, symbol) for symbol in symbols[len(SPECIAL) :]]
+    vocabulary = {name: index for index, name in enumerate([*SPECIAL, *names, MASK])}
+    if len(vocabulary) != len(symbols) + 1:
+        raise DataError(f"{bpe}: two symbols of dict.txt are the same piece", mend=_MEND)
+    made = {*byte_characters(), *("".join(pair) for pair in merges)}
+    if missing := made - vocabulary.keys():
+        raise DataError(
+            f"{bpe}: dict.txt lacks {len(missing)} pieces that the BPE makes, such as"
+            f" {min(missing)!r}, for which a Hugging Face tokenizer has no place",
+            mend=_MEND,
+        )
+    return {
+        "vocab.json": json.dumps(vocabulary, ensure_ascii=False) + "\n",
+        "merges.txt": HEADER + "".join(f"{left} {right}\n" for left, right in merges),
+        "tokenizer.json": _pretty(_tokenizer(vocabulary, merges)),
+        "tokenizer_config.json": _pretty(_settings(max_length)),
+        "special_tokens_map.json": _pretty(_special_tokens()),
+    }
+
+
+_MEND = "Use the encoder.json, vocab.bpe and dict.txt that belong together"
+
+
+def _pretty(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def _special_tokens() -> dict[str, Any]:
+    beginning, padding, end, unknown = SPECIAL
+    return {
+        "bos_token": beginning,
+        "cls_token": beginning,
+        "eos_token": end,
+        "sep_token": end,
+        "pad_token": padding,
+        "unk_token": unknown,
+        "mask_token": MASK,
+    }
+
+
+def _settings(max_length: int) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "RobertaTokenizer",
+        "model_max_length": max_length,
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "errors": "replace",
+        # Text that looks like a special token is text, as it is to fairseq.
+        "split_special_tokens": True,
+        **_special_tokens(),
+    }
+
+
+def _tokenizer(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
+    """The format of the tokenizers library."""
+    beginning, _, end, _ = SPECIAL
+    split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": vocabulary[token],
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for token in (*SPECIAL, MASK)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {**split, "use_regex": True},
+        "post_processor": {
+            "type": "RobertaProcessing",
+            "sep": [end, vocabulary[end]],
+            "cls": [beginning, vocabulary[beginning]],
+            "trim_offsets": True,
+            "add_prefix_space": False,
+        },
+        "decoder": {**split, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    }
+
+
+def from_huggingface(source: Path) -> dict[str, str]:
+    """encoder.json, vocab.bpe and dict.txt for the tokenizer in a Hugging Face folder.
+
+    GPT-2's ids are not in there, but follow from its merges: first the bytes, then what each merge
+    makes, then all else. dict.txt has no counts then: they are 0.
+
+    Raises:
+        DataError: files are missing or damaged, or the tokenizer is not RoBERTa's.
+    """
+    vocabulary, merges = _read(source)
+    names = sorted(vocabulary, key=vocabulary.__getitem__)
+    if [vocabulary[name] for name in names] != list(range(len(names))):
+        raise DataError(f"{source}: the indices of its tokens have gaps", mend=_SOURCE_MEND)
+    if tuple(names[: len(SPECIAL)]) != SPECIAL or names[-1] != MASK:
+        raise DataError(
+            f"{source}: its tokens do not start with {' '.join(SPECIAL)} and end with {MASK}",
+            mend=_SOURCE_MEND,
+        )
+    pieces = names[len(SPECIAL) : -1]
+    made = dict.fromkeys([*_bytes_in_order(), *(left + right for left, right in merges)])
+    if missing := made.keys() - vocabulary.keys():
+        raise DataError(
+            f"{source}: {len(missing)} pieces that its merges make, such as {min(missing)!r}, have"
+            " no index",
+            mend=_SOURCE_MEND,
+        )
+    others = [name for name in pieces if name not in made and not _PADDING.fullmatch(name)]
+    ids = {name: number for number, name in enumerate([*made, *others])}
+    symbols = [str(ids.get(name, name)) for name in pieces]
+    return {
+        "encoder.json": json.dumps(ids),
+        "vocab.bpe": HEADER + "".join(f"{left} {right}\n" for left, right in merges),
+        "dict.txt": "".join(f"{symbol} 0\n" for symbol in symbols),
+    }
+
+
+_SOURCE_MEND = "Give a folder with RoBERTa's own tokenizer"
+
+
+def _bytes_in_order() -> list[str]:
+    """The bytes' characters as GPT-2's encoder.json has them: visible in Latin-1, then others."""
+    return sorted(byte_characters())
+
+
+def _read(source: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Token to index, and the merges, of vocab.json and merges.txt or else of tokenizer.json."""
+    try:
+        if (source / "vocab.json").is_file() and (source / "merges.txt").is_file():
+            vocabulary = _json(source / "vocab.json")
+            lines = (source / "merges.txt").read_text(encoding="utf-8").split("\n")
+            start = 1 if lines[0].startswith("#version") else 0
+            merges = [row.split(" ") for row in lines[start:] if row]
+        else:
+            content = _json(source / "tokenizer.json")
+            if content["model"]["type"] != "BPE":
+                raise DataError(f"{source}: its tokenizer is no BPE", mend=_SOURCE_MEND)
+            vocabulary = content["model"]["vocab"]
+            vocabulary |= {token["content"]: token["id"] for token in content["added_tokens"]}
+            merges = [
+                row.split(" ") if isinstance(row, str) else row
+                for row in content["model"]["merges"]
+            ]
+        if not all(type(index) is int for index in vocabulary.values()):
+            raise TypeError
+        return vocabulary, [(str(left), str(right)) for left, right in merges]
+    except FileNotFoundError:
+        raise DataError(
+            f"{source}: holds neither vocab.json and merges.txt nor tokenizer.json",
+            mend=_SOURCE_MEND,
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise DataError(f"{source}: its tokenizer's files are damaged", mend=_SOURCE_MEND) from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

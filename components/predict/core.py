@@ -1,0 +1,230 @@
+"""Answer questions with a trained model.
+
+Text takes the way it took to training: the preprocess step's lines, binarize's BPE and dictionary,
+and the sequences that fairseq's task sentence_ranking makes of them.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.binarize.bpe import read_encoder
+from components.binarize.core import Binarizer
+from components.binarize.dictionary import Dictionary, read_dictionary
+from components.common.errors import ConfigError, DataError
+from components.common.exam import LETTERS
+from components.evaluate.core import Model
+from components.evaluate.score import log_probabilities
+from components.evaluate.trained import Trained, find_trained
+from components.predict.config import STANDARD_INPUT, PredictConfig
+from components.predict.questions import BadLine, Question, parse_line, read_stretches
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """What became of the questions; `known` are those whose right answer was given."""
+
+    answered: int = 0
+    known: int = 0
+    correct: int = 0
+    bad_lines: int = 0
+    first_bad: int = 0
+
+
+def predict(config: PredictConfig) -> Tally:
+    """Print an answer for each question, as soon as what was to be read with it is read.
+
+    An answer is a line of JSON: "line" and "id" of the question, "probabilities" of the options,
+    "predicted" (a letter) and its "text", and where the right answer is known "gold" and "correct".
+    A question of the command line is answered with a table.
+
+    Raises:
+        ConfigError: fp16 was asked for without a GPU, or there is no BPE.
+        DataError: the model or its BPE is missing, damaged, or does not fit the other; or, after
+            all others are answered, there were bad lines.
+        OSError: the input cannot be read.
+    """
+    tally = Tally()
+    with _opened(config) as source:
+        reader = Reader(find_trained(config.model, config.bpe), config.precision)
+        show = _table if config.question is not None else _json_lines
+        for stretch in source:
+            questions = _understood(stretch, reader.model.options, tally)
+            logits = reader.logits(questions, config.batch_tokens)
+            sys.stdout.writelines(show(questions, logits))
+            sys.stdout.flush()
+            for question, best in zip(questions, logits.argmax(axis=1), strict=True):
+                tally.answered += 1
+                tally.known += question.gold is not None
+                tally.correct += question.gold == best
+    if config.question is None:
+        _say(tally)
+    elif tally.bad_lines:
+        raise ConfigError("the question cannot be answered", mend="Why is said above")
+    if tally.bad_lines:
+        lines = "1 line" if tally.bad_lines == 1 else f"{tally.bad_lines} lines"
+        raise DataError(
+            f"{lines} could not be answered, the first is line {tally.first_bad}",
+            mend="What is wrong with each is said above",
+        )
+    return tally
+
+
+class Reader:
+    """A trained model that answers questions in words.
+
+    Raises:
+        ConfigError, DataError: as `Model`, `read_encoder` and `read_dictionary` raise them.
+    """
+
+    def __init__(self, trained: Trained, precision: str = "auto") -> None:
+        dictionary = read_dictionary(trained.bpe / "dict.txt")
+        encoder = read_encoder(trained.bpe / "encoder.json", trained.bpe / "vocab.bpe")
+        self._binarizer = Binarizer(encoder, dictionary)
+        with data_set_of(dictionary) as data:
+            self.model = Model(trained.checkpoint, data, precision)
+
+    def logits(self, questions: Sequence[Question], batch_tokens: int) -> NDArray[np.float64]:
+        """The options' scores, (questions, options)."""
+        return self.model.answer(self.sequences(questions), batch_tokens)
+
+    def sequences(self, questions: Sequence[Question]) -> list[list[Any]]:
+        """For each question the token ids that the model reads for each of its options."""
+        import torch
+
+        lines = [line for question in questions for line in question.inputs]
+        if not lines:
+            return []
+        items = self._binarizer.binarize(lines)
+        ends = np.cumsum(items.sizes)
+        tokens = [torch.from_numpy(t) for t in np.split(items.tokens.astype(np.int64), ends[:-1])]
+        columns = 1 + self.model.options
+        return [
+            [self._joined(option, passage) for option in options]
+            for passage, *options in (
+                tokens[start : start + columns] for start in range(0, len(tokens), columns)
+            )
+        ]
+
+    def _joined(self, option: Any, passage: Any) -> Any:
+        """Question and option, then the passage, as fairseq/tasks/sentence_ranking.py joins them.
+
+        What is too long loses its end, also where the model was trained with random crops.
+        """
+        import torch
+
+        settings = self.model.settings
+        option = _after(settings.init_token, option)[: settings.max_option_length]
+        sequence = torch.cat([option, _after(settings.separator_token, passage)])
+        return sequence[: settings.max_positions]
+
+
+@contextlib.contextmanager
+def data_set_of(dictionary: Dictionary) -> Iterator[Path]:
+    """A data set with this dictionary and without questions, for as long as the block lasts.
+
+    fairseq's task finds its dictionary nowhere else.
+    """
+    with tempfile.TemporaryDirectory(prefix="race-") as folder:
+        (Path(folder) / "input0").mkdir()
+        path = Path(folder) / "input0" / "dict.txt"
+        path.write_text(dictionary.text(), encoding="utf-8")
+        yield Path(folder)
+
+
+def _after(token: int | None, tokens: Any) -> Any:
+    import torch
+
+    return tokens if token is None else torch.cat([tokens.new_tensor([token]), tokens])
+
+
+@contextlib.contextmanager
+def _opened(config: PredictConfig) -> Iterator[Iterator[list[tuple[int, bytes]]]]:
+    """The lines to answer; an input that cannot be opened shows before the model is read."""
+    if config.question is not None:
+        fields = {
+            "article": config.passage,
+            "question": config.question,
+            "options": config.option,
+        }
+        yield iter([[(1, json.dumps(fields).encode())]])
+    elif config.input == STANDARD_INPUT:
+        if sys.stdin.isatty():
+            logger.info("reading questions, a JSON object on each line; Ctrl-D ends them")
+        yield read_stretches(sys.stdin.fileno())
+    else:
+        handle = os.open(config.input, os.O_RDONLY)
+        try:
+            yield read_stretches(handle)
+        except IsADirectoryError as error:
+            error.filename = str(config.input)
+            raise
+        finally:
+            os.close(handle)
+
+
+def _understood(stretch: list[tuple[int, bytes]], options: int, tally: Tally) -> list[Question]:
+    questions: list[Question] = []
+    for number, line in stretch:
+        if not line.strip():
+            continue
+        found = parse_line(number, line, options)
+        if isinstance(found, BadLine):
+            logger.error("line %d: %s", found.line, found.reason)
+            tally.bad_lines += 1
+            tally.first_bad = tally.first_bad or found.line
+        else:
+            questions += found
+    return questions
+
+
+def _json_lines(questions: Sequence[Question], logits: NDArray[np.float64]) -> Iterator[str]:
+    for question, best, probabilities in _answers(questions, logits):
+        answer: dict[str, Any] = {
+            "line": question.line,
+            "id": question.name,
+            "probabilities": [round(p, 6) for p in probabilities],
+            "predicted": LETTERS[best],
+            "text": question.options[best],
+        }
+        if question.gold is not None:
+            answer |= {"gold": LETTERS[question.gold], "correct": question.gold == best}
+        yield json.dumps(answer) + "\n"
+
+
+def _table(questions: Sequence[Question], logits: NDArray[np.float64]) -> Iterator[str]:
+    for question, best, probabilities in _answers(questions, logits):
+        for place, (text, probability) in enumerate(
+            zip(question.options, probabilities, strict=True)
+        ):
+            mark = "*" if place == best else " "
+            yield f"{mark} {LETTERS[place]} {100 * probability:6.2f} %  {text}\n"
+
+
+def _answers(
+    questions: Sequence[Question], logits: NDArray[np.float64]
+) -> Iterator[tuple[Question, int, list[float]]]:
+    if not questions:
+        return iter(())
+    probabilities = np.exp(log_probabilities(logits))
+    return zip(questions, logits.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
+
+
+def _say(tally: Tally) -> None:
+    right = ""
+    if tally.known:
+        share = 100 * tally.correct / tally.known
+        right = f", {tally.correct:,} of {tally.known:,} right ({share:.2f} %)"
+    logger.info("answered %s questions%s", f"{tally.answered:,}", right)
