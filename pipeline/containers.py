@@ -1,0 +1,163 @@
+"""How `race run --runner docker` starts each step's container, through KFP's DockerRunner.
+
+KFP chooses the command, the environment and the folder for outputs. It would also start the
+container and wait for it, but takes one that vanished for one that ended well
+(kubeflow/pipelines#13332), leaves it running when the user interrupts, and keeps its log to itself:
+that one function is replaced.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from components.common.errors import ConfigError
+
+# How long a container may take to end when it is asked to, in seconds, before it is killed.
+GRACE = 20
+
+# Training's processes exchange batches and gradients through it; the engine's default is 64 MB.
+SHM_SIZE = "2g"
+
+GPU_DEVICE = Path("/dev/nvidiactl")
+
+# What a step may want from the caller's environment; nothing else is handed on.
+PASSED_ON = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "OMP_NUM_THREADS",
+)
+
+
+def container_arguments(
+    client: Any, *, readable: Iterable[Path], environment: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """Arguments of the SDK's `containers.run` for every step.
+
+    A step has what a strict cluster would give it: no capability, no new privileges, a read-only
+    root file system. It runs as the caller, who then owns what it writes. It shares the network of
+    this machine, so that an address means the same as it does without containers.
+
+    Args:
+        client: a client of the engine.
+        readable: files and folders of this machine that steps read, mounted at the same paths.
+    """
+    import docker
+
+    mounts = [
+        docker.types.Mount(target=str(path), source=str(path), type="bind", read_only=True)
+        for path in _outermost(readable)
+    ]
+    arguments = {
+        "user": f"{os.getuid()}:{os.getgid()}",
+        "read_only": True,
+        "tmpfs": {"/tmp": "exec,mode=1777"},  # torch may compile kernels there
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "network_mode": "host",
+        "shm_size": SHM_SIZE,
+        "mounts": mounts,
+        "environment": {name: environment[name] for name in PASSED_ON if name in environment},
+    }
+    if has_gpus(client):
+        arguments["device_requests"] = [
+            docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])
+        ]
+    return arguments
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """The paths that lie below no other of them, absolute and without repetition."""
+    everything = sorted({Path(os.path.abspath(path)) for path in paths})
+    return [p for p in everything if not any(q in p.parents for q in everything)]
+
+
+def has_gpus(client: Any) -> bool:
+    """Whether this machine has GPUs and NVIDIA's toolkit, which hands them to containers."""
+    toolkit = "nvidia" in client.info().get("Runtimes", {}) or bool(
+        shutil.which("nvidia-container-runtime-hook")
+    )
+    return toolkit and GPU_DEVICE.exists()
+
+
+def require_image(client: Any, reference: str) -> None:
+    """Make sure that the engine has an image, and pull it where it names a registry.
+
+    Raises:
+        ConfigError: it has not, and cannot get it.
+    """
+    import docker
+
+    with contextlib.suppress(docker.errors.ImageNotFound):
+        client.images.get(reference)
+        return
+    if reference.startswith("localhost/"):
+        raise ConfigError(
+            f"the Docker engine has no image {reference}", mend="Build it first: make images"
+        )
+    try:
+        client.images.pull(reference)
+    except docker.errors.APIError as error:
+        raise ConfigError(
+            f"{reference} cannot be pulled: {error.explanation or error}",
+            mend="Check the reference and the log-in (docker login), or build it: make images",
+        ) from error
+
+
+def container_runner(log: Callable[[], Path]) -> Callable[..., int]:
+    """A replacement for KFP's `run_docker_container`; `log` names the file for the next output."""
+    import docker
+    import requests
+
+    def run(
+        client: Any, image: str, command: list[str], volumes: Mapping[str, Any], **arguments: Any
+    ) -> int:
+        """Run a container to its end and give its exit status; nothing of it is left, ever.
+
+        125 is the status of one that the engine could not run, or that somebody else removed.
+        """
+        with log().open("ab") as file:
+            try:
+                return _run(client, image, command, volumes, arguments, file)
+            except docker.errors.NotFound:
+                file.write(b"\nerror: the container was removed before it had ended\n")
+            except docker.errors.APIError as error:
+                reason = " ".join(str(error.explanation or error).split())
+                file.write(f"\nerror: the Docker engine refused: {reason}\n".encode())
+            except requests.RequestException:
+                file.write(b"\nerror: the Docker engine does not answer any more\n")
+            return 125
+
+    return run
+
+
+def _run(
+    client: Any,
+    image: str,
+    command: list[str],
+    volumes: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    log: BinaryIO,
+) -> int:
+    container = client.containers.create(image, command, volumes=volumes, **arguments)
+    try:
+        container.start()
+        with contextlib.closing(container.logs(stream=True, follow=True)) as output:
+            for chunk in output:
+                log.write(chunk)
+                log.flush()
+        return int(container.wait()["StatusCode"])
+    except BaseException:
+        with contextlib.suppress(Exception):
+            container.stop(timeout=GRACE)
+        raise
+    finally:
+        with contextlib.suppress(Exception):
+            container.remove(force=True, v=True)

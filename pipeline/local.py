@@ -1,0 +1,465 @@
+"""Run the pipeline on this machine, through KFP's own local runner.
+
+KFP sorts the DAG, hands artifacts from step to step and keeps the cache. Two of its functions are
+replaced while it runs, because it has no hook for what they leave out: it says nothing about a
+step but in a log that nobody would want to read, and it drops a step's exit status.
+
+A folder of runs looks like this:
+
+    runs/
+      .cache/                       which outputs belong to which inputs (KFP's)
+      sample-1f0c/                  the made-up inputs, where a profile wants them
+      latest -> 2026-01-31.12-00-00-smoke
+      2026-01-31.12-00-00-smoke/
+        race roberta bpe text data model report     links to the outputs, a cached step's as well
+        logs/                       one file a step, and kfp.log
+        run.json                    parameters, times and results
+        index.html                  a page that leads to the reports, see pipeline.report
+        artifacts/                  what the steps of this run wrote
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import kfp.local
+from kfp import dsl
+from kfp.local import status as kfp_status
+from kfp.local import subprocess_task_handler
+from kfp.local.orchestrator import task_executor
+
+import components
+from components.common.cli import LOG_FORMAT_VARIABLE
+from components.common.errors import GateError, RaceError
+from components.common.files import atomic_file
+from components.common.progress import duration
+from pipeline.display import say, step_line, working
+from pipeline.images import Images
+from pipeline.pipeline import DATA_STEPS, build
+from pipeline.report import levels, write_index
+
+# Lines of a failed step's log that are shown.
+TAIL = 20
+
+# What each step did, in a few words, from its artifacts' metadata.
+_OUTCOMES = {
+    "download": "{mib:,.1f} MiB",
+    "preprocess": "{questions:,.0f} questions about {passages:,.0f} passages",
+    "binarize": "{tokens:,.0f} tokens",
+    "train": "{updates:,.0f} updates, accuracy {best_valid_accuracy:.1f} % on dev",
+    "evaluate": "accuracy {accuracy:.1f} % on test",
+}
+
+# Artifacts that hold what is in their step's folder too.
+COPIES = (dsl.Metrics, dsl.ClassificationMetrics, dsl.HTML)
+
+# How long a step may take to end when it is asked to, in seconds, before it is killed.
+GRACE = 20.0
+
+
+class StepError(RaceError):
+    """A step failed; the exit status is the step's own."""
+
+    def __init__(self, what: str, *, mend: str = "", exit_status: int = 1) -> None:
+        super().__init__(what, mend=mend)
+        self.exit_status = exit_status
+
+
+@dataclass
+class Step:
+    """One step of a run. `artifacts` are KFP's, by output name; `seconds` is wall time."""
+
+    name: str
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    cached: bool = True  # until its process is started
+    exit_status: int = 0
+    artifacts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The numbers among its artifacts' metadata: its metrics, or the bytes of a download."""
+        everything = [item for a in self.artifacts.values() for item in a.metadata.items()]
+        return {k: v for k, v in sorted(everything) if isinstance(v, int | float)}
+
+
+@dataclass
+class Run:
+    folder: Path
+    steps: list[Step] = field(default_factory=list)
+
+    def step(self, name: str) -> Step:
+        return next(step for step in self.steps if step.name == name)
+
+
+def run_pipeline(
+    values: Mapping[str, Any],
+    images: Images,
+    runs: Path,
+    *,
+    name: str,
+    runner: str = "subprocess",
+    cache: bool = True,
+) -> Run:
+    """Run all steps, one after another, and show a line for each.
+
+    `runs` is the folder for this run and its cache; `name` is what the run is called there.
+
+    Raises:
+        StepError: a step failed. The last lines of its log have been shown, and nothing that it
+            half made is left.
+        OSError: the folder cannot be written.
+    """
+    run = Run(_new_folder(runs, name))
+    (run.folder / "logs").mkdir()
+    say(f"run {shown(run.folder)}")
+    values = {n: _absolute(v) if n.endswith("_url") else v for n, v in values.items()}
+    salt = _cache_salt(values)
+    inputs = [local_path(v) for n, v in values.items() if n.endswith("_url")]
+    readable = [runs.absolute(), *(path for path in inputs if path is not None)]
+
+    def configure(task: Any, step: str, _: Mapping[str, Any]) -> None:
+        if step in DATA_STEPS:
+            # KFP's key holds addresses and parameters, but not what lies behind a path or which
+            # code reads it. Whatever is in the task's environment is part of the key.
+            task.set_env_variable("RACE_CACHE_SALT", salt)
+
+    pipeline = build(values, images, configure)
+    with (
+        _recorded(run, values, runner),
+        _kfp_log(run.folder / "logs" / "kfp.log"),
+        _observed(run),
+        RUNNERS[runner](run, images, readable) as kfp_runner,
+    ):
+        kfp.local.init(
+            runner=kfp_runner,
+            pipeline_root=str(run.folder / "artifacts"),
+            raise_on_error=False,  # _observed has noticed, and knows more
+            enable_caching=cache,
+            cache_root=str(runs / ".cache"),
+        )
+        pipeline()
+    return run
+
+
+@contextlib.contextmanager
+def subprocess_runner(run: Run, images: Images, readable: Sequence[Path]) -> Iterator[Any]:
+    """KFP's SubprocessRunner: each step is a process of this Python environment."""
+
+    class Process(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
+        def validate_image(self, image: str) -> None:
+            """Any image will do, for none is started."""
+
+        def run(self) -> Any:
+            # KFP puts this Python in place of "python3" wherever it stands, in paths and parameters
+            # too, and does not quote it. It belongs into the third part, the shell script, only,
+            # in place of the shell, which would otherwise end first when both are asked to.
+            command = list(self.full_command)
+            command[2] = command[2].replace("python3", f"exec {shlex.quote(sys.executable)}")
+            step = run.steps[-1]
+            step.cached = False
+            step.exit_status = supervise(command, self.env_vars, step.log)
+            return kfp_status.Status.FAILURE if step.exit_status else kfp_status.Status.SUCCESS
+
+    with _replaced(subprocess_task_handler, "SubprocessTaskHandler", lambda _: Process):
+        yield kfp.local.SubprocessRunner(use_venv=False)
+
+
+@contextlib.contextmanager
+def docker_runner(run: Run, images: Images, readable: Sequence[Path]) -> Iterator[Any]:
+    """KFP's DockerRunner: each step is a container, see pipeline.containers."""
+    from kfp.local import docker_task_handler
+
+    from pipeline.containers import container_arguments, container_runner, require_image
+    from pipeline.image_build import engine
+
+    start = container_runner(lambda: run.steps[-1].log)
+
+    def container(*arguments: Any, **named: Any) -> int:
+        step = run.steps[-1]
+        step.cached = False
+        step.exit_status = start(*arguments, **named)
+        return step.exit_status
+
+    with engine() as client:
+        for image in (images.data, images.train):
+            require_image(client, image)
+        arguments = container_arguments(client, readable=readable)
+    with _replaced(docker_task_handler, "run_docker_container", lambda _: container):
+        yield kfp.local.DockerRunner(**arguments)
+
+
+# A runner yields what kfp.local.init wants. It sends a step's output to the log of `run.steps[-1]`,
+# and notes there that the step was started, and its exit status. `readable` are the files and
+# folders that steps read: local inputs, and the outputs of this and earlier runs.
+Runner = Callable[[Run, Images, Sequence[Path]], contextlib.AbstractContextManager[Any]]
+RUNNERS: dict[str, Runner] = {"subprocess": subprocess_runner, "docker": docker_runner}
+
+
+def supervise(command: list[str], environment: Mapping[str, str], log: Path) -> int:
+    """Run a command with its output in `log`; its exit status, 128 + n where signal n ended it.
+
+    However this is left, no process of the command's group is.
+    """
+    with tempfile.TemporaryDirectory(prefix="race-") as scratch, log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={
+                # torch's threads spin while they wait, which on a busy machine costs more than it
+                # saves: evaluating a small model took three times as long.
+                "OMP_WAIT_POLICY": "PASSIVE",
+                **os.environ,
+                **environment,
+                # KFP's command makes a temporary folder that nobody removes.
+                "TMPDIR": scratch,
+                "PYTHONUNBUFFERED": "1",
+                LOG_FORMAT_VARIABLE: "text",  # the log of a step is read by people, and by `_fail`
+            },
+            start_new_session=True,
+        )
+        try:
+            status = process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(GRACE)
+            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextlib.contextmanager
+def _recorded(run: Run, values: Mapping[str, Any], runner: str) -> Iterator[None]:
+    """Write run.json: what was asked for, and when the block ends what came of it; and its page."""
+
+    started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+
+    def write(state: str) -> None:
+        steps = [
+            {
+                "name": step.name,
+                "seconds": round(step.seconds, 3),
+                "cached": step.cached,
+                "exit_status": step.exit_status,
+                "figures": step.figures,
+                "outputs": {name: artifact.path for name, artifact in step.artifacts.items()},
+            }
+            for step in run.steps
+        ]
+        record = {
+            "state": state,
+            "started": started,
+            "runner": runner,
+            "parameters": dict(values),
+            "steps": steps,
+        }
+        with atomic_file(run.folder / "run.json") as partial:
+            partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    write("running")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, RaceError):  # what went wrong before matters more
+            write("failed")
+            say(f"reports: {shown(write_index(run.folder))}")
+        raise
+    write("succeeded")
+    write_index(run.folder)
+
+
+@contextlib.contextmanager
+def _observed(run: Run) -> Iterator[None]:
+    """Note and show each step that KFP executes or takes from its cache."""
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def execute(*, task_name: str, **rest: Any) -> Any:
+            step = Step(task_name, run.folder / "logs" / f"{task_name}.log")
+            run.steps.append(step)
+            with working(step.name, step.log):
+                step.artifacts, status = original(task_name=task_name, **rest)
+            step.seconds = time.monotonic() - step.started
+            _finish(run, step)
+            return step.artifacts, status
+
+        return execute
+
+    with _replaced(task_executor, "execute_single_task", replacement):
+        yield
+
+
+def _finish(run: Run, step: Step) -> None:
+    """Check, link and show what a step left."""
+    if step.exit_status == GateError.exit_status:
+        # What evaluate wrote is complete, and says how far the model is from good enough.
+        for path in (run.folder / "artifacts").glob(f"*/{step.name}/report"):
+            _link(run, "report", path)
+    if step.exit_status:
+        _fail(step)
+    for name, artifact in step.artifacts.items():
+        path = Path(artifact.path)
+        if not path.exists():
+            raise StepError(
+                f"{step.name}: it ended well, but left no {name}", mend=f"See {shown(step.log)}"
+            )
+        if not isinstance(artifact, COPIES):
+            _link(run, name, path)
+    spent = "cached" if step.cached else duration(step.seconds)
+    say(step_line(step.name, spent, _outcome(step)))
+
+
+def _link(run: Run, name: str, path: Path) -> None:
+    (run.folder / name).symlink_to(os.path.relpath(path, run.folder))
+
+
+def _fail(step: Step) -> None:
+    """Show the end of a failed step's log, and raise its error."""
+    say(step_line(step.name, duration(step.seconds), "failed"))
+    lines = step.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
+    error = next((line for line in reversed(lines) if line.startswith("error: ")), "")
+    if error:
+        del lines[len(lines) - 1 - lines[::-1].index(error) :]
+    # KFP's executor starts with the step's input as JSON, whose last line this is.
+    start = lines.index("}") + 1 if "}" in lines else 0
+    for line in lines[start:][-TAIL:]:
+        say(f"  | {line}")
+    what = error.removeprefix("error: ") or f"ended with status {step.exit_status}"
+    raise StepError(
+        f"{step.name}: {what}",
+        mend=f"Its log: {shown(step.log)}",
+        exit_status=step.exit_status,
+    )
+
+
+def _outcome(step: Step) -> str:
+    """What a step did, in a few words."""
+    template = _OUTCOMES.get(step.name.partition("-")[0], "")
+    try:
+        return template.format(**step.figures, mib=step.figures.get("bytes", 0) / (1 << 20))
+    except KeyError:
+        return ""
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, replacement: Callable[[Any], Any]) -> Iterator[None]:
+    """`module.name` is `replacement(its value)` for as long as the block runs."""
+    original = getattr(module, name)
+    setattr(module, name, replacement(original))
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+@contextlib.contextmanager
+def _kfp_log(path: Path) -> Iterator[None]:
+    """Send what KFP prints, logs and warns about to a file."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with path.open("w", encoding="utf-8") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root.handlers[:] = [logging.StreamHandler(file)]
+        try:
+            with contextlib.redirect_stdout(file):
+                yield
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    """Make the run's folder, with a number after its name where that is taken, and point to it."""
+    runs.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = runs / (name if number == 1 else f"{name}.{number}")
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            continue
+    latest = runs / "latest"
+    temporary = runs / f".latest-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.name)
+    os.replace(temporary, latest)
+    return folder
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    path = Path(os.path.abspath(path))
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def local_path(address: str) -> Path | None:
+    """The path that an address without a scheme, or with file://, names; None for any other."""
+    parts = urlsplit(address)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if "://" in address or not address else Path(address).expanduser()
+
+
+def _absolute(address: str) -> str:
+    path = local_path(address)
+    return address if path is None else os.path.abspath(path)
+
+
+def _cache_salt(values: Mapping[str, Any]) -> str:
+    """A digest of what KFP's cache key does not hold: the steps' code, and the local inputs."""
+    digest = hashlib.sha256(sys.version.encode())
+    folder = Path(components.__file__).parent
+    for source in sorted(folder.rglob("*.py")):
+        digest.update(f"{source.relative_to(folder)}\0".encode() + source.read_bytes() + b"\0")
+    for name, value in sorted(values.items()):
+        path = local_path(value) if name.endswith("_url") else None
+        if path is not None and path.exists():
+            about = path.stat()
+            digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def report(run: Run) -> str:
+    """The accuracies, and where everything lies."""
+    figures = run.step("evaluate").figures
+    lines = ["", "test set   questions   accuracy"]
+    tests = {name: f"_{name}" for name in levels(figures)}
+    if len(tests) > 1:
+        tests["both" if len(tests) == 2 else "all"] = ""
+    for name, suffix in tests.items():
+        questions, accuracy = figures[f"questions{suffix}"], figures[f"accuracy{suffix}"]
+        lines.append(f"{name:<8} {questions:>11,.0f} {accuracy:>8.2f} %")
+    folder = shown(run.folder)
+    lines += [
+        "",
+        f"{folder}/index.html                    the reports",
+        f"{folder}/model/checkpoint_best.pt      the model, best on dev",
+        f"{folder}/model/train_log.jsonl         every logged value of training",
+        f"{folder}/report/predictions.jsonl      each question's answer",
+        f"{folder}/report/metrics.json           these figures and more",
+        f"{folder}/logs                          what each step said",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,173 @@
+"""The DAG: which step follows which, and what a cluster gives to each.
+
+download_race ───── preprocess ──┐
+download_bpe ────────────────────┴─ binarize ──┐
+download_roberta ──────────────────────────────┴─ train ─── evaluate
+"""
+
+import inspect
+import itertools
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler, dsl, kubernetes
+
+from pipeline import components
+from pipeline.images import Images
+from pipeline.parameters import parameters
+
+NAME = "race-roberta"
+DESCRIPTION = "Fine-tune RoBERTa on RACE with fairseq, and measure its accuracy on the test sets."
+
+DATA_STEPS = ("download-race", "download-bpe", "download-roberta", "preprocess", "binarize")
+GPU_STEPS = ("train", "evaluate")
+
+HOUR = 3600  # seconds
+DAY = 24 * HOUR
+
+# How long one attempt of a step may take before its pod is ended: one that hangs would hold its
+# node, or its GPUs, for good.
+TIMEOUTS = {
+    "download-race": 6 * HOUR,
+    "download-bpe": 6 * HOUR,
+    "download-roberta": 6 * HOUR,
+    "preprocess": 2 * HOUR,
+    "binarize": 2 * HOUR,
+    "train": 3 * DAY,
+    "evaluate": 6 * HOUR,
+}
+
+RETRIES = 3
+# KFP counts this window from the start of the first attempt, and its default is one hour: training
+# that fails after that would never be tried again. Four attempts of three days fit into this one.
+RETRY_WINDOW = 14 * DAY
+
+# Training's processes exchange batches and gradients through /dev/shm, which is 64 MiB by default.
+# It counts as memory of the pod.
+SHM_SIZE = "8Gi"
+
+# The user that both images run as.
+USER = 10001
+
+# What s3:// addresses need, by the same name in the Secret; a key that it lacks stays unset.
+S3_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+)
+
+Configure = Callable[[Any, str, Mapping[str, Any]], None]
+
+
+def on_cluster(task: Any, step: str, p: Mapping[str, Any]) -> None:
+    """Give a task its resources, retries, secrets and place in a Kubernetes cluster."""
+    group = step if step in GPU_STEPS else "data"
+    # Requests equal limits: the pod is then the last to be evicted when its node runs short.
+    task.set_cpu_request(p[f"cluster_{group}_cpu"]).set_cpu_limit(p[f"cluster_{group}_cpu"])
+    task.set_memory_request(p[f"cluster_{group}_memory"])
+    task.set_memory_limit(p[f"cluster_{group}_memory"])
+    if step in GPU_STEPS:
+        task.set_accelerator_type(p["cluster_gpu_type"])
+        task.set_accelerator_limit(p[f"cluster_{step}_gpus"])
+        kubernetes.add_node_selector_json(task, p["cluster_gpu_node_selector"])
+        kubernetes.add_toleration_json(task, p["cluster_gpu_tolerations"])
+        kubernetes.empty_dir_mount(
+            task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHM_SIZE
+        )
+    task.set_retry(
+        num_retries=RETRIES,
+        backoff_duration="60s",
+        backoff_factor=2.0,
+        backoff_max_duration=f"{RETRY_WINDOW}s",
+    )
+    kubernetes.set_timeout(task, seconds=TIMEOUTS[step])
+    kubernetes.use_secret_as_env(
+        task,
+        secret_name=p["cluster_s3_secret"],
+        secret_key_to_env={name: name for name in S3_VARIABLES},
+        optional=True,
+    )
+    kubernetes.set_image_pull_policy(task, "IfNotPresent")
+    kubernetes.set_image_pull_secrets(task, [p["cluster_image_pull_secret"]])
+    # KFP itself drops all capabilities, forbids privilege escalation and sets a seccomp profile.
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_non_root=True)
+
+
+def build(values: Mapping[str, Any], images: Images, configure: Configure = on_cluster) -> Any:
+    """The pipeline as a KFP component, with `values` as its parameters' defaults.
+
+    A parameter that `values` lacks has to be given with each run. `configure(task, step, p)` is
+    called once for each task, with the pipeline's parameters.
+    """
+
+    def race(*channels: Any) -> None:
+        p = dict(zip(parameters(), channels, strict=True))
+
+        def add(component: Any, **given: Any) -> Any:
+            # `encoder_json_url` of `download_bpe` is the pipeline's `download_encoder_json_url`.
+            group = component.name.partition("-")[0]
+            names = component.component_spec.inputs.keys() - given.keys()
+            task = component(**given, **{name: p[f"{group}_{name}"] for name in sorted(names)})
+            image = images.train if task.name in GPU_STEPS else images.data
+            task.set_container_image(image)
+            task.set_env_variable("RACE_IMAGE", image)  # a container does not know its own
+            # A cluster's cache key holds addresses, not what lies behind them: good enough to save
+            # a download, not to skip a training that was asked for.
+            task.set_caching_options(task.name in DATA_STEPS)
+            configure(task, task.name, p)
+            return task
+
+        race = add(components.download_race)
+        bpe = add(components.download_bpe)
+        roberta = add(components.download_roberta)
+        text = add(components.preprocess, race=race.outputs["race"])
+        data = add(components.binarize, text=text.outputs["text"], bpe=bpe.outputs["bpe"])
+        model = add(
+            components.train,
+            data=data.outputs["data"],
+            pretrained=roberta.outputs["roberta"],
+            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        )
+        add(
+            components.evaluate,
+            data=data.outputs["data"],
+            model=model.outputs["model"],
+            text=text.outputs["text"],
+        )
+
+    # The parameters are declared in the steps' dataclasses; KFP reads them from a signature.
+    race.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                p.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=p.type,
+                default=values.get(p.name, inspect.Parameter.empty),
+            )
+            for p in parameters().values()
+        ]
+    )
+    race.__doc__ = "\n".join(
+        [DESCRIPTION, "", "Args:", *(f"    {p.name}: {p.help}" for p in parameters().values())]
+    )
+    return dsl.pipeline(name=NAME, description=DESCRIPTION)(race)
+
+
+HEADER = """\
+# Written by `race compile`: a change here would be lost. `race parameters` explains the inputs.
+"""
+
+
+def compiled(values: Mapping[str, Any], images: Images) -> str:
+    """The pipeline as YAML; the same arguments give the same text on every machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(build(values, images), str(path))
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # KFP heads the file with a list of the inputs that spells dictionaries in an order of chance.
+    return HEADER + "".join(itertools.dropwhile(lambda line: line.startswith("#"), lines))

@@ -1,0 +1,356 @@
+"""Run the pipeline on a cluster, through the v2beta1 API of Kubeflow Pipelines."""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import kfp
+import kfp_server_api
+import urllib3
+
+from components.common.errors import ConfigError, RaceError, TransferError
+from components.common.progress import duration
+from pipeline.display import say, step_line
+from pipeline.pipeline import DATA_STEPS, GPU_STEPS, NAME
+
+Result = TypeVar("Result")
+
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
+ATTEMPTS = 6  # with 1, 2, 4, 8 and 16 seconds between them: a restarting server is back by then
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+
+
+class RunError(RaceError):
+    """A run on the cluster ended otherwise than well."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where Kubeflow Pipelines answers, and as whom to ask.
+
+    Raises:
+        ConfigError: `host` is no http address, or `token_file` does not hold a token.
+    """
+
+    host: str
+    namespace: str = ""
+    token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ConfigError(
+                "no Kubeflow Pipelines server is given",
+                mend="Give its address as --host https://..., or in KF_PIPELINES_ENDPOINT",
+            )
+        try:
+            address = urllib3.util.parse_url(self.host)
+        except urllib3.exceptions.LocationParseError:
+            address = urllib3.util.Url()
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ConfigError(
+                f"--host {self.host} is not an address", mend="Write it as https://host or http://"
+            )
+        self.token()
+
+    def token(self) -> str:
+        """The token as the file has it now: whoever issues tokens renews them."""
+        if self.token_file is None:
+            return ""
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ConfigError(f"--token-file {self.token_file}: {reason}") from error
+        if not token or any(character.isspace() for character in token):
+            raise ConfigError(f"--token-file {self.token_file}: it does not hold one token")
+        return token
+
+    def address(self, kind: str, identity: str) -> str:
+        """Where the user interface shows a run or a recurring run."""
+        return f"{self.host.rstrip('/')}/#/{kind}/details/{identity}"
+
+
+class Api:
+    """The calls that a submission needs.
+
+    What is transient is tried again, so each call either only reads, or looks first whether an
+    earlier attempt has already made what it should make.
+
+    Raises:
+        ConfigError: the server is no Kubeflow Pipelines, refuses the token, or wants a namespace.
+        TransferError: it cannot be reached, or goes on failing.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._token = server.token()
+        configuration = kfp_server_api.Configuration(host=server.host.rstrip("/"))
+        if self._token:
+            configuration.api_key = {"authorization": self._token}
+            configuration.api_key_prefix = {"authorization": "Bearer"}
+        # kfp.Client asks for the server's health too, but hides why that fails behind half a minute
+        # of tracebacks.
+        probe = kfp_server_api.ApiClient(configuration)
+        _limit_time(probe)
+        self._configuration = configuration
+        healthz = kfp_server_api.HealthzServiceApi(probe)
+        health, _, headers = self._call(healthz.healthz_service_get_healthz_with_http_info)
+        if "json" not in headers.get("content-type", ""):
+            raise ConfigError(
+                f"{server.host} answers, but not as Kubeflow Pipelines does",
+                mend="Check --host, and whether a log-in stands before it (--token-file)",
+            )
+        if health.multi_user and not server.namespace:
+            raise ConfigError(
+                f"{server.host} serves many users", mend="Give your profile's --namespace"
+            )
+        self._client = self._call(
+            lambda: kfp.Client(
+                host=server.host,
+                namespace=server.namespace,
+                existing_token=self._token or None,
+            )
+        )
+        _limit_time(self._client._run_api.api_client)
+        self._configuration = self._client._existing_config
+
+    def pipeline_version(self, package: Path) -> tuple[str, str]:
+        """Ids of the pipeline and of its version with this very content; uploads it if need be."""
+        version = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
+        namespace = self.server.namespace or None
+
+        def pipeline() -> str:
+            found = self._client.list_pipelines(namespace=namespace, filter=_named(NAME)).pipelines
+            made = found[0] if found else None
+            made = made or self._client.upload_pipeline(str(package), NAME, namespace=namespace)
+            return str(made.pipeline_id)
+
+        pipeline_id = self._call(pipeline)
+
+        def of_package() -> str:
+            found = self._client.list_pipeline_versions(
+                pipeline_id, filter=_named(version)
+            ).pipeline_versions
+            made = found[0] if found else None
+            made = made or self._client.upload_pipeline_version(
+                str(package), version, pipeline_id=pipeline_id
+            )
+            return str(made.pipeline_version_id)
+
+        return pipeline_id, self._call(of_package)
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment with this name, which is made where there is none."""
+        return str(self._call(lambda: self._client.create_experiment(name)).experiment_id)
+
+    def start(self, experiment: str, name: str, **what: Any) -> str:
+        """Start a run; `name` has to be unique. Its id."""
+
+        def run() -> Any:
+            found = self._client.list_runs(experiment_id=experiment, filter=_named(name)).runs
+            return found[0] if found else self._client.run_pipeline(experiment, name, **what)
+
+        return str(self._call(run).run_id)
+
+    def schedule(self, experiment: str, name: str, cron: str, **what: Any) -> str:
+        """Start a run whenever `cron` (six fields, from seconds on) says; the schedule's id."""
+
+        def recurring() -> Any:
+            found = self._client.list_recurring_runs(
+                experiment_id=experiment, filter=_named(name)
+            ).recurring_runs
+            return (
+                found[0]
+                if found
+                else self._client.create_recurring_run(
+                    experiment, name, cron_expression=cron, no_catchup=True, **what
+                )
+            )
+
+        return str(self._call(recurring).recurring_run_id)
+
+    def run(self, run_id: str) -> Any:
+        """The run as it stands, a kfp_server_api.V2beta1Run."""
+        return self._call(lambda: self._client.get_run(run_id))
+
+    def _call(self, function: Callable[[], Result]) -> Result:
+        host = self.server.host
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(2.0 ** (attempt - 1))
+            try:
+                with _quiet():
+                    return function()
+            except kfp_server_api.ApiException as error:
+                cause = f"it answered {error.status} {error.reason or ''}".rstrip()
+                if error.status == 401 and self._renew_token():
+                    continue
+                if error.status in (401, 403):
+                    raise ConfigError(
+                        f"{host} refused the request: {error.status} {_message(error)}",
+                        mend="The token is missing, wrong or expired: see --token-file"
+                        if error.status == 401
+                        else "This user lacks the right to do it: see --namespace and --token-file",
+                    ) from error
+                if error.status == 404:
+                    raise ConfigError(
+                        f"{host}: not found: {_message(error)}",
+                        mend="Check that --host is the address of Kubeflow Pipelines",
+                    ) from error
+                # 409: another submission has just made the same thing, which is found next time.
+                if error.status not in (0, 409, 429) and error.status < 500:
+                    raise ConfigError(
+                        f"{host} refused the request: {error.status} {_message(error)}"
+                    ) from error
+            except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
+                cause = _reason(error)
+        raise TransferError(
+            f"{host} cannot be reached: {cause} ({ATTEMPTS} attempts)",
+            mend="Check --host, the network, and that the server runs",
+        )
+
+    def _renew_token(self) -> bool:
+        """Take the token from its file again; False if it is still the refused one."""
+        token = self.server.token()
+        if token == self._token:
+            return False
+        self._token = token
+        self._configuration.api_key["authorization"] = token
+        return True
+
+
+def submit(
+    api: Api,
+    package: str,
+    values: Mapping[str, Any],
+    *,
+    experiment: str,
+    name: str,
+    pipeline_root: str = "",
+    cron: str = "",
+) -> str:
+    """Upload the compiled pipeline where the server lacks it, and start a run, or schedule runs.
+
+    `values` are the run's parameters. The same submission twice makes two runs of one version.
+
+    Returns:
+        The id of the run, or of the recurring run where `cron` is given.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        path.write_text(package, encoding="utf-8")
+        pipeline_id, version_id = api.pipeline_version(path)
+    what = {
+        "pipeline_id": pipeline_id,
+        "version_id": version_id,
+        "params": dict(values),
+        "pipeline_root": pipeline_root or None,
+    }
+    experiment_id = api.experiment(experiment)
+    if cron:
+        return api.schedule(experiment_id, name, cron, **what)
+    return api.start(experiment_id, name, **what)
+
+
+def unique_name(profile: str) -> str:
+    return f"{profile} {time.strftime('%Y-%m-%d %H:%M:%S')} {uuid.uuid4().hex[:6]}"
+
+
+def follow(api: Api, run_id: str, *, every: float) -> None:
+    """Wait for a run's end, asking `every` so many seconds, and show each step that starts or ends.
+
+    Raises:
+        RunError: it ended otherwise than SUCCEEDED; names the step and the reason where known.
+    """
+    shown: dict[str, str] = {}
+    while True:
+        run = api.run(run_id)
+        tasks = _steps(run)
+        for name, task in tasks.items():
+            if task.state and task.state != shown.get(name) and task.state != "PENDING":
+                shown[name] = task.state
+                say(step_line(name, _spent(task), task.state.lower()))
+        if run.state in ENDED:
+            break
+        time.sleep(every)
+    if run.state != "SUCCEEDED":
+        failed = [(n, t) for n, t in tasks.items() if t.state == "FAILED"]
+        where = f" in {failed[0][0]}" if failed else ""
+        error = (failed[0][1].error if failed else None) or run.error
+        why = f": {error.message}" if error and error.message else ""
+        raise RunError(
+            f"the run {run.state.lower()}{where}{why}",
+            mend=f"Its logs: {api.server.address('runs', run_id)}",
+        )
+
+
+def _steps(run: Any) -> dict[str, Any]:
+    """The details of the steps, by name, without KFP's drivers and executors."""
+    details = (run.run_details and run.run_details.task_details) or []
+    by_name = {task.display_name: task for task in details}
+    return {name: by_name[name] for name in (*DATA_STEPS, *GPU_STEPS) if name in by_name}
+
+
+def _spent(task: Any) -> str:
+    if not (task.start_time and task.end_time) or task.end_time <= task.start_time:
+        return ""
+    return duration((task.end_time - task.start_time).total_seconds())
+
+
+def _named(name: str) -> str:
+    """A filter of the API for things with this display name."""
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return json.dumps({"predicates": [predicate]})
+
+
+def _message(error: Any) -> str:
+    """What the server says about an error, in one line."""
+    try:
+        body = json.loads(error.body)
+        text = str(body.get("message") or body.get("error") or "")
+    except (TypeError, ValueError, AttributeError):
+        text = ""
+    text = " ".join(text.split()) or str(error.reason or "")
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _reason(error: BaseException) -> str:
+    """The root of a connection error, without the layers that carried it."""
+    while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason:
+        error = error.reason
+    text = str(error).rpartition(": ")[2]
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _limit_time(client: Any) -> None:
+    """Give each request of a generated client a time limit; without one it may wait for ever."""
+    call = client.call_api
+
+    def limited(*arguments: Any, **named: Any) -> Any:
+        named["_request_timeout"] = named.get("_request_timeout") or (CONNECT_TIMEOUT, READ_TIMEOUT)
+        return call(*arguments, **named)
+
+    client.call_api = limited
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the client prints, warns and logs; its errors say all that matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
