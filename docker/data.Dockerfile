@@ -1,0 +1,76 @@
+# The image of the data steps (download, preprocess, binarize): no torch, no compiler, no pip of its own.
+#
+#   docker build -f docker/data.Dockerfile -t race-pipeline-data .        (or: make images)
+#   docker run --rm race-pipeline-data python -m components.binarize --help
+#
+# Builds with the classic builder as well as with BuildKit; only stages and copies are used.
+# A base image has to be a Debian with Python 3.11 or 3.12, pip and venv, as `python3` on the PATH.
+ARG BASE_IMAGE=python:3.11.14-slim-bookworm
+
+FROM ${BASE_IMAGE} AS packages
+# Where pip looks, when not at its default. Arguments stay in this stage, so that an address with
+# a password in it reaches neither the final layers nor their history.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_TRUSTED_HOST
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python3 -m venv --without-pip /opt/race
+COPY requirements/data.txt requirements/kfp-runtime.txt /requirements/
+# KFP starts a step with `kfp.dsl.executor_main`, which needs nothing but the standard library; what
+# kfp's compiler and client depend on would double the image.
+# So would the things that gigatoken wants for its command line and for answers as awkward arrays.
+RUN grep -Ev '^(annotated-doc|annotated-types|awkward|awkward-cpp|fsspec|importlib-metadata)==' \
+      /requirements/data.txt | \
+    grep -Ev '^(lazy-importer|markdown-it-py|mdurl|packaging|pydantic|pydantic-core|pygments)==' | \
+    grep -Ev '^(rich|shellingham|typer|typing-extensions|typing-inspection|zipp)==' \
+      >/requirements/used.txt \
+ && python3 -m pip --python /opt/race/bin/python install --no-compile --no-deps \
+      --requirement /requirements/used.txt --requirement /requirements/kfp-runtime.txt
+# botocore describes some 400 services; S3 and the sources of its credentials are the ones in use.
+# Byte code is made here, since the final image is never written to. It is checked neither for its
+# time nor for its content, and everything has the same time, so that the same input gives the same
+# layers, which need not be pushed or pulled again.
+RUN cd /opt/race/lib/python3*/site-packages \
+ && find botocore/data -mindepth 1 -maxdepth 1 -type d \
+      ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -r {} + \
+ && find . -type d -name tests -prune -exec rm -r {} + \
+ && PYTHONHASHSEED=0 /opt/race/bin/python -m compileall -q -f \
+      --invalidation-mode unchecked-hash . \
+ && mkdir --parents /made/opt && mv /opt/race /made/opt/ \
+ && find /made -exec touch --no-dereference --date 1980-01-01T00:00:00Z {} +
+
+FROM ${BASE_IMAGE} AS code
+COPY components/__init__.py /app/components/
+COPY components/common /app/components/common
+COPY components/download /app/components/download
+COPY components/preprocess /app/components/preprocess
+COPY components/binarize /app/components/binarize
+RUN PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /app \
+ && chmod -R u=rwX,go=rX /app \
+ && mkdir --parents /made/data && mv /app /made/ \
+ && find /made -exec touch --date 1980-01-01T00:00:00Z {} +
+
+FROM ${BASE_IMAGE}
+COPY --from=packages /made/ /
+# Any user may run it, on a read-only root: what has to be written goes below /tmp.
+ENV PATH=/opt/race/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONPATH=/app \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    USER=race
+COPY --from=code /made/ /
+# Where a folder is mounted when a step is run by hand: its paths can then be relative.
+WORKDIR /data
+USER 10001
+CMD ["python", "-m", "components.binarize", "--help"]
+ARG BASE_IMAGE
+ARG REVISION=unknown
+ARG VERSION=0
+LABEL org.opencontainers.image.title="race-pipeline-data" \
+      org.opencontainers.image.description="RACE: download, preprocess and binarize" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
