@@ -1,0 +1,73 @@
+"""What holds for both Dockerfiles, and between them and the locked requirements."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.parameters import load_profile
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["data", "train"])
+def dockerfile(request: pytest.FixtureRequest) -> str:
+    return (ROOT / "docker" / f"{request.param}.Dockerfile").read_text()
+
+
+def final_stage(dockerfile: str) -> str:
+    return dockerfile[dockerfile.rindex("\nFROM ") :]
+
+
+def test_both_have_the_same_base_by_exact_tag() -> None:
+    bases = {
+        re.findall(r"^ARG BASE_IMAGE=(.+)$", (ROOT / "docker" / name).read_text(), re.MULTILINE)[0]
+        for name in ("data.Dockerfile", "train.Dockerfile")
+    }
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.1[12]\.\d+-slim-bookworm", bases.pop())
+
+
+def test_every_stage_starts_from_it(dockerfile: str) -> None:
+    starts = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
+    assert set(starts) == {"${BASE_IMAGE}"}
+
+
+def test_the_final_stage_only_copies(dockerfile: str) -> None:
+    stage = final_stage(dockerfile)
+    assert not re.search(r"^(RUN|ADD|ENTRYPOINT) ?", stage, re.MULTILINE)
+    assert not re.search(r"^COPY (?!--from)", stage, re.MULTILINE)
+    assert re.search(r"^USER \d+$", stage, re.MULTILINE)
+    # Our code changes most often, so it is the last that adds to the image.
+    assert stage.index("COPY --from=code") > stage.index("COPY --from=packages")
+
+
+def test_no_argument_of_pip_is_known_to_the_final_stage(dockerfile: str) -> None:
+    assert "PIP_" not in final_stage(dockerfile)
+
+
+def test_any_builder_will_do(dockerfile: str) -> None:
+    """Neither a frontend to be pulled nor what only BuildKit understands."""
+    assert not re.search(r"#\s*syntax=|--mount|--chmod|<<", dockerfile)
+
+
+def test_the_images_carry_the_kfp_that_compiles_the_pipeline() -> None:
+    locked = (ROOT / "requirements" / "pipeline.txt").read_text().splitlines()
+    (kfp,) = (ROOT / "requirements" / "kfp-runtime.txt").read_text().splitlines()
+    assert kfp in locked
+
+
+def test_everything_that_is_copied_exists_and_reaches_the_engine(dockerfile: str) -> None:
+    for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert source.startswith(("components/", "requirements/")), source
+
+
+def test_the_walk_by_hand_trains_the_model_of_the_sample() -> None:
+    text = (ROOT / "docs" / "containers.md").read_text()
+    values = load_profile("smoke").values
+    for name, value in values.items():
+        if name.startswith("train_encoder_"):
+            flag = name.removeprefix("train_").replace("_", "-")
+            assert f"--{flag} {value} " in text

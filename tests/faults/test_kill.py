@@ -1,0 +1,352 @@
+"""Training that is killed, stopped or stuck at any moment, and started again.
+
+KILLS=100 pytest -m slow tests/faults/test_kill.py kills more often than the usual 24 times.
+"""
+
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.common import storage
+from components.common.cli import Terminated
+from components.common.errors import TrainingError
+from components.train import checkpoints, hooks, session
+from components.train.config import TrainConfig, plan
+from components.train.flags import Run
+from components.train.log import TrainLog
+
+KILLS = int(os.environ.get("KILLS", "24"))
+
+# What depends on the time that something took.
+TIMES = {"seconds", "questions_per_second", "tokens_per_second", "memory_gb", "percent_of_peak"}
+# With stock the interval is 3 of 24 updates; the packed engine makes them several times as fast.
+ENGINES = {
+    "stock": {"engine": "stock", "epochs": 4, "checkpoint_interval": 3},
+    "packed": {"engine": "packed", "epochs": 16, "checkpoint_interval": 20},
+}
+
+
+class Step:
+    """`python -m components.train` in a folder of its own, as in a new pod."""
+
+    def __init__(self, tiny_race: Any, folder: Path, **parameters: Any) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.output = folder, folder / "out"
+        values = {
+            **tiny_race.parameters,
+            "data": tiny_race.data,
+            "pretrained": tiny_race.pretrained,
+            "output": self.output,
+            # Does not divide the updates of an epoch: an interval goes on in the next one.
+            "log_interval": 4,
+            **parameters,
+        }
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+        self.screen = folder / "screen"
+        self.started = time.monotonic()
+        with self.screen.open("w") as screen:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "components.train", *flags],
+                stdout=screen,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+
+    @property
+    def log(self) -> str:
+        """What fairseq has printed."""
+        for path in self.folder.glob(".out.partial-*/train.log"):
+            try:
+                return path.read_text()
+            except FileNotFoundError:
+                break
+        return ""
+
+    def wait_for(self, text: str, *, within: float = 120) -> bool:
+        """Whether fairseq has printed it; False when the step ends before."""
+        while text not in self.log:
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() - self.started < within, self.screen.read_text()
+            time.sleep(0.02)
+        return True
+
+    def descendants(self) -> list[int]:
+        """Processes with the folder among their arguments, but for the step itself."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if f"{self.folder}/" in command and int(entry.name) != self.process.pid:
+                found.append(int(entry.name))
+        return found
+
+    def ranks(self) -> list[int]:
+        return [
+            pid
+            for pid in self.descendants()
+            if "components.train.worker" in Path(f"/proc/{pid}/cmdline").read_text()
+            and "components.train.launch" not in Path(f"/proc/{pid}/cmdline").read_text()
+            and "torch.distributed" not in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
+
+    def end(self, within: float = 120) -> int:
+        """Its exit status; no process is left behind."""
+        try:
+            status = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        deadline = time.monotonic() + 15
+        while self.descendants() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert self.descendants() == []
+        return status
+
+    def kill(self) -> int:
+        """`kill -9` of the process group that the pod's command is; the ranks follow."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        return self.end()
+
+
+def result(output: Path) -> dict[str, Any]:
+    """What has to be the same, whatever happened on the way."""
+    metrics = json.loads((output / "metrics.json").read_text())
+    lines = (output / "train_log.jsonl").read_text().splitlines()
+    return {
+        "metrics": {k: v for k, v in metrics.items() if k not in TIMES | {"parameters"}},
+        "log": [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines],
+        **{name: checkpoints.load(output / name)["model"] for name in CHECKPOINTS},
+    }
+
+
+CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found["log"] == expected["log"]
+    assert found["metrics"] == expected["metrics"]
+    for name in CHECKPOINTS:
+        assert found[name].keys() == expected[name].keys()
+        for parameter, value in found[name].items():
+            assert torch.equal(value, expected[name][parameter]), (name, parameter)
+
+
+def run(tiny_race: Any, folder: Path, **parameters: Any) -> dict[str, Any]:
+    step = Step(tiny_race, folder, **parameters)
+    assert step.end() == 0, step.screen.read_text()
+    return result(step.output)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_race: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "pod"
+    return run(tiny_race, folder, **ENGINES["packed"])
+
+
+def test_a_run_that_is_killed_and_terminated_ends_as_if_it_had_not_been(
+    tiny_race: Any, uninterrupted: Any, tmp_path: Path, bucket: str
+) -> None:
+    uri = f"s3://{bucket}/checkpoints/run-1"
+    parameters = {**ENGINES["packed"], "checkpoint_uri": uri}
+    killed = Step(tiny_race, tmp_path / "killed", **parameters)
+    assert killed.wait_for('"update": 20,')
+    while not (newest := storage.newest(uri)):
+        time.sleep(0.02)
+    killed.kill()
+
+    stopped = Step(tiny_race, tmp_path / "stopped", **parameters)
+    assert stopped.wait_for("Start iterating over samples")
+    time.sleep(0.1)
+    os.kill(stopped.process.pid, signal.SIGTERM)
+    assert stopped.end() == 143, stopped.screen.read_text()
+    screen = stopped.screen.read_text()
+    assert f"going on from {newest.address.rpartition('/')[0]}" in screen
+    assert "error: terminated by SIGTERM" in screen
+    assert [path.name for path in stopped.folder.iterdir()] == ["screen"], "nothing half-made"
+    last = storage.newest(uri)
+    assert last is not None
+    update = int(last.name.removeprefix("update-"))
+    assert update > int(newest.name.removeprefix("update-"))
+
+    found = run(tiny_race, tmp_path / "resumed", **parameters)
+    assert f"{uri}/{last.name}, update {update}" in (tmp_path / "resumed/screen").read_text()
+    assert_same(found, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_kills_at_any_moment_change_nothing(
+    tiny_race: Any, tmp_path: Path, bucket: str, engine: str, processes: int
+) -> None:
+    parameters = {**ENGINES[engine], "processes": processes}
+    interval = ENGINES[engine]["checkpoint_interval"]
+    expected = run(tiny_race, tmp_path / "uninterrupted", **parameters)
+    seconds = json.loads((tmp_path / "uninterrupted/out/metrics.json").read_text())["seconds"]
+    chance = random.Random(f"{engine} {processes}")
+    kills = [0, 0]  # before training goes on, and after
+    number = 0
+    while sum(kills) < KILLS / 4 or not kills[1]:
+        number += 1
+        uri = f"s3://{bucket}/checkpoints/run-{number}"
+        for attempt in range(4):
+            step = Step(
+                tiny_race, tmp_path / f"{number}-{attempt}", checkpoint_uri=uri, **parameters
+            )
+            if chance.random() < 0.2 or step.wait_for("Start iterating over samples"):
+                time.sleep(chance.uniform(0, seconds / 2))
+            if step.process.poll() is not None:
+                break
+            step.kill()
+            log = step.log
+            kills["Start iterating" in log] += 1
+            newest = storage.newest(uri)
+            published = int(newest.name.removeprefix("update-")) if newest else 0
+            saved = [json.loads(line.removeprefix(hooks.SAVED))["update"]
+                     for line in log.splitlines()
+                     if line.startswith(hooks.SAVED) and line.endswith("}")]  # fmt: skip
+            # One that was being published when all ended is lost, and what came after it.
+            behind = [update for update in saved if update > published]
+            assert len(behind) <= 2, f"{saved} were saved, {published} is published"
+            assert all(b - a <= interval for a, b in itertools.pairwise([published, *behind])), (
+                saved
+            )
+        else:
+            step = Step(tiny_race, tmp_path / f"{number}-end", checkpoint_uri=uri, **parameters)
+        assert step.end() == 0, step.screen.read_text()
+        assert_same(result(step.output), expected)
+    print(f"{engine}, {processes} ranks: {kills[0]} + {kills[1]} kills in {number} runs")
+
+
+@pytest.fixture(scope="module")
+def published(tiny_race: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Checkpoints of a whole run, at a folder."""
+    folder = tmp_path_factory.mktemp("published")
+    run(
+        tiny_race,
+        folder / "pod",
+        **{**ENGINES["packed"], "epochs": 2, "checkpoint_interval": 3},
+        checkpoint_uri=folder / "checkpoints",
+        keep_checkpoints=100,
+    )
+    return folder
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tiny_race: Any, published: Path, tmp_path: Path
+) -> None:
+    names = ["update-000003", "update-000006", "update-000009", "update-000012"]
+    assert sorted(path.name for path in (published / "checkpoints").iterdir()) == names
+    (newest,) = (published / "checkpoints/update-000012").glob("*/checkpoint.pt")
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    (before,) = (published / "checkpoints/update-000009").glob("*/checkpoint.pt")
+    before.unlink()
+    found = run(
+        tiny_race,
+        tmp_path / "pod",
+        **{**ENGINES["packed"], "epochs": 2, "checkpoint_interval": 3},
+        resume_from=published / "checkpoints",
+    )
+    screen = (tmp_path / "pod/screen").read_text()
+    assert screen.count("trying the one before") == 2
+    assert "update-000006, update 6" in screen
+    assert_same(found, result(published / "pod/out"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_16_bit_training_goes_on_exactly_too(tiny_race: Any, tmp_path: Path, engine: str) -> None:
+    store = tmp_path / "checkpoints"
+    parameters = {
+        "engine": engine,
+        "precision": "bf16",
+        "checkpoint_interval": 4,
+        "keep_checkpoints": 100,
+        "checkpoint_uri": store,
+    }
+    expected = run(tiny_race, tmp_path / "uninterrupted", **parameters)
+    for folder in store.iterdir():
+        if folder.name > "update-000004":
+            shutil.rmtree(folder)
+    found = run(tiny_race, tmp_path / "resumed", **parameters)
+    assert f"{store}/update-000004, update 4" in (tmp_path / "resumed/screen").read_text()
+    assert_same(found, expected)
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_ends_the_step(tiny_race: Any, tmp_path: Path) -> None:
+    step = Step(tiny_race, tmp_path / "pod", epochs=10000, processes=2, stall_timeout=15)
+    assert step.wait_for("| train_inner |")
+    ranks = step.ranks()
+    assert len(ranks) == 2
+    started = time.monotonic()
+    os.kill(ranks[1], signal.SIGSTOP)
+    assert step.end() == TrainingError.exit_status
+    assert time.monotonic() - started < 60
+    assert "error: training hangs after update" in step.screen.read_text()
+    assert [path.name for path in step.folder.iterdir()] == ["screen"]
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def watched(tiny_race: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Clock]:
+    clock = Clock()
+    monkeypatch.setattr(session, "time", clock)
+    values = {**tiny_race.parameters, "stall_timeout": 30, "stop_timeout": 20}
+    config = TrainConfig(tiny_race.data, tiny_race.pretrained, tmp_path / "out", **values)
+    run = Run(config, plan(config, gpus=0, questions=96), tiny_race.pretrained, tmp_path)
+    return session._Session(run, TrainLog(), tmp_path, None), clock
+
+
+def test_silence_is_borne_up_to_the_stall_timeout(watched: Any, tmp_path: Path) -> None:
+    ranks, clock = watched
+    clock.now += 29
+    ranks.on_tick()
+    ranks.on_line("some text")
+    clock.now += 29
+    (tmp_path / hooks.ALIVE).touch()
+    ranks.on_tick()
+    clock.now += 29
+    ranks.on_tick()
+    clock.now += 2
+    with pytest.raises(TrainingError, match="training hangs before the first record: no sign of"):
+        ranks.on_tick()
+
+
+def test_a_stop_that_takes_too_long_or_is_asked_for_twice_is_made_at_once(
+    watched: Any, tmp_path: Path
+) -> None:
+    ranks, clock = watched
+    ranks.ask_to_stop(signal.SIGTERM, None)
+    assert (tmp_path / hooks.STOP).exists()
+    clock.now += 19
+    ranks.on_tick()
+    with pytest.raises(Terminated):
+        ranks.ask_to_stop(signal.SIGTERM, None)
+    clock.now += 2
+    with pytest.raises(Terminated):
+        ranks.on_tick()

@@ -1,0 +1,159 @@
+"""A server that speaks as much of Kubeflow Pipelines' v2beta1 API as a submission needs."""
+
+import email
+import itertools
+import json
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+
+class KubeflowPipelines:
+    """What the server holds, what it was asked, and how it shall misbehave."""
+
+    def __init__(self) -> None:
+        self.host = ""
+        self.multi_user = False
+        self.token = ""  # refuse requests without it
+        self.pipelines: list[dict[str, Any]] = []
+        self.versions: list[dict[str, Any]] = []
+        self.experiments: list[dict[str, Any]] = []
+        self.runs: list[dict[str, Any]] = []
+        self.recurring_runs: list[dict[str, Any]] = []
+        self.packages: list[str] = []
+        # What a run looks like each time it is asked for; the last one stays.
+        self.states: deque[dict[str, Any]] = deque([{"state": "SUCCEEDED"}])
+        self.requests: list[tuple[str, str, dict[str, list[str]]]] = []
+        # (method, pattern of the path, status, whether the request has its effect all the same)
+        self.failures: list[tuple[str, str, int, bool]] = []
+        self.on_request: Callable[[], None] = lambda: None
+        self.page = ""  # answer everything with this HTML
+        self._ids = itertools.count(1)
+
+    def fail(self, method: str, pattern: str, *statuses: int, lost_reply: bool = False) -> None:
+        """Answer the next requests of this kind with these statuses."""
+        self.failures += [(method, pattern, status, lost_reply) for status in statuses]
+
+    def handle(
+        self, method: str, address: str, headers: Any, body: bytes
+    ) -> tuple[int, dict[str, Any]]:
+        path, query = urlsplit(address).path, parse_qs(urlsplit(address).query)
+        self.requests.append((method, path, query))
+        self.on_request()
+        if self.token and headers.get("authorization") != f"Bearer {self.token}":
+            return 401, {"code": 16, "message": "Request header error: token is expired"}
+        for failure in self.failures:
+            if failure[0] == method and re.search(failure[1], path):
+                self.failures.remove(failure)
+                if failure[3]:
+                    self.answer(method, path, query, headers, body)
+                return failure[2], {"code": 13, "message": "Internal Server Error: it hurts"}
+        return self.answer(method, path, query, headers, body)
+
+    def answer(
+        self, method: str, path: str, query: dict[str, list[str]], headers: Any, body: bytes
+    ) -> tuple[int, dict[str, Any]]:
+        match method, path.removeprefix("/apis/v2beta1").split("/")[1:]:
+            case "GET", ["healthz"]:
+                return 200, {"multi_user": self.multi_user}
+            case "GET", ["pipelines"]:
+                return 200, {"pipelines": _chosen(self.pipelines, query)}
+            case "GET", ["pipelines", _, "versions"]:
+                return 200, {"pipeline_versions": _chosen(self.versions, query)}
+            case "POST", ["pipelines", "upload"]:
+                self.packages.append(_package(headers, body))
+                made = {"pipeline_id": self._id("pipeline"), "display_name": query["name"][0]}
+                self.pipelines.append(made)
+                return 200, made
+            case "POST", ["pipelines", "upload_version"]:
+                self.packages.append(_package(headers, body))
+                made = {
+                    "pipeline_id": query["pipelineid"][0],
+                    "pipeline_version_id": self._id("version"),
+                    "display_name": query["name"][0],
+                }
+                self.versions.append(made)
+                return 200, made
+            case "GET", ["experiments"]:
+                return 200, {"experiments": _chosen(self.experiments, query)}
+            case "POST", ["experiments"]:
+                made = json.loads(body) | {"experiment_id": self._id("experiment")}
+                self.experiments.append(made)
+                return 200, made
+            case "GET", ["runs"]:
+                return 200, {"runs": _chosen(self.runs, query)}
+            case "POST", ["runs"]:
+                made = json.loads(body) | {"run_id": self._id("run"), "state": "PENDING"}
+                self.runs.append(made)
+                return 200, made
+            case "GET", ["runs", run_id]:
+                found = [run for run in self.runs if run["run_id"] == run_id]
+                if not found:
+                    return 404, {"code": 5, "message": f"run {run_id} not found"}
+                state = self.states.popleft() if len(self.states) > 1 else self.states[0]
+                return 200, found[0] | state
+            case "GET", ["recurringruns"]:
+                return 200, {"recurringRuns": _chosen(self.recurring_runs, query)}
+            case "POST", ["recurringruns"]:
+                made = json.loads(body) | {"recurring_run_id": self._id("schedule")}
+                self.recurring_runs.append(made)
+                return 200, made
+        return 404, {"code": 5, "message": "Not Found"}
+
+    def _id(self, kind: str) -> str:
+        return f"{kind}-{next(self._ids)}"
+
+
+def _chosen(things: list[dict[str, Any]], query: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """The things that the API's filter asks for."""
+    if "filter" not in query:
+        return things
+    predicates = json.loads(query["filter"][0])["predicates"]
+    return [t for t in things if all(t[p["key"]] == p["stringValue"] for p in predicates)]
+
+
+def _package(headers: Any, body: bytes) -> str:
+    """The file in a multipart upload."""
+    head = f"Content-Type: {headers['content-type']}\r\n\r\n".encode()
+    part = email.message_from_bytes(head + body).get_payload()[0]
+    return part.get_payload(decode=True).decode()
+
+
+@pytest.fixture
+def kubeflow() -> Iterator[KubeflowPipelines]:
+    state = KubeflowPipelines()
+
+    class Handler(BaseHTTPRequestHandler):
+        def respond(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if state.page:
+                status, kind, content = 200, "text/html", state.page.encode()
+            else:
+                status, answer = state.handle(self.command, self.path, self.headers, body)
+                kind, content = "application/json", json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = respond
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    state.host = f"http://127.0.0.1:{server.server_port}"
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -1,0 +1,137 @@
+"""The `race` command as far as it starts no step."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli
+from pipeline.parameters import parameters
+
+COMMANDS = (
+    *("run", "predict", "export", "import"),
+    *("submit", "compile", "parameters", "sample", "images"),
+)
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"images"}))
+def test_each_command_teaches_with_an_example(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"  race {command}" in capsys.readouterr().out
+
+
+def test_help_lists_the_commands_and_needs_neither_kfp_nor_torch() -> None:
+    program = (
+        "import sys; from pipeline.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(sorted({'kfp', 'torch', 'fairseq'} & sys.modules.keys()))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert ast.literal_eval(result.stdout.splitlines()[-1]) == []
+    for command in COMMANDS:
+        assert f"\n    {command}" in result.stdout
+
+
+def test_race_and_python_m_pipeline_are_the_same() -> None:
+    race = Path(sys.executable).with_name("race")
+    if not race.exists():
+        pytest.skip("the package is not installed")
+    for arguments in (["parameters"], ["nonsense"]):
+        results = [
+            subprocess.run([*start, *arguments], capture_output=True, text=True)
+            for start in ([race], [sys.executable, "-m", "pipeline"])
+        ]
+        assert results[0].returncode == results[1].returncode
+        assert results[0].stdout == results[1].stdout
+        assert results[0].stderr == results[1].stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "COMMAND"),
+        (["rum"], "invalid choice: 'rum'"),
+        (["run"], "--profile"),
+        (["run", "--profile", "smoek"], "Did you mean 'smoke'?"),
+        (["run", "--profile", "smoke", "-p", "train_epoch=1"], "Did you mean 'train_epochs'?"),
+        (["run", "--profile", "smoke", "-p", "train_epochs=x"], "expected a whole number"),
+        (["run", "--profile", "smoke", "--name", "../up"], "not a plain name"),
+        (["run", "--profile", "smoke", "--runner", "podman"], "invalid choice"),
+        (["run", "--profile", "smoke", "--data-image", "Not An Image"], "not an image reference"),
+        (["compile", "--output", "pipeline.json"], "not YAML"),
+        (["sample", "--output", "somewhere", "--passages", "0"], "at least 1"),
+        (["parameters", "--profile", "/nonexistent.yaml"], "there is no profile"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_leave_nothing(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_compile_check_tells_a_stale_file_from_a_fresh_one(tmp_path: Path, capsys) -> None:
+    output = tmp_path / "pipeline.yaml"
+    assert cli.main(["compile", "--check", "--output", str(output)]) == 3
+    assert cli.main(["compile", "--output", str(output)]) == 0
+    assert cli.main(["compile", "--check", "--output", str(output)]) == 0
+    output.write_text(output.read_text().replace("train_epochs", "train_epoch"))
+    capsys.readouterr()
+    assert cli.main(["compile", "--check", "--output", str(output)]) == 3
+    assert "is not up to date. Write it anew with `race compile`" in capsys.readouterr().err
+
+
+def test_compiling_gives_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
+    outputs = []
+    for seed in ("1", "2", "3"):
+        outputs.append(tmp_path / f"{seed}.yaml")
+        subprocess.run(
+            [sys.executable, "-m", "pipeline", "compile", "--output", outputs[-1]],
+            env={"PATH": "", "HOME": str(tmp_path / seed), "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        )
+    assert len({path.read_bytes() for path in outputs}) == 1
+
+
+def test_a_pipeline_compiled_from_smoke_wants_the_inputs_that_the_sample_stands_for(
+    tmp_path: Path,
+) -> None:
+    import yaml
+
+    output = tmp_path / "smoke.yaml"
+    assert cli.main(["compile", "--profile", "smoke", "--output", str(output)]) == 0
+    spec = next(yaml.safe_load_all(output.read_text()))
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    assert {name for name, about in inputs.items() if "defaultValue" not in about} == {
+        "download_race_url",
+        "download_roberta_url",
+        "download_encoder_json_url",
+        "download_vocab_bpe_url",
+        "download_dict_url",
+    }
+
+
+def test_parameters_shows_each_with_its_value_as_p_takes_it(capsys) -> None:
+    assert cli.main(["parameters", "--profile", "smoke"]) == 0
+    shown = dict(
+        line[2:].split(" = ", 1)
+        for line in capsys.readouterr().out.splitlines()
+        if " = " in line and line[2:].split(" = ")[0] in parameters()
+    )
+    assert shown.keys() == parameters().keys()
+    for name, text in shown.items():
+        value = parameters()[name].parse(text)
+        assert text == (value if isinstance(value, str) else json.dumps(value))

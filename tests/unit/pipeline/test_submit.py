@@ -1,0 +1,301 @@
+"""`race submit` against a server on this machine, through the real client of KFP."""
+
+import datetime
+import socket
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import cli, submit
+
+
+@pytest.fixture(autouse=True)
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that would have been slept."""
+    seconds: list[float] = []
+    monkeypatch.setattr(submit.time, "sleep", seconds.append)
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
+    return seconds
+
+
+def race(*arguments: str) -> int:
+    return cli.main(["submit", *arguments])
+
+
+def one_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def task(name: str, state: str, seconds: int = 0, **more: Any) -> dict[str, Any]:
+    start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    end = start + datetime.timedelta(seconds=seconds)
+    return {
+        "display_name": name,
+        "state": state,
+        "start_time": start.isoformat(),
+        "end_time": end.isoformat(),
+        **more,
+    }
+
+
+def test_uploads_the_pipeline_and_starts_a_run(kubeflow, capsys) -> None:
+    assert race("--host", kubeflow.host, "-p", "train_epochs=3", "--experiment", "mine") == 0
+    run = kubeflow.runs[0]
+    assert capsys.readouterr().out == f"{kubeflow.host}/#/runs/details/{run['run_id']}\n"
+    assert run["pipeline_version_reference"] == {
+        "pipeline_id": kubeflow.pipelines[0]["pipeline_id"],
+        "pipeline_version_id": kubeflow.versions[0]["pipeline_version_id"],
+    }
+    assert run["experiment_id"] == kubeflow.experiments[0]["experiment_id"]
+    assert kubeflow.experiments[0]["display_name"] == "mine"
+    parameters = run["runtime_config"]["parameters"]
+    assert parameters["train_epochs"] == 3
+    assert parameters["train_learning_rate"] == 1e-5
+    spec, platform = yaml.safe_load_all(kubeflow.packages[0])
+    assert spec["pipelineInfo"]["name"] == "race-roberta"
+    assert "kubernetes" in platform["platforms"]
+    assert parameters.keys() == spec["root"]["inputDefinitions"]["parameters"].keys()
+
+
+def test_submitting_again_makes_another_run_of_the_same_version(kubeflow) -> None:
+    for _ in range(2):
+        assert race("--host", kubeflow.host) == 0
+    assert len(kubeflow.pipelines) == len(kubeflow.versions) == len(kubeflow.experiments) == 1
+    first, second = kubeflow.runs
+    assert first["pipeline_version_reference"] == second["pipeline_version_reference"]
+    assert first["runtime_config"] == second["runtime_config"]
+    assert first["display_name"] != second["display_name"]
+
+
+def test_another_profile_is_another_version_of_the_same_pipeline(kubeflow) -> None:
+    assert race("--host", kubeflow.host) == 0
+    assert race("--host", kubeflow.host, "--profile", "roberta-base") == 0
+    assert len(kubeflow.pipelines) == 1
+    assert len(kubeflow.versions) == 2
+    assert kubeflow.runs[1]["runtime_config"]["parameters"]["train_arch"] == "roberta_base"
+
+
+def test_schedules_recurring_runs(kubeflow, capsys) -> None:
+    assert race("--host", kubeflow.host, "--cron", "0 0 3 * * 1", "--name", "weekly") == 0
+    (made,) = kubeflow.recurring_runs
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
+    assert made["mode"] == "ENABLE"
+    assert not kubeflow.runs
+    assert f"/#/recurringrun/details/{made['recurring_run_id']}" in capsys.readouterr().out
+
+
+def test_pipeline_root_is_handed_on(kubeflow) -> None:
+    assert race("--host", kubeflow.host, "--pipeline-root", "s3://bucket/runs") == 0
+    assert kubeflow.runs[0]["runtime_config"]["pipeline_root"] == "s3://bucket/runs"
+
+
+def test_wait_follows_each_step_until_the_run_succeeds(kubeflow, capsys, slept) -> None:
+    kubeflow.states = deque(
+        [
+            {"state": "PENDING"},
+            {"state": "RUNNING", "run_details": {"task_details": [task("train", "RUNNING")]}},
+            {"state": "RUNNING", "run_details": {"task_details": [task("train", "RUNNING")]}},
+            {
+                "state": "SUCCEEDED",
+                "run_details": {
+                    "task_details": [
+                        task("root-driver", "SUCCEEDED"),
+                        task("train", "SUCCEEDED", 3723),
+                        task("evaluate", "SUCCEEDED", 61),
+                    ]
+                },
+            },
+        ]
+    )
+    assert race("--host", kubeflow.host, "--wait", "--poll", "7") == 0
+    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        ["train", "running"],
+        ["train", "1", "h", "02", "min", "succeeded"],
+        ["evaluate", "1", "min", "01", "s", "succeeded"],
+        ["the", "run", "succeeded"],
+    ]
+    assert slept == [7.0, 7.0, 7.0]
+
+
+def test_wait_fails_when_the_run_does_and_says_where_and_why(kubeflow, capsys) -> None:
+    failed = task("evaluate", "FAILED", 5, error={"code": 7, "message": "exit status 7"})
+    details = {"task_details": [task("train", "SUCCEEDED", 5), failed]}
+    kubeflow.states = deque([{"state": "FAILED", "run_details": details}])
+    assert race("--host", kubeflow.host, "--wait") == 1
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == (
+        f"error: the run failed in evaluate: exit status 7. Its logs: {out.strip()}"
+    )
+
+
+@pytest.mark.parametrize("state", ["CANCELED", "SKIPPED"])
+def test_wait_fails_when_the_run_ends_otherwise(kubeflow, state, capsys) -> None:
+    kubeflow.states = deque([{"state": state}])
+    assert race("--host", kubeflow.host, "--wait") == 1
+    assert f"the run {state.lower()}" in one_error(capsys)
+
+
+def test_the_token_goes_to_the_server_and_nowhere_else(kubeflow, tmp_path, capsys) -> None:
+    token = tmp_path / "token"
+    token.write_text("canary-b3rt\n")
+    kubeflow.token = "canary-b3rt"
+    assert race("--host", kubeflow.host, "--token-file", str(token), "--wait") == 0
+    captured = capsys.readouterr()
+    assert "canary" not in captured.out + captured.err
+    assert "canary" not in str([kubeflow.packages, kubeflow.runs, kubeflow.requests])
+
+
+def test_an_expired_token_is_one_line(kubeflow, tmp_path, capsys) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    kubeflow.token = "new"
+    assert race("--host", kubeflow.host, "--token-file", str(token)) == 2
+    line = one_error(capsys)
+    assert "token is expired" in line
+    assert "--token-file" in line
+    assert not kubeflow.runs
+
+
+def test_a_token_that_is_renewed_while_waiting_is_taken_up(kubeflow, tmp_path) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    kubeflow.token = "first"
+    kubeflow.states = deque([{"state": "RUNNING"}] * 3 + [{"state": "SUCCEEDED"}])
+
+    def renew() -> None:
+        if len(kubeflow.states) == 2:
+            kubeflow.token = "second"
+            token.write_text("second")
+
+    kubeflow.on_request = renew
+    assert race("--host", kubeflow.host, "--token-file", str(token), "--wait") == 0
+    assert kubeflow.token == "second"
+
+
+def test_forbidden_is_one_line(kubeflow, capsys) -> None:
+    kubeflow.fail("POST", "/runs$", 403)
+    assert race("--host", kubeflow.host) == 2
+    assert "right" in one_error(capsys)
+
+
+def test_an_address_without_the_api_is_one_line(kubeflow, capsys) -> None:
+    assert race("--host", f"{kubeflow.host}/elsewhere") == 2
+    line = one_error(capsys)
+    assert "not found" in line
+    assert "--host" in line
+
+
+def test_a_login_page_is_one_line(kubeflow, capsys) -> None:
+    kubeflow.page = "<html>Please log in</html>"
+    assert race("--host", kubeflow.host) == 2
+    assert "not as Kubeflow Pipelines" in one_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/healthz$"),
+        ("GET", "/pipelines$"),
+        ("POST", "/upload$"),
+        ("POST", "/upload_version$"),
+        ("POST", "/experiments$"),
+        ("POST", "/runs$"),
+        ("GET", "/runs/"),
+    ],
+)
+@pytest.mark.parametrize("lost_reply", [False, True])
+def test_recovers_from_a_failing_server_and_does_nothing_twice(
+    kubeflow, method: str, path: str, lost_reply: bool, slept
+) -> None:
+    kubeflow.fail(method, path, 500, 503, lost_reply=lost_reply)
+    assert race("--host", kubeflow.host, "--wait") == 0
+    made = (kubeflow.pipelines, kubeflow.versions, kubeflow.experiments, kubeflow.runs)
+    assert [len(things) for things in made] == [1, 1, 1, 1]
+    assert slept[0] == 1.0
+
+
+def test_a_server_that_goes_on_failing_is_one_line(kubeflow, capsys, slept) -> None:
+    kubeflow.fail("POST", "/runs$", *[500] * 20)
+    assert race("--host", kubeflow.host) == 4
+    assert "it answered 500" in one_error(capsys)
+    assert slept == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_a_refused_request_is_not_repeated(kubeflow, capsys) -> None:
+    kubeflow.fail("POST", "/runs$", 400)
+    assert race("--host", kubeflow.host) == 2
+    assert "it hurts" in one_error(capsys)
+    assert [r[:2] for r in kubeflow.requests].count(("POST", "/apis/v2beta1/runs")) == 1
+
+
+def test_nobody_answers_is_one_line(capsys) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"http://127.0.0.1:{free.getsockname()[1]}"
+    assert race("--host", host) == 4
+    assert "Connection refused" in one_error(capsys)
+
+
+def test_an_unknown_host_is_one_line(capsys) -> None:
+    assert race("--host", "http://kubeflow.invalid") == 4
+    assert "kubeflow.invalid" in one_error(capsys)
+
+
+def test_a_silent_server_is_given_up(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "READ_TIMEOUT", 0.05)
+    monkeypatch.setattr(submit, "ATTEMPTS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        started = time.monotonic()
+        assert race("--host", f"http://127.0.0.1:{server.getsockname()[1]}") == 4
+    assert time.monotonic() - started < 20
+    assert "timed out" in one_error(capsys).lower()
+
+
+@pytest.mark.parametrize("host", ["", "kubeflow", "ftp://host", "http://"])
+def test_a_missing_or_malformed_host_is_one_line(host: str, capsys) -> None:
+    assert race("--host", host) == 2
+    assert "--host" in one_error(capsys)
+
+
+def test_a_server_of_many_users_wants_a_namespace(kubeflow, capsys) -> None:
+    kubeflow.multi_user = True
+    assert race("--host", kubeflow.host) == 2
+    assert "--namespace" in one_error(capsys)
+    assert race("--host", kubeflow.host, "--namespace", "team") == 0
+    assert kubeflow.experiments[0]["namespace"] == "team"
+    listed = [query for method, path, query in kubeflow.requests if path.endswith("/experiments")]
+    assert listed[0]["namespace"] == ["team"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-p", "train_lerning_rate=1"],
+        ["-p", "train_epochs=many"],
+        ["-p", "train_epochs"],
+        ["--profile", "roberta-huge"],
+        ["--token-file", "/nonexistent/token"],
+        ["--wait", "--cron", "0 0 3 * * 1"],
+        ["-p", "download_race_url=/home/me/RACE.tar.gz"],
+        ["--profile", "smoke"],
+    ],
+)
+def test_wrong_arguments_are_one_line_and_reach_no_server(kubeflow, arguments, capsys) -> None:
+    assert race("--host", kubeflow.host, *arguments) == 2
+    one_error(capsys)
+    assert not kubeflow.requests
+
+
+def test_an_empty_token_file_is_one_line(kubeflow, tmp_path: Path, capsys) -> None:
+    (tmp_path / "token").write_text("\n")
+    assert race("--host", kubeflow.host, "--token-file", str(tmp_path / "token")) == 2
+    assert "does not hold one token" in one_error(capsys)

@@ -1,0 +1,182 @@
+"""What a run goes on from, what it refuses, and what it publishes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.common import storage
+from components.common.errors import ConfigError, DataError, OutputError
+from components.train import checkpoints, core
+from components.train.config import TrainConfig
+from components.train.core import train
+from components.train.hooks import EXACT
+
+
+def config(tiny_race: Any, output: Path, **parameters: object) -> TrainConfig:
+    values = tiny_race.parameters | {"engine": "packed"} | parameters
+    return TrainConfig(tiny_race.data, tiny_race.pretrained, output, **values)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_race: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended: `out`, and what it put at `checkpoints` and `published`."""
+    folder = tmp_path_factory.mktemp("finished")
+    uris = {name: str(folder / name) for name in ("checkpoints", "published")}
+    train(
+        config(
+            tiny_race,
+            folder / "out",
+            checkpoint_uri=uris["checkpoints"],
+            publish_uri=uris["published"],
+        )
+    )
+    return folder
+
+
+@pytest.fixture
+def no_fairseq(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("fairseq was started")
+
+    monkeypatch.setattr(core, "run_fairseq", refuse)
+
+
+def test_the_newest_checkpoints_are_kept(finished: Path) -> None:
+    found = [artifact.name for artifact in storage.artifacts(str(finished / "checkpoints"))]
+    assert found == ["update-000012", "update-000006"]
+
+
+@pytest.mark.usefixtures("no_fairseq")
+def test_a_run_that_had_ended_only_writes_its_output_again(
+    tiny_race: Any, finished: Path, tmp_path: Path
+) -> None:
+    again = config(tiny_race, tmp_path / "out", checkpoint_uri=str(finished / "checkpoints"))
+    result = train(again)
+    metrics = json.loads((finished / "out/metrics.json").read_text())
+    for name in metrics.keys() - {"seconds", "parameters"}:
+        assert result.metrics[name] == metrics[name], name
+    log = (finished / "out/train_log.jsonl").read_text()
+    assert (tmp_path / "out/train_log.jsonl").read_text() == log
+    for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+        assert (tmp_path / "out" / name).read_bytes() == (finished / "out" / name).read_bytes()
+
+
+@pytest.mark.usefixtures("no_fairseq")
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"learning_rate": 2e-3}, "learning_rate is 0.002, the checkpoint's is 0.001"),
+        ({"seed": 2}, "seed is 2, the checkpoint's is 1"),
+        ({"processes": 2}, "split.processes is 2, the checkpoint's is 1"),
+        ({"engine": "stock"}, "engine is stock, the checkpoint's is packed"),
+    ],
+)
+@pytest.mark.parametrize("way", ["checkpoint_uri", "resume_from"])
+def test_checkpoints_of_another_training_are_refused(
+    tiny_race: Any,
+    finished: Path,
+    tmp_path: Path,
+    way: str,
+    parameters: dict[str, object],
+    message: str,
+) -> None:
+    other = {way: str(finished / "checkpoints"), **parameters}
+    with pytest.raises(ConfigError, match=f"is of another training: .*{message}"):
+        train(config(tiny_race, tmp_path / "out", **other))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_fairseq")
+def test_checkpoints_from_other_data_are_refused(
+    tiny_race: Any, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_race.data, tmp_path / "data")
+    labels = tmp_path / "data/label/train.label"
+    lines = labels.read_text().splitlines()
+    lines[5] = str((int(lines[5]) + 1) % 4)
+    labels.write_text("\n".join(lines) + "\n")
+    values = tiny_race.parameters | {"engine": "packed"}
+    changed = TrainConfig(
+        tmp_path / "data",
+        tiny_race.pretrained,
+        tmp_path / "out",
+        resume_from=str(finished / "checkpoints"),
+        **values,
+    )
+    with pytest.raises(ConfigError, match="another training: data is "):
+        train(changed)
+
+
+@pytest.mark.usefixtures("no_fairseq")
+def test_nothing_to_resume_from_is_an_error(tiny_race: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no checkpoint is there to resume from"):
+        train(config(tiny_race, tmp_path / "out", resume_from=str(tmp_path / "nothing")))
+    with pytest.raises(ConfigError, match="checkpoint_uri wants the optimizer's state"):
+        config(tiny_race, tmp_path, checkpoint_uri="s3://bucket/runs", save_optimizer=False)
+
+
+@pytest.mark.usefixtures("no_fairseq")
+def test_a_checkpoint_that_would_run_code_is_refused(
+    tiny_race: Any, finished: Path, tmp_path: Path
+) -> None:
+    class Canary:
+        def __reduce__(self) -> object:
+            return Path.touch, (tmp_path / "canary",)
+
+    artifact = storage.newest(str(finished / "checkpoints"))
+    assert artifact is not None
+    storage.fetch(artifact.address, tmp_path / "hostile")
+    torch.save({"model": {}, "x": Canary()}, tmp_path / "hostile/checkpoint.pt")
+    # Whoever can write there can also write a manifest that fits.
+    storage.publish(
+        tmp_path / "hostile",
+        str(tmp_path / "store/update-000012"),
+        producer=artifact.manifest.producer,
+        inputs=artifact.manifest.inputs,
+    )
+    with pytest.raises(DataError, match="refused, because reading it would call"):
+        train(config(tiny_race, tmp_path / "out", resume_from=str(tmp_path / "store")))
+    assert not (tmp_path / "canary").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_published_model_can_be_traced_back(
+    tiny_race: Any, finished: Path, tmp_path: Path
+) -> None:
+    artifact = storage.fetch(str(finished / "published"), tmp_path / "model")
+    names = {"model.pt", "metrics.json", "train_log.jsonl", "report.html"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == names
+    producer, inputs = artifact.manifest.producer, artifact.manifest.inputs
+    assert producer["parameters.learning_rate"] == 1e-3
+    assert {"code_sha256", "revision", "image", "torch", "fairseq", "split.processes"} <= set(
+        producer
+    )
+    assert {len(str(inputs[name])) for name in ("data", "pretrained")} == {64}
+    state = checkpoints.load(tmp_path / "model/model.pt")
+    best = checkpoints.load(finished / "out/checkpoint_best.pt")
+    assert state["last_optimizer_state"] is None
+    assert "packed_optimizer" not in state
+    assert EXACT not in state["extra_state"]
+    for name, value in best["model"].items():
+        assert torch.equal(state["model"][name], value), name
+
+
+@pytest.mark.usefixtures("no_fairseq")
+def test_a_model_of_another_run_is_not_overwritten(
+    tiny_race: Any, finished: Path, tmp_path: Path
+) -> None:
+    uri = str(finished / "published")
+    with pytest.raises(OutputError, match="another artifact has been published here"):
+        train(config(tiny_race, tmp_path / "out", publish_uri=uri, seed=2))
+    # An attempt at the same run puts its own in the place of the one before.
+    before = storage.find(uri)
+    assert before is not None
+    checkpoint_uri = str(finished / "checkpoints")
+    train(config(tiny_race, tmp_path / "out", publish_uri=uri, checkpoint_uri=checkpoint_uri))
+    after = storage.find(uri)
+    assert after is not None
+    assert after.manifest.folder != before.manifest.folder
