@@ -26,7 +26,6 @@ import logging
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -48,6 +47,7 @@ import components
 from components.common.cli import LOG_FORMAT_VARIABLE
 from components.common.errors import GateError, RaceError
 from components.common.files import atomic_file
+from components.common.processes import running
 from components.common.progress import duration
 from pipeline.display import say, step_line, working
 from pipeline.images import Images
@@ -219,35 +219,21 @@ def supervise(command: list[str], environment: Mapping[str, str], log: Path) -> 
     However this is left, no process of the command's group is.
     """
     with tempfile.TemporaryDirectory(prefix="race-") as scratch, log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={
-                # torch's threads spin while they wait, which on a busy machine costs more than it
-                # saves: evaluating a small model took three times as long.
-                "OMP_WAIT_POLICY": "PASSIVE",
-                **os.environ,
-                **environment,
-                # KFP's command makes a temporary folder that nobody removes.
-                "TMPDIR": scratch,
-                "PYTHONUNBUFFERED": "1",
-                LOG_FORMAT_VARIABLE: "text",  # the log of a step is read by people, and by `_fail`
-            },
-            start_new_session=True,
-        )
-        try:
+        environment = {
+            # torch's threads spin while they wait, which on a busy machine costs more than it
+            # saves: evaluating a small model took three times as long.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **os.environ,
+            **environment,
+            # KFP's command makes a temporary folder that nobody removes.
+            "TMPDIR": scratch,
+            "PYTHONUNBUFFERED": "1",
+            LOG_FORMAT_VARIABLE: "text",  # the log of a step is read by people, and by `_fail`
+        }
+        with running(
+            command, grace=GRACE, env=environment, stdout=output, stderr=subprocess.STDOUT
+        ) as process:
             status = process.wait()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait(GRACE)
-            raise
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
     return status if status >= 0 else 128 - status
 
 

@@ -1,15 +1,15 @@
 """Run a tree of processes, hand on what it prints, and never leave any of it behind."""
 
-import contextlib
 import os
 import selectors
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
+
+from components.common.processes import running
+from components.train.worker import PARENT
 
 # torchrun gives its ranks 30 s to end; a rank that runs on a GPU needs a few at most.
 GRACE_SECONDS = 10.0
@@ -32,6 +32,7 @@ def environment(processes: int, device: str, inherited: Mapping[str, str]) -> di
     rank_variables = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     result = {k: v for k, v in inherited.items() if k not in rank_variables}
     result["PYTHONUNBUFFERED"] = "1"
+    result[PARENT] = str(os.getpid())
     # Ranks on the CPU share its cores; without this each would start a thread for every core.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     result.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // processes)))
@@ -62,21 +63,14 @@ def run(
     Returns:
         The exit status, negative for a signal.
     """
-    with log.open("ab") as log_file:
-        process = subprocess.Popen(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # Its own group, so that all of it can be told to end; also Ctrl-C reaches only us.
-            start_new_session=True,
-        )
-        try:
-            _follow(process, log_file, on_line, on_tick)
-            return process.wait()
-        finally:
-            _end(process, grace)
+    with (
+        log.open("ab") as log_file,
+        running(
+            command, grace=grace, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        _follow(process, log_file, on_line, on_tick)
+        return process.wait()
 
 
 def _follow(
@@ -105,23 +99,3 @@ def _follow(
                 break
     if pending:
         on_line(pending.decode("utf-8", "replace"))
-
-
-def _end(process: subprocess.Popen[bytes], grace: float) -> None:
-    try:
-        if process.poll() is None:
-            _signal_group(process, signal.SIGTERM)
-            with_deadline = time.monotonic() + grace
-            while process.poll() is None and time.monotonic() < with_deadline:
-                time.sleep(0.02)
-    finally:
-        # Also when the command itself is gone: what it started may not be.
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _signal_group(process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signum)

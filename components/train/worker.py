@@ -22,12 +22,20 @@ from components.train import hooks
 
 FAILED = "FAILED "
 
+# The variable with the process that starts a rank, which may end before the rank looks for it.
+PARENT = "RACE_TRAIN_PARENT"
+
 
 def die_with_parent(signum: signal.Signals) -> None:
-    """Have the kernel send `signum` to this process when its parent ends, however that happens."""
+    """Have the kernel send `signum` to this process when its parent ends, however that happens.
+
+    The parent is the process that PARENT names in the environment, where it does; processes that
+    this one starts find it there as their parent.
+    """
     if sys.platform != "linux":
         return
-    parent = os.getppid()
+    parent = int(os.environ.get(PARENT, os.getppid()))
+    os.environ[PARENT] = str(os.getpid())
     pr_set_pdeathsig = 1  # linux/prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signum))
     if os.getppid() != parent:  # it ended before the kernel knew

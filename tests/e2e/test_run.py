@@ -158,8 +158,9 @@ def test_an_interruption_ends_the_run_and_its_processes(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert err.splitlines()[-1] == "error: terminated by SIGTERM"
-    left = [pid for pid in os.listdir("/proc") if pid.isdigit() and _mentions(pid, "stopped")]
-    assert not left
+    folder = str(place.runs / "stopped")
+    left = [pid for pid in os.listdir("/proc") if pid.isdigit() and _mentions(pid, folder)]
+    assert not left, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
     outputs = list((place.runs / "stopped" / "artifacts").glob("*/train/*"))
     assert not outputs, "a half-made model was left"
 

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -129,3 +130,18 @@ def test_ranks_share_the_cores_and_do_not_inherit_another_launchers_rank() -> No
     assert env["CUDA_VISIBLE_DEVICES"] == ""
     assert supervise.environment(1, "cuda", {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
     assert "CUDA_VISIBLE_DEVICES" not in supervise.environment(1, "cuda", {})
+
+
+def test_a_rank_whose_parent_ended_before_it_looked_ends(tmp_path: Path) -> None:
+    code = """
+import signal, time
+from components.train.worker import die_with_parent
+die_with_parent(signal.SIGKILL)
+time.sleep(600)
+"""
+    environment = supervise.environment(1, "cpu", os.environ)
+    assert environment["RACE_TRAIN_PARENT"] == str(os.getpid())
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    orphan = {**environment, "RACE_TRAIN_PARENT": str(ended.pid)}
+    assert subprocess.run([sys.executable, "-c", code], env=orphan, timeout=60).returncode == -9
