@@ -6,6 +6,7 @@
     ├── TransferError    4   bytes could not be moved: network, object storage
     ├── OutputError      5   the output could not be written: permissions, disk full
     ├── TrainingError    6   training stopped or a rank died
+    │   └── CollapseError    what it trains can come to nothing any more
     └── GateError        7   the result is complete, but worse than was asked for
 
 An error is raised once, at the depth that knows what happened, and shown to the user once, by
@@ -69,6 +70,10 @@ class OutputError(RaceError):
 
 class TrainingError(RaceError):
     exit_status = 6
+
+
+class CollapseError(TrainingError):
+    pass
 
 
 class GateError(RaceError):

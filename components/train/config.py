@@ -46,14 +46,17 @@ class TrainConfig:
 
     epochs: int = option(5, help="times that every question is seen")
     max_updates: int = option(0, help="stop after so many updates; 0 is no limit")
-    effective_batch: int = option(16, help="questions in an update, over all processes")
+    effective_batch: int = option(16, help="questions in an update, over all nodes and processes")
     batch_size: int = option(
         1, help="questions that a process computes at once; more is faster and takes more memory"
     )
     token_budget: int = option(
         0, help="with engine packed: tokens computed at once; 0 is as many as the memory holds"
     )
-    processes: int = option(0, help="one for each GPU, or ranks on the CPU; 0 is all GPUs, else 1")
+    nodes: int = option(1, help="machines that train together")
+    processes: int = option(
+        0, help="on each node: one for each GPU, or ranks on the CPU; 0 is all GPUs, else 1"
+    )
     seed: int = option(1, help="of the order of the questions, dropout and the new head")
 
     learning_rate: float = option(1e-5, help="the highest")
@@ -86,6 +89,11 @@ class TrainConfig:
         25,
         help="with engine packed: end a run after so many updates in a row that overflow;"
         " 0 never does",
+    )
+    on_collapse: Literal["fail", "mark"] = option(
+        "fail",
+        help="what a run does that one of these two ends, or weights that are no numbers: it fails,"
+        " or it ends well without a model, and metrics.json says why",
     )
 
     num_classes: int = option(0, help="options of a question; 0 is as many as the data have")
@@ -132,6 +140,9 @@ class TrainConfig:
         120, help="with checkpoint_uri: seconds for the last checkpoint after SIGTERM"
     )
     save_optimizer: bool = option(True, help="keep the optimizer's state in the checkpoints")
+    keep_last: bool = option(
+        True, help="keep checkpoint_last.pt, with the optimizer's state, besides the best one"
+    )
     ddp_backend: Literal["legacy_ddp", "pytorch_ddp"] = option(
         "legacy_ddp", help="how fairseq adds the processes' gradients up"
     )
@@ -153,6 +164,7 @@ class TrainConfig:
             "max_updates": 0,
             "effective_batch": 1,
             "batch_size": 1,
+            "nodes": 1,
             "processes": 0,
             "seed": 0,
             "learning_rate": 0,
@@ -222,13 +234,19 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the work is split: effective batch = processes x batch_size x update_freq."""
+    """How the work is split: effective batch = nodes x processes x batch_size x update_freq."""
 
     device: Literal["cuda", "cpu"]
-    processes: int
+    processes: int  # on each node
     update_freq: int
     updates_per_epoch: int
     updates: int  # of the whole run
+    nodes: int = 1
+
+    @property
+    def ranks(self) -> int:
+        """Processes on all nodes together."""
+        return self.nodes * self.processes
 
 
 def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
@@ -249,19 +267,21 @@ def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
             f"processes is {processes}, but {gpus} GPU{'s are' if gpus > 1 else ' is'} visible",
             mend=f"Set it to {gpus} or less, or to 0 for all GPUs",
         )
-    at_once = processes * config.batch_size
+    ranks = config.nodes * processes
+    at_once = ranks * config.batch_size
     update_freq, rest = divmod(config.effective_batch, at_once)
     if rest or not update_freq:
         below, above = update_freq * at_once, (update_freq + 1) * at_once
         nearest = f"{below} or {above}" if below else f"{above}"
+        nodes = f"{config.nodes} nodes of " if config.nodes > 1 else ""
         raise ConfigError(
-            f"effective_batch {config.effective_batch} does not divide over {processes}"
+            f"effective_batch {config.effective_batch} does not divide over {nodes}{processes}"
             f" process{'es' if processes > 1 else ''} of batch_size {config.batch_size}",
             mend=f"The nearest that does: {nearest}",
         )
     # As fairseq counts: an epoch ends with a smaller update, if need be.
     batches = math.ceil(questions / config.batch_size)
-    updates_per_epoch = math.ceil(math.ceil(batches / processes) / update_freq)
+    updates_per_epoch = math.ceil(math.ceil(batches / ranks) / update_freq)
     updates = updates_per_epoch * config.epochs
     if config.max_updates:
         updates = min(updates, config.max_updates)
@@ -270,7 +290,7 @@ def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
             f"warmup_updates is {config.warmup_updates}, but the run has {updates} updates",
             mend="Set it lower",
         )
-    return Plan(device, processes, update_freq, updates_per_epoch, updates)
+    return Plan(device, processes, update_freq, updates_per_epoch, updates, config.nodes)
 
 
 def as_dict(config: TrainConfig) -> dict[str, object]:

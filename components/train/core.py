@@ -7,10 +7,11 @@ import logging
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.common.errors import ConfigError, TrainingError
+from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.exam import count_options
 from components.common.files import atomic_folder
 from components.train import checkpoints
@@ -28,20 +29,23 @@ __all__ = ["TrainConfig", "TrainResult", "train"]
 
 logger = logging.getLogger(__name__)
 
-TAIL_LINES = 40
+CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
     """Where the outputs are, and what metrics.json holds."""
 
-    checkpoint_best: Path
-    checkpoint_last: Path
+    checkpoint_best: Path | None  # None after a collapse
+    checkpoint_last: Path | None  # likewise, and without `keep_last`
     metrics: dict[str, Any]
 
 
 def train(config: TrainConfig) -> TrainResult:
     """Fine-tune; `output` then holds the best and the last checkpoint, metrics, logs, a report.
+
+    With `on_collapse` mark, a training that has collapsed ends well too: `output` has no checkpoint
+    then, metrics.json has the reason as `collapsed`, and nothing is published.
 
     With `checkpoint_uri`, a run that was interrupted goes on from its newest checkpoint there, and
     ends as if it had not been interrupted; see components.train.resume.
@@ -56,6 +60,8 @@ def train(config: TrainConfig) -> TrainResult:
         TransferError: the store could not be reached.
         Terminated: SIGTERM was received; with `checkpoint_uri`, a checkpoint is there.
         TrainingError: fairseq failed or a process died; the last lines of its log are shown.
+        CollapseError: the loss stayed at that of guessing, every update overflowed, or the weights
+            are no numbers any more; with `on_collapse` fail.
         OSError: `output` is in use or cannot be written.
     """
     import torch
@@ -73,19 +79,21 @@ def train(config: TrainConfig) -> TrainResult:
         resumed = restore(config, origin, folder)
         log = _log(resumed)
         run = Run(config, the_plan, pretrained, folder / "checkpoints", resumes=resumed is not None)
+        collapsed = ""
         if resumed is None or not resumed.progress.ends(config):
             _announce(config, the_plan, questions)
-            _train(run, log, folder, origin)
+            collapsed = _train(run, log, folder, origin)
         seconds = log.seconds if resumed is None else max(log.seconds, resumed.progress.seconds)
 
-        _keep_checkpoints(run.save_dir, folder)
+        kept = () if collapsed else CHECKPOINTS if config.keep_last else CHECKPOINTS[:1]
+        _keep_checkpoints(run.save_dir, folder, kept)
         write_records(folder / "train_log.jsonl", log.records)
-        metrics = _metrics(config, the_plan, log, questions, seconds)
+        metrics = _metrics(config, the_plan, log, questions, seconds, collapsed)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         report = write_report(metrics, log.records)
         (folder / "report.html").write_text(report, encoding="utf-8")
 
-    if config.publish_uri:
+    if config.publish_uri and not collapsed:
         publish_output(config, origin)
     logger.info(
         "trained %d updates in %s: best validation accuracy %s",
@@ -93,8 +101,8 @@ def train(config: TrainConfig) -> TrainResult:
         duration(seconds),
         _percent(metrics["best_valid_accuracy"]),
     )
-    output = config.output.absolute()
-    return TrainResult(output / "checkpoint_best.pt", output / "checkpoint_last.pt", metrics)
+    best, last = (config.output.absolute() / n if n in kept else None for n in CHECKPOINTS)
+    return TrainResult(best, last, metrics)
 
 
 def _log(resumed: Resumed | None) -> TrainLog:
@@ -108,14 +116,23 @@ def _log(resumed: Resumed | None) -> TrainLog:
     )
 
 
-def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> None:
-    if not run.config.checkpoint_uri:
-        run_fairseq(run, log, folder, None)
-    else:
-        checkpoints = Checkpoints(run.config, origin, log, folder / "tensorboard")
-        with checkpoints.closed():
-            run_fairseq(run, log, folder, checkpoints)
-    shutil.rmtree(folder / "control")
+def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
+    """Train; gives the reason of a collapse that is to be marked, else ""."""
+    try:
+        if not run.config.checkpoint_uri:
+            run_fairseq(run, log, folder, None)
+        else:
+            checkpoints = Checkpoints(run.config, origin, log, folder / "tensorboard")
+            with checkpoints.closed():
+                run_fairseq(run, log, folder, checkpoints)
+    except CollapseError as error:
+        if run.config.on_collapse == "fail":
+            raise
+        logger.warning("%s; marked as collapsed, without a model", error.what)
+        return error.what
+    finally:
+        shutil.rmtree(folder / "control", ignore_errors=True)
+    return ""
 
 
 def _with_options(config: TrainConfig) -> TrainConfig:
@@ -158,20 +175,29 @@ def _announce(config: TrainConfig, the_plan: Plan, questions: int) -> None:
     )
 
 
-def _keep_checkpoints(save_dir: Path, folder: Path) -> None:
-    for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+def _keep_checkpoints(save_dir: Path, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
         if not (save_dir / name).is_file():
             raise TrainingError(
                 f"fairseq ended without {name}", mend="See its log above; is the data set empty?"
             )
         (save_dir / name).rename(folder / name)
-    shutil.rmtree(save_dir)
+    shutil.rmtree(save_dir, ignore_errors=True)  # nothing was saved before an early collapse
 
 
 def _metrics(
-    config: TrainConfig, the_plan: Plan, log: TrainLog, questions: int, seconds: float
+    config: TrainConfig,
+    the_plan: Plan,
+    log: TrainLog,
+    questions: int,
+    seconds: float,
+    collapsed: str,
 ) -> dict[str, Any]:
-    """The content of metrics.json: losses in nats per question, accuracies in percent."""
+    """The content of metrics.json: losses in nats per question, accuracies in percent.
+
+    Args:
+        collapsed: the reason, or "".
+    """
     valid, epochs = log.of("valid"), log.of("train_epoch")
     accuracies = [(r["accuracy"], r["update"]) for r in valid if r.get("accuracy") is not None]
     # At equal accuracy fairseq keeps the later checkpoint.
@@ -188,7 +214,9 @@ def _metrics(
         "questions": questions,
         "questions_per_second": log.questions_per_second(config.effective_batch),
         "seconds": round(seconds, 1),
-        "processes": the_plan.processes,
+        "collapsed": collapsed,
+        "nodes": the_plan.nodes,
+        "processes": the_plan.ranks,  # of all nodes
         "device": the_plan.device,
         "update_freq": the_plan.update_freq,
         "parameters": as_dict(config),

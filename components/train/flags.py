@@ -83,6 +83,8 @@ OURS = (
     "checkpoint_interval",
     "keep_checkpoints",
     "publish_uri",
+    "on_collapse",
+    "keep_last",
     "stall_timeout",
     "stop_timeout",
 )
@@ -178,7 +180,7 @@ FLAGS: tuple[Flag, ...] = (
         None,
         lambda r: "gloo" if r.plan.device == "cpu" else "nccl",
     ),
-    Flag("--distributed-world-size", "processes", None, lambda r: r.plan.processes),
+    Flag("--distributed-world-size", "nodes, processes", None, lambda r: r.plan.ranks),
     Flag("--best-checkpoint-metric", "best_metric", "accuracy", lambda r: r.config.best_metric),
     Flag(
         "--maximize-best-checkpoint-metric",

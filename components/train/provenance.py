@@ -24,7 +24,8 @@ FREE = {
     "stop_collapsed_after",
     "stop_overflows",
     "num_workers",
-    "processes",  # counted in the split
+    "nodes",  # counted in the split
+    "processes",  # likewise
 }
 
 
@@ -73,7 +74,7 @@ def provenance(config: TrainConfig, plan: Plan, pretrained: Path) -> Provenance:
         "image": os.environ.get("RACE_IMAGE", ""),
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in ("torch", "fairseq", "numpy")},
-        "split.processes": plan.processes,
+        "split.processes": plan.ranks,
         "split.update_freq": plan.update_freq,
     }
     for name, value in as_dict(config).items():

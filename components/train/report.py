@@ -53,6 +53,8 @@ def write_report(metrics: Mapping[str, Any], records: Sequence[Record]) -> str:
 def _title(metrics: Mapping[str, Any]) -> str:
     arch = _model(metrics["parameters"])
     best = metrics["best_valid_accuracy"]
+    if metrics.get("collapsed"):
+        return f"{arch}: collapsed, {_plural(metrics['updates'], 'update')}"
     if best is None:
         return f"{arch}, {metrics['updates']:,} updates"
     return f"{arch}: {best:.1f} % of the validation questions correct"
@@ -80,7 +82,12 @@ def _lead(metrics: Mapping[str, Any], records: Sequence[Record], chance: float) 
             " the loss scale; some are usual."
         )
     final = metrics["final_train_loss"]
-    if final is None:
+    if metrics.get("collapsed"):
+        parts.append(
+            f" It was given up, and there is no model: {metrics['collapsed']}. A lower learning"
+            " rate, a warm-up or another seed may help."
+        )
+    elif final is None:
         parts.append(" The loss is not finite: nothing was learned.")
     elif final > chance - 0.01:
         parts.append(
@@ -293,6 +300,8 @@ def _hardware(metrics: Mapping[str, Any]) -> Markup:
     pairs: list[tuple[str, Content]] = [
         (name, _spelled(value)) for name, value in metrics.get("hardware", {}).items()
     ]
+    if metrics.get("nodes", 1) > 1:
+        pairs.append(("nodes", metrics["nodes"]))
     pairs += [("processes", metrics["processes"]), ("update_freq", metrics["update_freq"])]
     pairs += list(metrics["versions"].items())
     return section("Hardware and software", definitions(pairs))

@@ -16,7 +16,7 @@ from typing import Any
 
 from components.common import errors
 from components.common.cli import Terminated
-from components.common.errors import OutputError, TrainingError
+from components.common.errors import CollapseError, OutputError, TrainingError
 from components.train import hooks, supervise
 from components.train.flags import Run, fairseq_arguments
 from components.train.log import Display, TrainLog
@@ -55,8 +55,11 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
                 on_tick=session.on_tick,
             )
             if status:
-                session.show_tail()
-                raise _explain(status, session.failures, list(session.tail), log)
+                error = _explain(status, session.failures, list(session.tail), log)
+                # A collapse is known well, and to be expected where it is to be marked.
+                if not isinstance(error, CollapseError) or run.config.on_collapse == "fail":
+                    session.show_tail()
+                raise error
             if session.stop_asked is not None and published:
                 waited = time.monotonic() - session.stop_asked
                 published.finish(max(1.0, run.config.stop_timeout - waited))

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from components.common.errors import TrainingError
+from components.common.errors import CollapseError
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Guard:
             questions: how many they are.
 
         Raises:
-            TrainingError: the loss is not a number, or has stayed at that of a guess.
+            CollapseError: the loss is not a number, or has stayed at that of a guess.
         """
         self.skipped = 0
         if not math.isfinite(loss):
@@ -62,7 +62,7 @@ class Guard:
         )
         guess = math.log(self.options)
         if self.seen >= self.questions and self.mean > guess * (1 - self.MARGIN):
-            raise TrainingError(
+            raise CollapseError(
                 f"training has collapsed: after {self.seen:.0f} questions the loss is still"
                 f" {self.mean:.3f}, that of guessing among {self.options} options ({guess:.3f})",
                 mend="Lower learning_rate, set warmup_updates (say, to 6 %), or change seed",
@@ -72,20 +72,20 @@ class Guard:
         """Take note of an update that was skipped because its gradient overflowed.
 
         Raises:
-            TrainingError: too many were skipped in a row.
+            CollapseError: too many were skipped in a row.
         """
         self.skipped += 1
         if self.patience and self.skipped >= self.patience:
-            raise TrainingError(
+            raise CollapseError(
                 f"{self.skipped} updates in a row were skipped because the gradient overflowed"
                 f" (loss scale {loss_scale:g})",
                 mend="Use precision bf16 or fp32, or lower learning_rate or threshold_loss_scale",
             )
 
     @staticmethod
-    def broken(what: str) -> TrainingError:
+    def broken(what: str) -> CollapseError:
         """The error for values that are not numbers."""
-        return TrainingError(
+        return CollapseError(
             f"{what}: the weights are no longer numbers",
             mend="Lower learning_rate, set warmup_updates or clip_norm, or use precision bf16",
         )

@@ -70,7 +70,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """One update from the questions of one update; None when it was skipped for overflow.
 
         Raises:
-            TrainingError: the run cannot come to anything.
+            CollapseError: the run cannot come to anything.
         """
         self._set_seed()
         self._model.train()

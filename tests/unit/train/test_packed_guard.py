@@ -1,5 +1,6 @@
 """Runs that can come to nothing end early, with a word on what to change."""
 
+import html
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from components.common.errors import TrainingError
+from components.common.errors import CollapseError, TrainingError
 from components.train import checkpoints, compat
 from components.train.config import TrainConfig, plan
 from components.train.core import train
@@ -42,16 +43,66 @@ def test_a_run_made_to_collapse_is_stopped(tiny_race: Any, tmp_path: Path) -> No
         effective_batch=8,
         stop_collapsed_after=100,
     )
-    with pytest.raises(TrainingError, match=r"collapsed: after 104 questions.* 1\.386") as error:
+    with pytest.raises(CollapseError, match=r"collapsed: after 104 questions.* 1\.386") as error:
         train(collapsing)
     assert "Lower learning_rate" in error.value.mend
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_blows_up_is_stopped(tiny_race: Any, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no longer numbers") as error:
+    with pytest.raises(CollapseError, match="no longer numbers") as error:
         train(config(tiny_race, tmp_path / "out", learning_rate=1e30))
     assert "Lower learning_rate" in error.value.mend
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"learning_rate": 1e-9, "stop_collapsed_after": 150}, "after 160 questions the loss is"),
+        ({"learning_rate": 1e30}, "the weights are no longer numbers"),
+    ],
+)
+def test_a_collapse_is_marked_where_that_is_asked_for(
+    tiny_race: Any,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    reason: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    result = train(
+        config(
+            tiny_race,
+            tmp_path / "out",
+            on_collapse="mark",
+            publish_uri=str(tmp_path / "published"),
+            checkpoint_uri=str(tmp_path / "checkpoints"),
+            **changes,
+        )
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "metrics.json",
+        "report.html",
+        "tensorboard",
+        "train.log",
+        "train_log.jsonl",
+    ]
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert reason in metrics["collapsed"]
+    assert metrics.keys() >= {"best_valid_accuracy", "final_valid_loss", "updates", "seconds"}
+    assert result.metrics == metrics
+    assert (result.checkpoint_best, result.checkpoint_last) == (None, None)
+    report = (tmp_path / "out/report.html").read_text()
+    assert "collapsed" in report
+    assert f"there is no model: {metrics['collapsed']}" in html.unescape(report)
+    assert not (tmp_path / "published").exists()
+    assert capfd.readouterr().err == "", "a collapse that is marked is no failure to be shown"
+
+
+def test_marking_lets_every_other_failure_fail(tiny_race: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="rank 0: IndexError") as error:
+        train(config(tiny_race, tmp_path / "out", on_collapse="mark", init_token=10**6))
+    assert not isinstance(error.value, CollapseError)
     assert not (tmp_path / "out").exists()
 
 
@@ -79,7 +130,7 @@ def test_a_run_made_to_overflow_is_stopped(tiny_race: Any, tmp_path: Path) -> No
         tmp_path,
         *("--fp16-init-scale", scale, "--threshold-loss-scale", scale, "--stop-overflows", "7"),
     )
-    assert report["type"] == "TrainingError"
+    assert report["type"] == "CollapseError"
     assert "7 updates in a row were skipped because the gradient overflowed" in report["message"]
     assert "bf16" in report["mend"]
     assert log.count("gradient overflow detected, ignoring gradient") == 7
@@ -111,7 +162,7 @@ def test_weights_that_are_no_numbers_are_noticed_in_the_first_update(
     state["model"][name][3] = math.nan
     torch.save(state, tmp_path / "broken.pt")
     report, _ = failed(tiny_race, tmp_path / "out", "--restore-file", str(tmp_path / "broken.pt"))
-    assert report["type"] == "TrainingError"
+    assert report["type"] == "CollapseError"
     assert "the weights are no longer numbers" in report["message"]
 
 
@@ -154,7 +205,7 @@ def test_only_overflows_in_a_row_count() -> None:
         guard.updated(GUESS, questions=16)
     guard.overflowed(1.0)
     guard.overflowed(1.0)
-    with pytest.raises(TrainingError, match="3 updates in a row"):
+    with pytest.raises(CollapseError, match="3 updates in a row"):
         guard.overflowed(1.0)
 
 
@@ -167,5 +218,5 @@ def test_watching_can_be_switched_off() -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_the_run(loss: float) -> None:
-    with pytest.raises(TrainingError, match="no longer numbers"):
+    with pytest.raises(CollapseError, match="no longer numbers"):
         Guard(options=4, questions=0, patience=0).updated(loss, questions=16)

@@ -111,6 +111,17 @@ def config(tiny_race: Any, output: Path, **parameters: object) -> TrainConfig:
     )
 
 
+def test_the_last_checkpoint_is_left_out_where_it_is_not_wanted(
+    tiny_race: Any, tmp_path: Path
+) -> None:
+    result = train(config(tiny_race, tmp_path / "out", keep_last=False, epochs=1))
+    assert result.checkpoint_best == tmp_path / "out/checkpoint_best.pt"
+    assert result.checkpoint_last is None
+    assert [path.name for path in (tmp_path / "out").glob("*.pt")] == ["checkpoint_best.pt"]
+    assert result.metrics["collapsed"] == ""
+    assert checkpoints.load(result.checkpoint_best)["model"]
+
+
 def assert_nothing_is_left(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 

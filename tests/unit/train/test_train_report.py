@@ -69,6 +69,13 @@ def test_a_loss_that_stays_at_chance_is_called_by_its_name() -> None:
     assert "nothing was learned" not in made
 
 
+def test_a_collapse_is_said_plainly_and_its_reason_given() -> None:
+    made = write_report(METRICS | {"collapsed": "25 updates in a row were skipped"}, [])
+    assert "RoBERTa-base: collapsed, 0 updates" in made
+    assert "there is no model: 25 updates in a row were skipped." in made
+    assert "collapsed" not in write_report(METRICS | {"collapsed": ""}, [])
+
+
 def test_a_model_of_another_size_does_not_go_by_its_architectures_name() -> None:
     parameters = METRICS["parameters"] | {"encoder_layers": 2, "encoder_embed_dim": 32}
     page = write_report({**METRICS, "parameters": parameters}, [])
