@@ -22,6 +22,7 @@ from components.common.cli import (
 from components.common.errors import ConfigError, DataError
 from components.common.progress import duration
 from components.common.remote import at_hand
+from components.common.text import columns
 from components.export.config import ExportConfig
 from components.import_.config import ImportConfig
 from components.predict.config import PredictConfig
@@ -747,10 +748,7 @@ def _list_images(arguments: argparse.Namespace) -> None:
         own = "" if image.own_size is None else f"{image.own_size / 1e6:,.0f} MB"
         made = image.created[:16].replace("T", " ")
         rows.append((mark, image.reference, f"{image.size / 1e6:,.0f} MB", own, made))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for mark, reference, size, own, made in rows:
-        cells = (mark.ljust(widths[0]), reference.ljust(widths[1]), size.rjust(widths[2]))
-        print(" ".join((*cells, own.rjust(widths[3]), made)).rstrip())
+    print(*columns(rows, left=2, gap=" "), sep="\n")
 
 
 if __name__ == "__main__":

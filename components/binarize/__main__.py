@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from components.binarize.core import BinarizeConfig, Summary, binarize
 from components.common.cli import parse, parser, run_step
 from components.common.remote import at_hand
+from components.common.text import columns
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,14 +40,7 @@ def table(summary: Summary) -> str:
         unknown = passage.unknown + sum(count.unknown for count in asked)
         cells = (passage.lines, passage.tokens, sum(count.tokens for count in asked), unknown)
         rows.append((split, *(f"{cell:,}" for cell in cells)))  # type: ignore[arg-type]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in rows
-    )
+    return "\n".join(columns(rows))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from components.common.cli import parse, parser, run_step
 from components.common.remote import at_hand
+from components.common.text import columns
 from components.preprocess.core import (
     OFFICIAL,
     Count,
@@ -44,14 +45,7 @@ def table(summary: Summary) -> str:
     rows.append(("all", "", *_cells(*totals)))
     if not summary.counts.keys() & OFFICIAL.keys():
         rows = [(row[0], row[1], row[2], row[4]) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    texts = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    texts = columns(rows, left=2)
     if summary.skipped:
         texts += ["", f"{len(summary.skipped)} invalid files were skipped:"]
         texts += [f"  {invalid.file}: {invalid.reason}" for invalid in summary.skipped]
