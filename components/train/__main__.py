@@ -3,11 +3,15 @@
 python -m components.train --data runs/data --pretrained runs/roberta.large --output runs/model
 """
 
+import dataclasses
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from components.common.cli import parse, parser, run_step
 from components.common.remote import at_hand
 from components.train.core import TrainConfig, train
+from components.train.node import this_node
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 --arch roberta_base --precision fp32 --max-updates 10 --output runs/model
         """,
     )
-    with at_hand(parse(TrainConfig, arguments, argv)) as config:
-        train(config)
+    config = parse(TrainConfig, arguments, argv)
+    if not this_node(config.nodes, os.environ).leads:
+        config = dataclasses.replace(config, output=Path("none"))  # whatever is there, or may be
+    with at_hand(config) as local:
+        train(local)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from components.train.config import Plan, TrainConfig, as_dict, plan
 from components.train.data import read_labels, vocabulary_size
 from components.train.flags import Run
 from components.train.log import TrainLog, duration
+from components.train.node import Node, this_node
 from components.train.provenance import Provenance, provenance
 from components.train.publish import publish_output, require_free
 from components.train.report import write_report
@@ -34,7 +36,7 @@ CHECKPOINTS = ("checkpoint_best.pt", "checkpoint_last.pt")
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """Where the outputs are, and what metrics.json holds."""
+    """Where the outputs are, and what metrics.json holds; nothing on nodes other than node 0."""
 
     checkpoint_best: Path | None  # None after a collapse
     checkpoint_last: Path | None  # likewise, and without `keep_last`
@@ -49,6 +51,10 @@ def train(config: TrainConfig) -> TrainResult:
 
     With `checkpoint_uri`, a run that was interrupted goes on from its newest checkpoint there, and
     ends as if it had not been interrupted; see components.train.resume.
+
+    With `nodes` above 1 this is one of several calls, each on a machine of its own, which belong
+    together by their environment; see components.train.node. Node 0 does what is said here. The
+    others only compute: they look at no store but for inputs, and write no output.
 
     fairseq runs in child processes, one for each GPU (or rank on the CPU), which are gone when this
     function ends, however it ends.
@@ -66,6 +72,7 @@ def train(config: TrainConfig) -> TrainResult:
     """
     import torch
 
+    node = this_node(config.nodes, os.environ)
     config = _with_options(config)
     questions = len(read_labels(config.data, "train", config.num_classes))
     read_labels(config.data, "valid", config.num_classes)
@@ -73,15 +80,27 @@ def train(config: TrainConfig) -> TrainResult:
     pretrained = _fitting_checkpoint(config)
 
     origin = provenance(config, the_plan, pretrained)
+    if not node.leads:
+        return _follow(config, the_plan, pretrained, origin, node)
     require_free(config.publish_uri, origin)
 
     with atomic_folder(config.output) as folder:
         resumed = restore(config, origin, folder)
         log = _log(resumed)
-        run = Run(config, the_plan, pretrained, folder / "checkpoints", resumes=resumed is not None)
+        run = Run(
+            config,
+            the_plan,
+            pretrained,
+            folder / "checkpoints",
+            resumes=resumed is not None,
+            node=node,
+            common=origin.common,
+            ended=resumed is not None and resumed.progress.ends(config),
+        )
         collapsed = ""
-        if resumed is None or not resumed.progress.ends(config):
+        if not run.ended:
             _announce(config, the_plan, questions)
+        if not run.ended or not node.alone:  # the other nodes have to be told
             collapsed = _train(run, log, folder, origin)
         seconds = log.seconds if resumed is None else max(log.seconds, resumed.progress.seconds)
 
@@ -105,6 +124,20 @@ def train(config: TrainConfig) -> TrainResult:
     return TrainResult(best, last, metrics)
 
 
+def _follow(
+    config: TrainConfig, the_plan: Plan, pretrained: Path, origin: Provenance, node: Node
+) -> TrainResult:
+    """Compute as one of the nodes that do not lead."""
+    with tempfile.TemporaryDirectory(prefix="race-") as scratch:
+        folder = Path(scratch)
+        save_dir = folder / "checkpoints"
+        run = Run(config, the_plan, pretrained, save_dir, node=node, common=origin.common)
+        logger.info("%s: training with node 0 at %s", node, node.master_addr)
+        _train(run, TrainLog(), folder, origin)
+    logger.info("%s: done", node)
+    return TrainResult(None, None, {})
+
+
 def _log(resumed: Resumed | None) -> TrainLog:
     if resumed is None:
         return TrainLog()
@@ -119,7 +152,7 @@ def _log(resumed: Resumed | None) -> TrainLog:
 def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
     """Train; gives the reason of a collapse that is to be marked, else ""."""
     try:
-        if not run.config.checkpoint_uri:
+        if not run.config.checkpoint_uri or not run.node.leads:
             run_fairseq(run, log, folder, None)
         else:
             checkpoints = Checkpoints(run.config, origin, log, folder / "tensorboard")
@@ -128,7 +161,8 @@ def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
     except CollapseError as error:
         if run.config.on_collapse == "fail":
             raise
-        logger.warning("%s; marked as collapsed, without a model", error.what)
+        if run.node.leads:
+            logger.warning("%s; marked as collapsed, without a model", error.what)
         return error.what
     finally:
         shutil.rmtree(folder / "control", ignore_errors=True)
@@ -157,11 +191,12 @@ def _fitting_checkpoint(config: TrainConfig) -> Path:
 def _announce(config: TrainConfig, the_plan: Plan, questions: int) -> None:
     where = "GPU" if the_plan.device == "cuda" else "CPU process"
     logger.info(
-        "training %s (%s, %s) on %d %s%s: %d questions, %d epochs, %d updates of %d questions"
+        "training %s (%s, %s) on %s%d %s%s: %d questions, %d epochs, %d updates of %d questions"
         " (%d x %d x %d accumulated)",
         config.arch,
         config.engine,
         config.precision,
+        "" if the_plan.nodes == 1 else f"{the_plan.nodes} nodes of ",
         the_plan.processes,
         where,
         "" if the_plan.processes == 1 else "es" if where.endswith("s") else "s",
@@ -169,7 +204,7 @@ def _announce(config: TrainConfig, the_plan: Plan, questions: int) -> None:
         config.epochs,
         the_plan.updates,
         config.effective_batch,
-        the_plan.processes,
+        the_plan.ranks,
         config.batch_size,
         the_plan.update_freq,
     )

@@ -3,11 +3,13 @@
 The seed is the command in fairseq's examples/roberta/README.race.md.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from components.common.manifest import Scalar
 from components.train.config import Plan, TrainConfig
+from components.train.node import ALONE, Node
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Run:
     pretrained: Path  # the file
     save_dir: Path
     resumes: bool = False  # from save_dir's checkpoint_last.pt, which is there
+    node: Node = ALONE
+    # What the nodes have to have in common, where there are several.
+    common: Mapping[str, Scalar] = field(default_factory=dict)
+    ended: bool = False  # when it was resumed, nothing was left to do
 
     @property
     def engine(self) -> Engine:

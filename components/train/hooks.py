@@ -9,6 +9,8 @@ A folder, `control`, joins a rank and the process that supervises the ranks:
     stop            made by the supervisor: end soon, with a checkpoint
     stop-after      made by rank 0 for the others: after how many updates
     update-000500/  a checkpoint that is whole, for the supervisor to publish and remove
+
+The ranks of several nodes have such a folder on each, see components.train.group.
 """
 
 import functools
@@ -19,7 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.train.group import Group, SharedStop
+
 SAVED = "SAVED "
+STOPPED = "STOPPED"  # a rank's last word when training ended because it was asked to
 
 ALIVE, STOP, STOP_AFTER = "alive", "stop", "stop-after"
 EXACT = "exact"  # in fairseq's extra_state
@@ -30,6 +35,32 @@ class Stopped(Exception):
     """Training ends before its time, because it was asked to; a checkpoint is written."""
 
 
+class Stop:
+    """How the ranks of one machine find the same boundary to stop at.
+
+    Rank 0 decides for the next one. No rank gets there before it has exchanged gradients with
+    rank 0 after that, so each finds the decision.
+    """
+
+    def __init__(self, control: Path) -> None:
+        self.control = control
+
+    def asked(self) -> bool:
+        return (self.control / STOP).exists()
+
+    def decide(self, after: int) -> None:
+        partial = self.control / f"{STOP_AFTER}.partial"
+        partial.write_text(str(after))
+        partial.replace(self.control / STOP_AFTER)
+
+    def decided(self) -> int | None:
+        """After how many boundaries; None as long as that is open."""
+        try:
+            return int((self.control / STOP_AFTER).read_text())
+        except FileNotFoundError:
+            return None
+
+
 class Boundaries:
     """Watches over the boundaries between updates, on each rank.
 
@@ -38,10 +69,14 @@ class Boundaries:
         interval: updates between two checkpoints, besides those that fairseq writes; 0 is none, and
             None that no checkpoint is handed over.
         rank: of this process.
+        group: the ranks of all nodes, if there are several.
     """
 
-    def __init__(self, control: Path, interval: int | None, rank: int) -> None:
-        self.control, self.interval, self.rank = control, interval, rank
+    def __init__(
+        self, control: Path, interval: int | None, rank: int, group: Group | None = None
+    ) -> None:
+        self.control, self.interval, self.rank, self.group = control, interval, rank, group
+        self.stop = SharedStop(group, control / STOP) if group else Stop(control)
         self.passed = 0
         self.stop_after: int | None = None
         self.saved_at = -1  # updates
@@ -76,6 +111,9 @@ class Boundaries:
 
         @functools.wraps(load)
         def loading(cfg: Any, trainer: Any, **arguments: Any) -> Any:
+            self.live()
+            if self.group:
+                self.group.agree(cfg)
             extra_state, epoch_itr = load(cfg, trainer, **arguments)
             if extra_state is not None and not cfg.reset_meters:
                 _restore_interval(extra_state)
@@ -129,21 +167,12 @@ class Boundaries:
             raise Stopped
 
     def _stops(self) -> bool:
-        """Whether to end here, which all ranks have to find at the same boundary.
-
-        Rank 0 decides for the next one. No rank gets there before it has exchanged gradients with
-        rank 0 after that, so each finds the decision.
-        """
-        if self.rank == 0 and self.stop_after is None and (self.control / STOP).exists():
-            partial = self.control / f"{STOP_AFTER}.partial"
-            partial.write_text(str(self.passed + 1))
-            partial.replace(self.control / STOP_AFTER)
+        """Whether to end here, which all ranks find at the same boundary."""
         if self.stop_after is None:
-            try:
-                self.stop_after = int((self.control / STOP_AFTER).read_text())
-            except FileNotFoundError:
-                return False
-        return self.passed >= self.stop_after
+            if self.stop.asked() and self.rank == 0:
+                self.stop.decide(self.passed + 1)
+            self.stop_after = self.stop.decided()
+        return self.stop_after is not None and self.passed >= self.stop_after
 
     def _hand_over(self, save_dir: Path, updates: int, epoch_itr: Any, last: bool) -> None:
         from components.train.links import link

@@ -1,32 +1,46 @@
-"""Several ranks on this machine, through torchrun; all of them end with the process that asked.
+"""The ranks of this machine, through torchrun; all of them end with the process that asked.
 
-python -m components.train.launch 2 DATA --arch roberta_large ...
+python -m components.train.launch --standalone --nproc-per-node=2 -m components.train.worker ...
 """
 
 import signal
 import sys
 from collections.abc import Sequence
 
+from components.train.node import Node
 from components.train.worker import die_with_parent
 
 
+def torchrun_arguments(processes: int, node: Node, patience: int) -> list[str]:
+    """What torchrun is told before the module that it runs.
+
+    No rank is ever started again by itself: all have to go on from the same checkpoint, which the
+    whole step fetches when whoever started it does so again.
+
+    Args:
+        processes: ranks of this machine.
+        patience: seconds that the nodes wait for each other at the start.
+    """
+    meeting = ["--standalone"]
+    if not node.alone:
+        meeting = [
+            f"--nnodes={node.nodes}",
+            f"--node-rank={node.rank}",
+            "--rdzv-backend=static",
+            f"--master-addr={node.master_addr}",
+            f"--master-port={node.master_port}",
+            f"--rdzv-conf=timeout={patience}",
+        ]
+    return [*meeting, f"--nproc-per-node={processes}", "--max-restarts=0"]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    processes, *arguments = sys.argv[1:] if argv is None else argv
     # torchrun ends its ranks when it is told to end; should it be killed, they notice themselves.
     die_with_parent(signal.SIGTERM)
 
     from torch.distributed import run
 
-    run.main(
-        [
-            "--standalone",
-            f"--nproc-per-node={processes}",
-            "--max-restarts=0",
-            "-m",
-            "components.train.worker",
-            *arguments,
-        ]
-    )
+    run.main(sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

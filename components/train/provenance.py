@@ -55,6 +55,14 @@ class Provenance:
         text = json.dumps([self._fixed(), self.inputs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def common(self) -> dict[str, Scalar]:
+        """What all nodes of a training have to have in common; where it lies may differ."""
+        paths = {"parameters.data", "parameters.pretrained", "parameters.output"}
+        own = paths | {"revision", "image"}
+        everything = {**self.producer, **{f"the {k}": v for k, v in self.inputs.items()}}
+        return {name: value for name, value in everything.items() if name not in own}
+
     def _fixed(self) -> dict[str, Scalar]:
         return {
             name: value

@@ -20,12 +20,15 @@ from components.common.errors import CollapseError, OutputError, TrainingError
 from components.train import hooks, supervise
 from components.train.flags import Run, fairseq_arguments
 from components.train.log import Display, TrainLog
+from components.train.node import ALONE, Node
 from components.train.resume import Checkpoints
 from components.train.worker import FAILED
 
 logger = logging.getLogger(__name__)
 
 TAIL_LINES = 40
+
+_A_WEEK = 7 * 24 * 3600  # seconds
 
 
 def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | None) -> None:
@@ -34,35 +37,46 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
     Args:
         log: gets the records.
         folder: gets train.log and, below `control`, what the ranks hand over.
-        published: publishes the checkpoints; with None SIGTERM ends training at once.
+        published: publishes the checkpoints; only node 0 does. With `checkpoint_uri` SIGTERM to
+            any node lets training end with a checkpoint, without it at once.
 
     Raises:
         OutputError, TrainingError, or what a rank raised of ours.
-        Terminated: SIGTERM was received; the newest checkpoint is with `published`.
+        Terminated: SIGTERM was received, by this node or another; the newest checkpoint is with
+            `published`.
     """
+    stoppable = bool(run.config.checkpoint_uri)
     session = _Session(run, log, folder / "control", published)
     session.control.mkdir()
     worker = ["--control", str(session.control)]
-    if published:
+    if stoppable:
         worker += ["--checkpoint-interval", str(run.config.checkpoint_interval)]
+    if not run.node.alone:
+        group = session.control / "group.json"
+        group.write_text(json.dumps({"common": dict(run.common), "ended": run.ended}))
+        worker += ["--group", str(group)]
+    processes, arguments = run.plan.processes, [*worker, *fairseq_arguments(run)]
+    # Nodes may start long after each other; until a rank runs, its supervisor has the patience.
+    patience = run.config.stall_timeout + 60 if run.config.stall_timeout else _A_WEEK
     try:
-        with _sigterm(session.ask_to_stop) if published else contextlib.nullcontext():
+        with _sigterm(session.ask_to_stop) if stoppable else contextlib.nullcontext():
             status = supervise.run(
-                supervise.command(run.plan.processes, [*worker, *fairseq_arguments(run)]),
-                env=supervise.environment(run.plan.processes, run.plan.device, os.environ),
+                supervise.command(processes, arguments, run.node, patience),
+                env=supervise.environment(processes, run.plan.device, os.environ, run.node),
                 log=folder / "train.log",
                 on_line=session.on_line,
                 on_tick=session.on_tick,
             )
             if status:
-                error = _explain(status, session.failures, list(session.tail), log)
+                error = _explain(status, session.failures, list(session.tail), log, run.node)
                 # A collapse is known well, and to be expected where it is to be marked.
                 if not isinstance(error, CollapseError) or run.config.on_collapse == "fail":
                     session.show_tail()
                 raise error
-            if session.stop_asked is not None and published:
+            if session.stop_asked is not None and stoppable:
                 waited = time.monotonic() - session.stop_asked
-                published.finish(max(1.0, run.config.stop_timeout - waited))
+                if published:
+                    published.finish(max(1.0, run.config.stop_timeout - waited))
                 raise Terminated
     finally:
         session.display.close()
@@ -75,6 +89,7 @@ class _Session:
         self, run: Run, log: TrainLog, control: Path, published: Checkpoints | None
     ) -> None:
         self.config, self.log, self.control, self.published = run.config, log, control, published
+        self.node = run.node
         self.display = Display(run.plan, run.config.epochs, logger.info)
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self.failures: list[dict[str, Any]] = []
@@ -91,11 +106,16 @@ class _Session:
             if self.published:
                 self.published.saved(json.loads(line.removeprefix(hooks.SAVED)))
             return
+        if line == hooks.STOPPED:
+            if self.stop_asked is None:
+                logger.info("another node was told to end; so all do")
+                self.stop_asked = time.monotonic()
+            return
         self.tail.append(line)
         if "attempting to recover from OOM" in line:
             # fairseq would go on without this update, and perhaps without every other.
             raise TrainingError(
-                f"training stopped {_where(self.log)}: the GPU's memory was not enough",
+                f"training stopped {_where(self.log, self.node)}: the GPU's memory was not enough",
                 mend=_MEMORY_MEND,
             )
         record = self.log.read(line)
@@ -117,8 +137,15 @@ class _Session:
         silent = now - self.sign_of_life
         if 0 < self.config.stall_timeout < silent:
             self.show_tail()
+            if not self.node.alone and not self.touched:
+                raise TrainingError(
+                    f"{self.node} has waited {silent:.0f} s for the others at"
+                    f" {self.node.master_addr}:{self.node.master_port}",
+                    mend="Start all nodes, and see that they reach that address; if they take so"
+                    " long, raise stall_timeout",
+                )
             raise TrainingError(
-                f"training hangs {_where(self.log)}: no sign of life for {silent:.0f} s",
+                f"training hangs {_where(self.log, self.node)}: no sign of life for {silent:.0f} s",
                 mend="The last lines of its log are above; if an update may take so long, raise"
                 " stall_timeout",
             )
@@ -165,18 +192,31 @@ _MENDS = (
 )
 
 # What the other ranks see of a rank that failed; the cause is in the failure of that one.
-_SECONDARY = re.compile(r"[Cc]onnection (closed|reset|refused)|Broken pipe|timed? ?out|gloo")
+_SECONDARY = re.compile(
+    r"[Cc]onnection (closed|reset|refused)|Broken pipe|timed? ?out|gloo|recv, got 0 bytes"
+    r"|ncclRemoteError|remote process"
+)
 
 
 def _explain(
-    status: int, failures: list[dict[str, Any]], tail: list[str], log: TrainLog
+    status: int,
+    failures: list[dict[str, Any]],
+    tail: list[str],
+    log: TrainLog,
+    node: Node = ALONE,
 ) -> errors.RaceError:
     """The error for a training that ended with an exit status other than 0."""
-    where = _where(log)
+    where = _where(log, node)
     failure = next((f for f in failures if not _SECONDARY.search(f["message"])), None)
     signal_number = _signal_of(status, tail)
     if failure is None and signal_number is None and failures:
         failure = failures[0]
+        if not node.alone:
+            return TrainingError(
+                f"training stopped {where}: another node failed or was lost ({_said(failure)})",
+                mend="Its own log has the cause; started again together, the nodes go on from the"
+                " newest checkpoint",
+            )
     if failure is None:
         if signal_number == 9:
             return TrainingError(
@@ -197,16 +237,21 @@ def _explain(
             f"training stopped {where}: no space left for the checkpoints",
             mend="Free some space or choose another output folder",
         )
-    if len(message) > 300:
-        message = message[:300] + "..."
     mend = next((mend for pattern, mend in _MENDS if re.search(pattern, message)), "")
     return TrainingError(
-        f"training stopped {where}, rank {failure['rank']}: {failure['type']}: {message}",
+        f"training stopped {where}, rank {failure['rank']}: {_said(failure)}",
         mend=mend or "The last lines of its log are above",
     )
 
 
-def _where(log: TrainLog) -> str:
+def _said(failure: dict[str, Any]) -> str:
+    message = failure["message"].strip() or "no message"
+    return f"{failure['type']}: {message[:300]}{'...' if len(message) > 300 else ''}"
+
+
+def _where(log: TrainLog, node: Node) -> str:
+    if not node.leads:  # which alone knows the updates
+        return f"on {node}"
     if not log.records:
         return "before the first record"
     return f"after update {log.records[-1]['update']}"

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from components.common.processes import running
+from components.train.launch import torchrun_arguments
+from components.train.node import ALONE, PREFIX, Node, interface_to
 from components.train.worker import PARENT
 
 # torchrun gives its ranks 30 s to end; a rank that runs on a GPU needs a few at most.
@@ -19,18 +21,33 @@ GRACE_SECONDS = 10.0
 TICK_SECONDS = 0.25
 
 
-def command(processes: int, arguments: Sequence[str]) -> list[str]:
-    """The command that trains with so many ranks; `arguments` are those of the worker."""
-    if processes == 1:
-        return [sys.executable, "-m", "components.train.worker", *arguments]
-    return [sys.executable, "-m", "components.train.launch", str(processes), *arguments]
+def command(
+    processes: int, arguments: Sequence[str], node: Node = ALONE, patience: int = 0
+) -> list[str]:
+    """The command that trains with so many ranks on this node; `arguments` are the worker's.
+
+    Args:
+        patience: seconds that nodes wait for each other at the start.
+    """
+    worker = ["-m", "components.train.worker", *arguments]
+    if processes == 1 and node.alone:
+        return [sys.executable, *worker]
+    torchrun = torchrun_arguments(processes, node, patience)
+    return [sys.executable, "-m", "components.train.launch", *torchrun, *worker]
 
 
-def environment(processes: int, device: str, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment for the ranks."""
-    # A launcher further up must not make the ranks believe that they are its own.
+def environment(
+    processes: int, device: str, inherited: Mapping[str, str], node: Node = ALONE
+) -> dict[str, str]:
+    """The environment for the ranks of this node."""
+    # A launcher further up must not make the ranks believe that they are its own, and torchrun is
+    # told all that it needs by its arguments.
     rank_variables = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    result = {k: v for k, v in inherited.items() if k not in rank_variables}
+    result = {
+        name: value
+        for name, value in inherited.items()
+        if name not in rank_variables and not name.startswith(PREFIX)
+    }
     result["PYTHONUNBUFFERED"] = "1"
     result[PARENT] = str(os.getpid())
     # Ranks on the CPU share its cores; without this each would start a thread for every core.
@@ -42,6 +59,8 @@ def environment(processes: int, device: str, inherited: Mapping[str, str]) -> di
     result.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
     if device == "cpu":
         result["CUDA_VISIBLE_DEVICES"] = ""
+        if not node.alone and (interface := interface_to(node.master_addr)):
+            result.setdefault("GLOO_SOCKET_IFNAME", interface)
     return result
 
 

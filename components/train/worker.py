@@ -1,14 +1,15 @@
 """One rank of a training: fairseq-train in a process that dies with the one that started it.
 
-    python -m components.train.worker [--control DIR] [--checkpoint-interval N] DATA --arch ...
+    python -m components.train.worker [--control DIR] [--checkpoint-interval N] [--group FILE] \\
+        DATA --arch ...
 
 `--control` is the folder that joins it with the process that supervises, see
-components.train.hooks; the rest are fairseq-train's arguments. What ends it is written as one line,
-FAILED and a JSON object, for that process.
+components.train.hooks; the rest are fairseq-train's arguments. `--group` is for one of the ranks of
+several nodes: JSON with the arguments of components.train.group.Group. What ends it is written as
+one line, FAILED and a JSON object, for that process.
 """
 
 import argparse
-import contextlib
 import ctypes
 import json
 import os
@@ -18,7 +19,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.common.errors import CollapseError
 from components.train import hooks
+from components.train.group import Ended, Group
 
 FAILED = "FAILED "
 
@@ -47,9 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--control", type=Path)
     own.add_argument("--checkpoint-interval", type=int)
+    own.add_argument("--group", type=Path)
     try:
         options, arguments = own.parse_known_args(argv)
-        _train(arguments, options.control, options.checkpoint_interval)
+        boundaries = None
+        if options.control:
+            boundaries = _boundaries(options.control, options.checkpoint_interval, options.group)
+        _train(arguments, boundaries)
     except Exception as error:
         traceback.print_exc()
         # What is ours already knows how to be mended.
@@ -65,7 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(arguments: list[str], control: Path | None, interval: int | None) -> None:
+def _boundaries(control: Path, interval: int | None, group: Path | None) -> hooks.Boundaries:
+    if group is None:
+        return hooks.Boundaries(control, interval, hooks.rank())
+    ranks = Group(**json.loads(group.read_text()), live=(control / hooks.ALIVE).touch)
+    return hooks.Boundaries(control, interval, hooks.rank(), ranks)
+
+
+def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:
     from components.train import compat
 
     compat.prepare_process()
@@ -82,10 +96,19 @@ def _train(arguments: list[str], control: Path | None, interval: int | None) -> 
     # As fairseq_cli.train.cli_main does, but for one thing: there --bf16 is for TPUs alone.
     args = options.parse_args_and_arch(options.get_training_parser(), arguments)
     args.tpu = False
-    if control:
-        hooks.Boundaries(control, interval, hooks.rank()).install()
-    with contextlib.suppress(hooks.Stopped):
+    if boundaries:
+        boundaries.install()
+    try:
         distributed.call_main(convert_namespace_to_omegaconf(args), fairseq_cli.train.main)
+    except hooks.Stopped:
+        sys.stdout.write(f"{hooks.STOPPED}\n")
+        sys.stdout.flush()
+    except Ended:
+        pass
+    except CollapseError:
+        if boundaries and boundaries.group:
+            boundaries.group.leave()
+        raise
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
