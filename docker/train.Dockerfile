@@ -1,4 +1,5 @@
-# The image of training and evaluation: torch with CUDA (or for CPU), and fairseq.
+# The image of training and evaluation, and of what is done with a model: torch with CUDA (or for CPU), and
+# fairseq.
 #
 #   docker build -f docker/train.Dockerfile -t race-pipeline-train .      (or: make images)
 #   docker run --rm --gpus all race-pipeline-train python -m components.train --help
@@ -69,10 +70,7 @@ RUN cd /opt/race/lib/python3*/site-packages \
  && find /made -exec touch --no-dereference --date 1980-01-01T00:00:00Z {} +
 
 FROM ${BASE_IMAGE} AS code
-COPY components/__init__.py /app/components/
-COPY components/common /app/components/common
-COPY components/train /app/components/train
-COPY components/evaluate /app/components/evaluate
+COPY components/ /app/components/
 RUN PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /app \
  && chmod -R u=rwX,go=rX /app \
  && mkdir --parents /made/data && mv /app /made/ \
@@ -101,7 +99,7 @@ ARG VERSION=0
 # Written into the manifests of what is trained.
 ENV RACE_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="race-pipeline-train" \
-      org.opencontainers.image.description="RACE: fine-tune RoBERTa and evaluate it" \
+      org.opencontainers.image.description="RACE: fine-tune RoBERTa, evaluate, ask, export and import it" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

@@ -1,4 +1,4 @@
-"""All five steps by hand in hardened containers: on a mounted folder, and on s3:// addresses."""
+"""All steps by hand in hardened containers: on a mounted folder, and on s3:// addresses."""
 
 import json
 import os
@@ -64,11 +64,13 @@ def steps(source: str, place: str) -> dict[str, list[str]]:
             *training_flags(),
         ],
         "evaluate": [f"--data={place}data", f"--model={place}model", f"--output={place}report"],
+        "export": [f"--model={place}model", f"--bpe={place}bpe", f"--output={place}exported"],
+        "import_": [f"--source={place}exported", f"--output={place}imported"],
     }
 
 
 def image_of(built: Images, step: str) -> str:
-    return built.train if step in ("train", "evaluate") else built.data
+    return built.data if step in ("download", "preprocess", "binarize") else built.train
 
 
 def test_with_a_mounted_folder(
@@ -91,6 +93,8 @@ def test_with_a_mounted_folder(
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert metrics["questions"] > 0
     assert (tmp_path / "model" / "checkpoint_best.pt").stat().st_uid == int(user)
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
+    assert (tmp_path / "imported" / "model.pt").is_file()
     assert not list(tmp_path.glob(".*"))
 
 

@@ -22,6 +22,9 @@ STEPS = {
     "binarize": "data",
     "train": "train",
     "evaluate": "train",
+    "predict": "train",
+    "export": "train",
+    "import_": "train",
 }
 KINDS = ("data", "train")
 MB = 1_000_000
