@@ -62,7 +62,8 @@ def options(config_class: type) -> list[Option]:
     """The parameters of a config dataclass, in the order of its fields.
 
     Field types: str, int, float, bool, Path, a Literal of strings, tuple[T, ...] for a flag that
-    may be repeated, or T | None. Fields that were not made with `option` are left out.
+    may be repeated and have several values, or T | None. Fields that were not made with `option`
+    are left out.
     """
     hints = typing.get_type_hints(config_class)
     found = []
@@ -150,8 +151,8 @@ def add_options(arguments: argparse.ArgumentParser, config_class: type) -> None:
                     o.type, "TEXT"
                 )
             if o.repeated:
-                kind["action"] = "append"
-                # argparse appends to the default, which would make it impossible to replace.
+                kind["action"], kind["nargs"] = "extend", "+"
+                # argparse adds to the default, which would make it impossible to replace.
                 kind["default"] = None
         arguments.add_argument(o.flag, **kind)
 
@@ -182,6 +183,21 @@ def config_of(config_class: type[Config], arguments: argparse.Namespace) -> Conf
             given = tuple(given) if given is not None else o.default
         values[o.name] = given
     return config_class(**values)
+
+
+def arguments_of(config: Any, **given: str) -> list[str]:
+    """A command line that `parse` makes this config of, with what is `given` in place of its own.
+
+    One argument for each value, `--name=value`: no value is taken for another flag.
+    """
+    found = []
+    for o in options(type(config)):
+        value = given.get(o.name, getattr(config, o.name))
+        if o.type is bool:
+            found.append(o.flag if value else o.flag.replace("--", "--no-", 1))
+        elif value is not None:
+            found += [f"{o.flag}={one}" for one in (value if o.repeated else (value,))]
+    return found
 
 
 def run_step(

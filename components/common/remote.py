@@ -8,6 +8,7 @@ In a cluster KFP moves artifacts; a step that is run by hand has only its comman
 
 import contextlib
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,13 +31,11 @@ def at_hand(config: Config) -> Iterator[Config]:
         OutputError: something is published at `output` already; nothing was fetched.
         ConfigError, DataError, TransferError: as storage's `fetch` and `publish` raise them.
     """
-    paths = {o.name: getattr(config, o.name) for o in options(type(config)) if o.type is Path}
-    addresses = {
-        name: found
-        for name, path in paths.items()
-        if isinstance(path, Path) and (found := address(path))
-    }
-    if not addresses:
+    names = [o.name for o in options(type(config)) if o.type is Path]
+    paths = {name: found for name in names if isinstance(found := getattr(config, name), Path)}
+    lists = {name: found for name in names if isinstance(found := getattr(config, name), tuple)}
+    addresses = {name: found for name, path in paths.items() if (found := address(path))}
+    if not addresses and not any(map(address, itertools.chain(*lists.values()))):
         yield config
         return
     from components.common import storage  # boto3 takes a while to import
@@ -47,9 +46,16 @@ def at_hand(config: Config) -> Iterator[Config]:
             f"{output} exists already", mend="Choose a new address, or remove this one first"
         )
     with tempfile.TemporaryDirectory(prefix="race-") as scratch:
-        local: dict[str, Any] = {name: Path(scratch) / "inputs" / name for name in addresses}
-        for name, uri in addresses.items():
-            storage.fetch(uri, local[name])
+        inputs = Path(scratch) / "inputs"
+
+        def fetched(path: Path, *place: str) -> Path:
+            if uri := address(path):
+                storage.fetch(uri, path := inputs.joinpath(*place))
+            return path
+
+        local: dict[str, Any] = {name: fetched(paths[name], name) for name in addresses}
+        for name, several in lists.items():
+            local[name] = tuple(fetched(path, name, str(i)) for i, path in enumerate(several))
         if output:
             local["output"] = Path(scratch) / "output"
         yield dataclasses.replace(config, **local)  # type: ignore[type-var]

@@ -1,5 +1,6 @@
 """Answer RACE's test questions with a trained checkpoint, and judge the answers."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 
 from components.common.asked import Asked, read_asked, read_passages
 from components.common.cli import option
-from components.common.errors import ConfigError, DataError, GateError
-from components.common.exam import LETTERS, count_options, level_of, read_test_sets
+from components.common.errors import ConfigError, DataError
+from components.common.exam import count_options, level_of, read_test_sets
 from components.common.files import atomic_folder
 from components.common.indexed import read_sizes
 from components.common.progress import bar
-from components.evaluate.report import Answers, figures, write_report
+from components.evaluate import trained
+from components.evaluate.predictions import PREDICTIONS, Predictions
+from components.evaluate.report import Answers, figures, write_absence, write_report
 from components.evaluate.score import Score, log_probabilities, score, table, together
+from components.gate.core import require, require_percent
 from components.train import checkpoints, compat
 from components.train.data import read_ids, read_labels, vocabulary_size
 
@@ -58,17 +62,17 @@ class EvaluateConfig:
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_accuracy <= 100:
-            raise ConfigError(
-                f"min_accuracy is {self.min_accuracy}", mend="It is in percent, 0 to 100"
-            )
+        require_percent(self.min_accuracy)
         if self.batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {self.batch_tokens}", mend="It must be at least 1")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores by name (all, and those of the test sets), and what metrics.json holds."""
+    """The scores by name (all, and those of the test sets), and what metrics.json holds.
+
+    There are none of a model that train marked as collapsed.
+    """
 
     scores: dict[str, Score]
     metrics: dict[str, Any]
@@ -81,6 +85,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     the data set: {"id", "probabilities" of the options, "predicted", "gold" as letters}; and
     report.html, where questions and passages are shown if `text` is given.
 
+    Of a training that was marked as collapsed there is no model: metrics.json then says so as
+    `absent`, without figures, and there are no predictions.
+
     Raises:
         ConfigError: fp16 was asked for without a GPU.
         DataError: the data set, the text or the checkpoint is missing, damaged, or does not fit the
@@ -90,6 +97,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """
     tests = read_test_sets(config.data)
     asked = _asked(config, tests)  # what is missing shows before the work
+    metrics = _origin(config)
+    if metrics.get("absent"):
+        return _absence(config, metrics)
     with atomic_folder(config.output) as folder:
         model = Model(
             _checkpoint(config.model),
@@ -100,7 +110,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         )
         scores: dict[str, Score] = {}
         parts: list[Answers] = []
-        with (folder / "predictions.jsonl").open("w") as file:
+        with (folder / PREDICTIONS).open("w") as file:
             for split, name in tests.items():
                 level = level_of(name)
                 gold = np.array(read_labels(config.data, split, model.options))
@@ -108,23 +118,57 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
                 logits = model.logits(split, config.batch_tokens)
                 scores[level] = score(logits, gold)
                 parts.append(_answers(config.data, split, level, ids, gold, logits, asked[split]))
-                file.writelines(_predictions(ids, logits, gold))
+                file.writelines(Predictions(ids, gold, parts[-1].probabilities).lines())
         scores = {"all": together(list(scores.values())), **scores}
         answers = Answers.together(parts)
-        metrics = _metrics(config, model, scores) | figures(answers)
+        metrics |= _metrics(config, model, scores) | figures(answers)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         report = write_report(answers, _passages(config.text, answers, tests), metrics)
         (folder / "report.html").write_text(report, encoding="utf-8")
 
     print(table(scores, model.options), flush=True)
-    accuracy = scores["all"].accuracy
-    if accuracy < config.min_accuracy:
-        raise GateError(
-            f"accuracy {accuracy:.2f} % is below min_accuracy {config.min_accuracy:g} %"
-            f" (chance is {100 / model.options:.4g} %); the model is in {config.model}",
-            mend="Train longer or with other settings, or lower min_accuracy",
-        )
+    require(
+        scores["all"].accuracy,
+        config.min_accuracy,
+        100 / model.options,
+        f"; the model is in {config.model}",
+    )
     return Evaluation(scores, metrics)
+
+
+def _origin(config: EvaluateConfig) -> dict[str, Any]:
+    """What metrics.json says of the training, where the model is in the folder that train wrote.
+
+    `training` is the sha256 of its metrics.json, by which models and evaluations find each other;
+    `dev_questions` how many `best_valid_accuracy` is about.
+    """
+    if not config.model.is_dir():
+        return {}
+    found: dict[str, Any] = {}
+    path = config.model / trained.METRICS
+    if path.is_file():
+        found["training"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    labels = config.data / "label" / "valid.label"
+    if labels.is_file():
+        found["dev_questions"] = labels.read_bytes().count(b"\n")
+    collapsed = trained.read_metrics(config.model).get("collapsed")
+    if collapsed and not _checkpoint(config.model).is_file():
+        found["absent"] = str(collapsed)
+    return found
+
+
+def _absence(config: EvaluateConfig, origin: Mapping[str, Any]) -> Evaluation:
+    """Write that there is no model to evaluate."""
+    metrics = {
+        **origin,
+        "chance": 100 / count_options(config.data),
+        "parameters": _parameters(config),
+    }
+    with atomic_folder(config.output) as folder:
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        (folder / "report.html").write_text(write_absence(metrics), encoding="utf-8")
+    print(f"nothing to evaluate: {metrics['absent']}", flush=True)
+    return Evaluation({}, metrics)
 
 
 def _asked(config: EvaluateConfig, tests: Mapping[str, str]) -> dict[str, list[Asked]]:
@@ -348,22 +392,6 @@ def _batches(sizes: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]
         yield batch
 
 
-def _predictions(
-    ids: list[str], logits: NDArray[np.float64], gold: NDArray[np.int64]
-) -> Iterator[str]:
-    probabilities = np.exp(log_probabilities(logits))
-    for name, values, best, right in zip(
-        ids, probabilities, logits.argmax(axis=1), gold, strict=True
-    ):
-        line = {
-            "id": name,
-            "probabilities": [round(float(p), 6) for p in values],
-            "predicted": LETTERS[best],
-            "gold": LETTERS[right],
-        }
-        yield json.dumps(line) + "\n"
-
-
 def _metrics(config: EvaluateConfig, model: Model, scores: dict[str, Score]) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name, one in scores.items():
@@ -376,8 +404,12 @@ def _metrics(config: EvaluateConfig, model: Model, scores: dict[str, Score]) -> 
         "chance": 100 / model.options,
         "device": model.device,
         "precision": model.precision,
-        "parameters": {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in asdict(config).items()
-        },
+        "parameters": _parameters(config),
+    }
+
+
+def _parameters(config: EvaluateConfig) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(config).items()
     }

@@ -138,7 +138,7 @@ def write_report(answers: Answers, passages: Mapping[int, str], metrics: Mapping
     if gate:
         verdict = "below" if everything.accuracy < gate else "at least"
         lead.append(f" That is {verdict} the {gate:g} % that were asked for.")
-    if _comparable(groups) and not whole:
+    if comparable(groups) and not whole:
         lead.append(
             " These are not RACE’s official test sets, so the published figures are a landmark"
             " only, no measure."
@@ -146,7 +146,7 @@ def write_report(answers: Answers, passages: Mapping[int, str], metrics: Mapping
     return page(
         f"{everything.accuracy:.1f} % of the test questions correct",
         _key(answers, groups, metrics),
-        _accuracy(groups, metrics["chance"]),
+        accuracies(groups, metrics["chance"]),
         _breakdowns(answers),
         _confusion(answers),
         _calibration(answers, metrics),
@@ -157,7 +157,21 @@ def write_report(answers: Answers, passages: Mapping[int, str], metrics: Mapping
     )
 
 
-def _comparable(groups: Mapping[str, Group]) -> bool:
+def write_absence(metrics: Mapping[str, Any]) -> str:
+    """The page for a training that left no model to evaluate.
+
+    Args:
+        metrics: what metrics.json holds; `absent` is the reason.
+    """
+    return page(
+        "Nothing to evaluate",
+        _settings(metrics),
+        kind="Evaluation report",
+        lead=f"Training was marked as collapsed, and left no model: {metrics['absent']}.",
+    )
+
+
+def comparable(groups: Mapping[str, Group]) -> bool:
     """Whether the test sets have RACE's levels, so that the published figures mean something."""
     return groups.keys() == PUBLISHED.keys()
 
@@ -176,10 +190,16 @@ def _key(answers: Answers, groups: Mapping[str, Group], metrics: Mapping[str, An
     return key_figures(shown)
 
 
-def _accuracy(groups: Mapping[str, Group], chance: float) -> Markup:
+def accuracies(groups: Mapping[str, Group], chance: float, heading: str = "Accuracy") -> Markup:
+    """The accuracies on the test sets, with their intervals and the published ones.
+
+    Args:
+        groups: all questions, and those of each level.
+        chance: the accuracy of guessing, in percent.
+    """
     rows = []
     for name, group in groups.items():
-        published = PUBLISHED[name] if _comparable(groups) else None
+        published = PUBLISHED[name] if comparable(groups) else None
         shown, difference, title = "–", "–", None
         if published is not None:
             shown = f"{published:.1f}"
@@ -212,7 +232,7 @@ def _accuracy(groups: Mapping[str, Group], chance: float) -> Markup:
         tag("th", "difference", class_="n wide-only", scope="col"),
     )
     return section(
-        "Accuracy",
+        heading,
         tag(
             "div",
             tag("table", tag("thead", head), tag("tbody", rows), class_="scores"),
@@ -427,6 +447,6 @@ def passage(content: str) -> Markup:
 
 
 def _settings(metrics: Mapping[str, Any]) -> Markup:
-    pairs = {**metrics["parameters"], "device": metrics["device"]}
-    pairs["precision"] = metrics["precision"]
+    used = {name: metrics[name] for name in ("device", "precision") if name in metrics}
+    pairs = {**metrics["parameters"], **used}
     return section("Settings", definitions([(k, str(v)) for k, v in pairs.items()]))

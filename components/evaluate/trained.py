@@ -56,12 +56,17 @@ def find_trained(model: Path, bpe: Path | None = None, evaluation: Path | None =
     return Trained(
         checkpoint,
         bpe,
-        _read_metrics(checkpoint.parent),
-        {} if evaluation is None else _read_metrics(evaluation),
+        read_metrics(checkpoint.parent),
+        {} if evaluation is None else read_metrics(evaluation),
     )
 
 
-def _read_metrics(folder: Path) -> dict[str, Any]:
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """What metrics.json of a folder holds; {} where there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
     path = folder / METRICS
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

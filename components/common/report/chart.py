@@ -13,6 +13,7 @@ from components.common.report.html import Content, Markup, tag
 
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 8, 34
+ROW = 24  # height of a row of dots
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -103,7 +104,13 @@ def line(name: str, points: Sequence[Point], *, most: int = 100, dots: bool = Fa
 
 
 def figure(
-    title: str, drawing: Content, *, unit: str = "", keys: Sequence[str] = (), summary: str = ""
+    title: str,
+    drawing: Content,
+    *,
+    unit: str = "",
+    keys: Sequence[str] = (),
+    summary: str = "",
+    height: float = HEIGHT,
 ) -> Markup:
     """A chart with its caption; `keys` name the first and the second colour."""
     return tag(
@@ -123,7 +130,7 @@ def figure(
         tag(
             "svg",
             drawing,
-            viewBox=f"0 0 {WIDTH} {HEIGHT}",
+            viewBox=f"0 0 {WIDTH} {height:g}",
             role="img",
             aria_label=f"{title}. {summary}".strip(),
         ),
@@ -341,6 +348,93 @@ def reliability(
     diagonal = tag("line", x1=across(0), y1=up(0), x2=across(100), y2=up(100), class_="mark")
     drawing += [*bars, diagonal, *dots, *hits]
     return figure(title, drawing, unit="%", keys=("accuracy", "mean confidence"))
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A named value, with an interval if it has one; None where there is no value.
+
+    A hollow one stands apart from the others.
+    """
+
+    name: str
+    value: float | None
+    interval: tuple[float, float] | None = None
+    hollow: bool = False
+
+
+def dots(
+    title: str,
+    rows: Sequence[Dot],
+    *,
+    unit: str,
+    hollow_means: str,
+    mark: float | None = None,
+    mark_name: str = "",
+) -> Markup:
+    """Values one below the other, each named at the left; a line marks `mark`.
+
+    Args:
+        hollow_means: what is said of a hollow dot, and of a row without a value.
+    """
+    ends = [end for row in rows for end in row.interval or ()] + [mark, *(r.value for r in rows)]
+    known = [end for end in ends if end is not None] or [0.0]
+    left = LEFT + 4.5 * max(len(row.name) for row in rows)
+    height = TOP + ROW * len(rows) + BOTTOM + 6
+    base = height - BOTTOM
+    across = Scale(*_rounded(min(known), max(known)), left, WIDTH - RIGHT)
+    drawing = []
+    for value in across.ticks():
+        x = f"{across(value):.1f}"
+        drawing.append(tag("line", x1=x, x2=x, y1=TOP, y2=base, class_="grid"))
+        drawing.append(tag("text", number(value), x=x, y=base + 15, text_anchor="middle"))
+    if mark is not None:
+        x = f"{across(mark):.1f}"
+        drawing.append(tag("line", x1=x, x2=x, y1=TOP, y2=base, class_="mark"))
+        drawing.append(tag("text", mark_name, x=x, y=base + 31, text_anchor="middle"))
+    for place, row in enumerate(rows):
+        y = TOP + ROW * (place + 0.5)
+        said = "none" if row.value is None else f"{row.value:.2f}"
+        said = f"{row.name}: {said}"
+        middle = {"dy": "0.35em"}
+        drawing.append(
+            tag("text", row.name, x=left - 10, y=y, text_anchor="end", class_="title", **middle)
+        )
+        if row.interval:
+            low, high = row.interval
+            said += f" ({low:.1f} to {high:.1f})"
+            drawing.append(
+                tag(
+                    "line",
+                    x1=f"{across(low):.1f}",
+                    x2=f"{across(high):.1f}",
+                    y1=y,
+                    y2=y,
+                    class_="whisker",
+                )
+            )
+        if row.value is not None:
+            kind = "hollow" if row.hollow else "fill-one"
+            drawing.append(tag("circle", cx=f"{across(row.value):.1f}", cy=y, r=4, class_=kind))
+        else:
+            drawing.append(tag("text", hollow_means, x=left + 6, y=y, **middle))
+        if row.hollow:
+            said += f", {hollow_means}"
+        drawing.append(
+            tag(
+                "rect",
+                tag("title", said),
+                x=0,
+                y=y - ROW / 2,
+                width=WIDTH,
+                height=ROW,
+                class_="hit",
+            )
+        )
+    summary = ", ".join(
+        f"{row.name} {hollow_means if row.value is None else f'{row.value:.2f}'}" for row in rows
+    )
+    return figure(title, drawing, unit=unit, summary=summary, height=height)
 
 
 def strip(low: float, value: float, high: float, mark: float | None, said: str) -> Markup:

@@ -107,7 +107,7 @@ svg .band-two { fill: var(--two-soft); opacity: 0.7; }
 svg .soft-one { fill: var(--one-soft); } svg .soft-two { fill: var(--two-soft); }
 svg .hit { fill: transparent; } svg .hit:hover { fill: var(--hover); }
 svg .whisker { stroke: var(--one); stroke-width: 2.5; stroke-linecap: round; opacity: 0.45; }
-svg .diamond { fill: var(--paper); stroke: var(--two); stroke-width: 1.75; }
+svg .diamond, svg .hollow { fill: var(--paper); stroke: var(--two); stroke-width: 1.75; }
 
 details { margin-top: 0.75rem; }
 summary { cursor: pointer; font-size: 0.9rem; color: var(--one); width: fit-content; }

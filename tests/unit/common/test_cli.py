@@ -51,6 +51,11 @@ def test_every_flag_reaches_its_field() -> None:
     assert not parsed("--race", "a", "--unpack", "--no-unpack").unpack
 
 
+def test_a_repeated_flag_may_have_several_values_at_once() -> None:
+    argv = "--race a --url x y --size 3 --url z"
+    assert parsed(*argv.split()) == Config(Path("a"), url=("x", "y", "z"), size=(3,))
+
+
 @pytest.mark.parametrize(
     ("argv", "part"),
     [

@@ -103,3 +103,20 @@ def test_local_paths_stay_as_they_are(tmp_path: Path) -> None:
 )
 def test_addresses_survive_being_paths(text: str, uri: str) -> None:
     assert address(Path(text)) == uri
+
+
+@dataclass(frozen=True)
+class JoinConfig:
+    sources: tuple[Path, ...] = option(help="what to join")
+    output: Path = option(help="where to")
+
+
+def test_each_of_several_inputs_may_be_an_address(source: str, tmp_path: Path) -> None:
+    here = tmp_path / "made"
+    config = JoinConfig((Path(source), here, Path(source)), tmp_path / "joined")
+    with at_hand(config) as local:
+        assert local.sources[1] == here
+        assert len(set(local.sources)) == 3
+        for path in local.sources:
+            assert (path / "text").read_text() == "some text\n"
+    assert list((tmp_path / "scratch").iterdir()) == []

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shutil
@@ -95,6 +96,40 @@ def test_both_engines_give_the_same_probabilities(
     for one, other in zip(stock, packed, strict=True):
         assert one["predicted"] == other["predicted"]
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=2e-6)
+
+
+def test_an_evaluation_knows_its_training_and_the_questions_of_dev(
+    tiny_race: Any, trained: Any, output: Path
+) -> None:
+    metrics = json.loads((output / "metrics.json").read_text())
+    content = (trained.together / "metrics.json").read_bytes()
+    assert metrics["training"] == hashlib.sha256(content).hexdigest()
+    labels = (tiny_race.data / "label" / "valid.label").read_text().splitlines()
+    assert metrics["dev_questions"] == len(labels)
+
+
+def test_of_a_training_that_collapsed_it_says_that_there_is_nothing_to_evaluate(
+    tiny_race: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "metrics.json").write_text('{"collapsed": "the <loss> is still 1.386"}')
+    config = EvaluateConfig(tiny_race.data, tmp_path / "model", tmp_path / "out", min_accuracy=99)
+    evaluation = evaluate(config)
+    assert (evaluation.scores, evaluation.metrics["absent"]) == ({}, "the <loss> is still 1.386")
+    assert "nothing to evaluate: the <loss> is still 1.386" in capsys.readouterr().out
+    assert sorted(p.name for p in config.output.iterdir()) == ["metrics.json", "report.html"]
+    metrics = json.loads((config.output / "metrics.json").read_text())
+    assert metrics["chance"] == 25
+    assert "accuracy" not in metrics
+    page = (config.output / "report.html").read_text()
+    assert "marked as collapsed, and left no model: the &lt;loss&gt; is still 1.386." in page
+
+
+def test_a_model_that_is_missing_for_no_reason_is_refused(tiny_race: Any, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "metrics.json").write_text('{"collapsed": ""}')
+    with pytest.raises(DataError, match="checkpoint_best"):
+        evaluate(EvaluateConfig(tiny_race.data, tmp_path / "model", tmp_path / "out"))
 
 
 def test_batches_hold_every_question_once_and_keep_their_limit() -> None:

@@ -1,0 +1,83 @@
+"""Whether a model is as good as was asked for.
+
+A step of its own in the pipeline, because a step that fails leaves nothing behind on a cluster: the
+evaluation's report and predictions are there whatever comes of this.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.common.cli import option
+from components.common.errors import ConfigError, DataError, GateError
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What is judged, and what counts as good enough.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    evaluation: Path = option(help="folder that evaluate or select wrote")
+    min_accuracy: float = option(
+        0.0, help="fail when the accuracy on all test questions is below, in percent"
+    )
+
+    def __post_init__(self) -> None:
+        require_percent(self.min_accuracy)
+
+
+def gate(config: GateConfig) -> float:
+    """Let a model pass that is good enough; its accuracy on all test questions, in percent.
+
+    Of what select wrote, the selected model counts.
+
+    Raises:
+        DataError: the folder has no accuracy.
+        GateError: the accuracy is below `min_accuracy`.
+    """
+    path = config.evaluation / METRICS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        accuracy, chance = float(found["accuracy"]), float(found["chance"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path}: has no accuracy", mend="Give a folder that evaluate or select wrote"
+        ) from None
+    require(accuracy, config.min_accuracy, chance)
+    logger.info("accuracy %.2f %% is at least %g %%", accuracy, config.min_accuracy)
+    return accuracy
+
+
+def require(accuracy: float, least: float, chance: float, where: str = "") -> None:
+    """Refuse an accuracy that is too low; all are in percent.
+
+    Args:
+        where: what to say of the model after that.
+
+    Raises:
+        GateError: it is.
+    """
+    if accuracy < least:
+        raise GateError(
+            f"accuracy {accuracy:.2f} % is below min_accuracy {least:g} %"
+            f" (chance is {chance:.4g} %){where}",
+            mend="Train longer or with other settings, or lower min_accuracy",
+        )
+
+
+def require_percent(min_accuracy: float) -> None:
+    """Refuse what cannot be an accuracy.
+
+    Raises:
+        ConfigError: it is not in 0 to 100.
+    """
+    if not 0 <= min_accuracy <= 100:
+        raise ConfigError(f"min_accuracy is {min_accuracy}", mend="It is in percent, 0 to 100")

@@ -1,0 +1,35 @@
+"""The parameters of the selection."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.common.cli import option
+from components.common.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """What to select from.
+
+    Raises:
+        ConfigError: a value is out of its range, or there is not an evaluation for each model.
+    """
+
+    models: tuple[Path, ...] = option(help="folder that train wrote, one for each trial")
+    evaluations: tuple[Path, ...] = option(help="folder that evaluate wrote, one for each model")
+    output: Path = option(
+        help="new folder for model/ and report/ (the selected trial's), metrics.json,"
+        " ensemble.jsonl and report.html"
+    )
+    ensemble: int = option(
+        3, help="so many models, the best on dev, answer together; fewer where fewer are left"
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.models) != len(self.evaluations):
+            raise ConfigError(
+                f"{len(self.models)} models, but {len(self.evaluations)} evaluations",
+                mend="Give the folder that evaluate wrote for each model",
+            )
+        if self.ensemble < 1:
+            raise ConfigError(f"ensemble is {self.ensemble}", mend="It must be at least 1")

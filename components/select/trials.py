@@ -1,0 +1,81 @@
+"""The trials of a sweep: which settings each trains with, and what it is called."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.common.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a sweep. `label` is for people: seed 2, or seed 2, lr 1e-05."""
+
+    seed: int
+    learning_rate: float
+    label: str
+
+    @property
+    def name(self) -> str:
+        """For files and addresses: seed-2, or seed-2-lr-1e-05."""
+        return self.label.replace(", ", "-").replace(" ", "-")
+
+
+def plan_trials(
+    seeds: Sequence[Any], learning_rates: Sequence[Any], *, seed: int, learning_rate: float
+) -> list[Trial]:
+    """All pairs of seeds and learning rates, learning rate by learning rate.
+
+    Args:
+        seeds, learning_rates: as a user gave them; KFP makes 1.0 of 1.
+        seed, learning_rate: what to take in place of an empty list.
+
+    Raises:
+        ConfigError: a value is not of its kind, or is given twice.
+    """
+    chosen = _unique("seeds", [_seed(value) for value in seeds]) or [int(seed)]
+    rates = _unique("learning_rates", [_rate(value) for value in learning_rates])
+    pairs = [(s, rate) for rate in rates or [float(learning_rate)] for s in chosen]
+    return [Trial(*pair, label) for pair, label in zip(pairs, labels(pairs), strict=True)]
+
+
+def labels(pairs: Sequence[tuple[int, float]]) -> list[str]:
+    """A label for each pair of seed and learning rate: what differs, and the seed of one alone."""
+    shown = [
+        (f"{kind} {{{place}!r}}")
+        for place, kind in enumerate(("seed", "lr"))
+        if len({pair[place] for pair in pairs}) > 1
+    ]
+    pattern = ", ".join(shown) or "seed {0!r}"
+    return [pattern.format(*pair) for pair in pairs]
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _whole(value):
+        raise ConfigError(
+            f"seeds: {value!r} is not a whole number from 0 on",
+            mend="Give a list such as [1, 2, 3]",
+        )
+    return int(value)
+
+
+def _whole(value: float) -> bool:
+    return math.isfinite(value) and value >= 0 and value == int(value)
+
+
+def _rate(value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise ConfigError(
+            f"learning_rates: {value!r} is not a number from 0 on",
+            mend="Give a list such as [1e-5, 2e-5]",
+        )
+    return float(value)
+
+
+def _unique(name: str, values: list[Any]) -> list[Any]:
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ConfigError(f"{name}: {value!r} is given twice", mend="Give each value once")
+    return values
