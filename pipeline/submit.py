@@ -20,6 +20,7 @@ import urllib3
 
 from components.common.errors import ConfigError, RaceError, TransferError
 from components.common.progress import duration
+from components.common.transfer import root_of, told
 from pipeline.display import say, step_line
 from pipeline.pipeline import DATA_STEPS, GPU_STEPS, NAME
 
@@ -192,28 +193,29 @@ class Api:
                 with _quiet():
                     return function()
             except kfp_server_api.ApiException as error:
+                message = told(error.body, error.reason)
                 cause = f"it answered {error.status} {error.reason or ''}".rstrip()
                 if error.status == 401 and self._renew_token():
                     continue
                 if error.status in (401, 403):
                     raise ConfigError(
-                        f"{host} refused the request: {error.status} {_message(error)}",
+                        f"{host} refused the request: {error.status} {message}",
                         mend="The token is missing, wrong or expired: see --token-file"
                         if error.status == 401
                         else "This user lacks the right to do it: see --namespace and --token-file",
                     ) from error
                 if error.status == 404:
                     raise ConfigError(
-                        f"{host}: not found: {_message(error)}",
+                        f"{host}: not found: {message}",
                         mend="Check that --host is the address of Kubeflow Pipelines",
                     ) from error
                 # 409: another submission has just made the same thing, which is found next time.
                 if error.status not in (0, 409, 429) and error.status < 500:
                     raise ConfigError(
-                        f"{host} refused the request: {error.status} {_message(error)}"
+                        f"{host} refused the request: {error.status} {message}"
                     ) from error
             except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
-                cause = _reason(error)
+                cause = root_of(error)
         raise TransferError(
             f"{host} cannot be reached: {cause} ({ATTEMPTS} attempts)",
             mend="Check --host, the network, and that the server runs",
@@ -311,25 +313,6 @@ def _named(name: str) -> str:
     """A filter of the API for things with this display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return json.dumps({"predicates": [predicate]})
-
-
-def _message(error: Any) -> str:
-    """What the server says about an error, in one line."""
-    try:
-        body = json.loads(error.body)
-        text = str(body.get("message") or body.get("error") or "")
-    except (TypeError, ValueError, AttributeError):
-        text = ""
-    text = " ".join(text.split()) or str(error.reason or "")
-    return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def _reason(error: BaseException) -> str:
-    """The root of a connection error, without the layers that carried it."""
-    while isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason:
-        error = error.reason
-    text = str(error).rpartition(": ")[2]
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _limit_time(client: Any) -> None:

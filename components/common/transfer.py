@@ -1,5 +1,6 @@
 """What every transfer of bytes has in common, whatever it speaks: attempts, waits, shown names."""
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,3 +79,22 @@ def shown_url(url: str) -> str:
     if "@" in netloc:
         netloc = "***@" + netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+
+
+def told(body: bytes | str | None, reason: str | None = None) -> str:
+    """What an API says of an error in the body of its answer, in one line; else the reason."""
+    try:
+        content = json.loads(body or "")
+        text = str(content.get("message") or content.get("error") or "")
+    except (TypeError, ValueError, AttributeError):
+        text = ""
+    text = " ".join(text.split()) or str(reason or "")
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def root_of(error: BaseException) -> str:
+    """The root of a connection's error, without the layers of libraries that carried it."""
+    while isinstance(inner := getattr(error, "reason", None), BaseException):
+        error = inner
+    text = str(error).rpartition(": ")[2]
+    return " ".join(text.split()) or type(error).__name__

@@ -12,6 +12,16 @@ from components.common.transfer import AttemptError, Patience
 
 CHUNK = 1 << 20  # bytes read at once from a connection
 
+# What a container needs to reach a store, by the same name in a Kubernetes Secret.
+S3_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+)
+
 
 def connect(patience: Patience, connections: int = 1) -> Any:
     """A boto3 client for S3, set up by the usual AWS variables.

@@ -1,0 +1,435 @@
+"""The calls to Kubernetes that a training on several nodes needs, and what their errors mean."""
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import kubernetes
+import urllib3
+
+from components.common.errors import ConfigError, TransferError
+from components.common.transfer import Patience, root_of, told
+from components.train.cluster.manifest import TRAINJOB, Kind
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+MANIFESTS = "pipeline/manifests"
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+# Some five minutes: so long an upgrade of the control plane takes. Training goes on meanwhile.
+PATIENCE = Patience(attempts=14, connect=10.0, read=60.0, longest_wait=30.0)
+
+# (verb, resource, subresource) besides those for the job itself
+_POD_RIGHTS = (("get", "pods", ""), ("list", "pods", ""), ("get", "pods", "log"))
+_JOB_VERBS = ("create", "get", "list", "watch", "delete")
+
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+
+
+class AnswerError(Exception):
+    """The API server refused a request in a way that the caller knows how to handle.
+
+    `status` is HTTP's: 400, 404, 409, 410 or 422.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class CutError(Exception):
+    """A stream ended in the middle."""
+
+
+class Api:
+    """One kind of job, in one namespace.
+
+    What passes is tried again, with growing waits.
+
+    Args:
+        namespace: "" is that of this pod, or of the kubeconfig's context.
+
+    Raises:
+        ConfigError: there is no access to a cluster; or it refuses the token, or lacks a right.
+        TransferError: the API server cannot be reached, or goes on failing.
+    """
+
+    def __init__(self, kind: Kind, namespace: str = "", patience: Patience = PATIENCE) -> None:
+        self.kind = kind
+        self._patience = patience
+        self._client, own = _connect()
+        self.namespace = namespace or own
+        self.host = self._client.configuration.host
+
+    # What has to be there
+
+    def require_access(self, runtime: str) -> None:
+        """See that this pod may do what it will have to, and that the cluster knows the kind.
+
+        Args:
+            runtime: with a TrainJob, the ClusterTrainingRuntime that it refers to.
+
+        Raises:
+            ConfigError: all rights that are missing; or the kind, or the runtime, is not there.
+        """
+        kind = self.kind
+        try:
+            self._request("GET", f"/apis/{kind.api_version}", "read the API's kinds")
+        except AnswerError as error:
+            raise ConfigError(
+                f"the cluster does not know {kind.resource}/{kind.version}",
+                mend=f"Install {kind.installed_by}, or set cluster_node_job to the other kind",
+            ) from error
+        wanted = [(verb, kind.group, kind.plural, "") for verb in _JOB_VERBS]
+        wanted += [(verb, "", resource, below) for verb, resource, below in _POD_RIGHTS]
+        missing = [right for right in wanted if not self._may(*right)]
+        if missing:
+            rights = ", ".join(
+                f"{verb} {resource}{'/' + below if below else ''}{'.' + group if group else ''}"
+                for verb, group, resource, below in missing
+            )
+            raise ConfigError(
+                f"{self._who()} lacks rights in namespace {self.namespace}: {rights}",
+                mend=f"Bind the Role of {MANIFESTS} to it, see the README there",
+            )
+        path = f"/apis/{kind.api_version}/clustertrainingruntimes/{runtime}"
+        if kind is TRAINJOB and self._may("get", kind.group, "clustertrainingruntimes", ""):
+            try:
+                self._request("GET", path, "read the runtime")
+            except AnswerError as error:
+                raise ConfigError(
+                    f"the cluster has no ClusterTrainingRuntime {runtime}",
+                    mend=f"Apply {MANIFESTS}, or set cluster_node_runtime to one that is there",
+                ) from error
+
+    def _may(self, verb: str, group: str, resource: str, below: str) -> bool:
+        attributes = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "subresource": below,
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        try:
+            answer = self._request("POST", path, "ask for its rights", body=body)
+        except (AnswerError, ConfigError):
+            return True  # whoever may not ask will be told when it matters
+        return bool(answer["status"]["allowed"])
+
+    def _who(self) -> str:
+        """Who the cluster takes this pod for; it does not always tell."""
+        kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        with contextlib.suppress(AnswerError, ConfigError, TransferError, KeyError):
+            name: str = self._request("POST", path, "ask for its name", body=kind)["status"][
+                "userInfo"
+            ]["username"]
+            return name.replace("system:serviceaccount:", "service account ")
+        return "this pod's service account"
+
+    # The job
+
+    def create(self, body: Mapping[str, Any]) -> None:
+        """Create the job.
+
+        Raises:
+            AnswerError: 409: there is one of its name.
+            ConfigError: the cluster does not accept it; a field it does not know is refused, too.
+        """
+        strict = [("fieldValidation", "Strict")]
+        try:
+            self._request("POST", self._jobs(), "create the job", query=strict, body=body)
+        except AnswerError as error:
+            if error.status == 409:
+                raise
+            raise ConfigError(
+                f"the cluster refuses the {self.kind.name}: {error.message}",
+                mend=f"It takes {self.kind.installed_by}; check the cluster_ parameters",
+            ) from error
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """The job as it stands; None if there is none."""
+        try:
+            job: dict[str, Any] = self._request("GET", f"{self._jobs()}/{name}", "read the job")
+        except AnswerError as error:
+            if error.status != 404:
+                raise self._unexpected(error) from error
+            return None
+        return job
+
+    def delete(self, name: str, patience: Patience | None = None) -> None:
+        """Delete the job, which is there until its pods are gone; it may be gone already."""
+        # In the foreground: in the background a job of the same name could be made while the pods
+        # of this one still train.
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+        path = f"{self._jobs()}/{name}"
+        try:
+            self._request("DELETE", path, "delete the job", body=body, patience=patience)
+        except AnswerError as error:
+            if error.status not in (404, 409):
+                raise self._unexpected(error) from error
+
+    def watch(self, job: Mapping[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+        """Each new state of a job for so long, or until the stream is cut, or too old to go on.
+
+        It tries once: whoever watches asks for the whole state in between anyway.
+        """
+        query = [
+            ("watch", "true"),
+            ("fieldSelector", f"metadata.name={job['metadata']['name']}"),
+            ("resourceVersion", job["metadata"]["resourceVersion"]),
+            ("timeoutSeconds", str(max(1, round(seconds)))),
+        ]
+        with (
+            contextlib.suppress(AnswerError, CutError, TransferError, ValueError),
+            self._stream(self._jobs(), "watch the job", query, seconds + 10) as lines,
+        ):
+            for line in lines:
+                event = json.loads(line)
+                if event["type"] not in ("ADDED", "MODIFIED"):
+                    return  # an error, mostly 410; or it was deleted
+                yield event["object"]
+
+    def _jobs(self) -> str:
+        return f"/apis/{self.kind.api_version}/namespaces/{self.namespace}/{self.kind.plural}"
+
+    # Its pods
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """The job's pods, newest first; a restarted group has left some behind, perhaps."""
+        query = [("labelSelector", f"{self.kind.job_label}={name}")]
+        try:
+            found: list[dict[str, Any]] = self._request(
+                "GET", self._pods(), "list the pods", query=query
+            )["items"]
+        except AnswerError as error:
+            raise self._unexpected(error) from error
+        return sorted(found, key=lambda pod: pod["metadata"]["creationTimestamp"], reverse=True)
+
+    def owners(self) -> list[dict[str, Any]]:
+        """What owns this very pod, as the owner of what it makes; none where that is not known.
+
+        In a pipeline it is the run's workflow: with that the job goes as well, should this pod be
+        killed and never come back.
+        """
+        name = os.environ.get("HOSTNAME", "")
+        if not SERVICE_ACCOUNT.is_dir() or not name:
+            return []
+        with contextlib.suppress(AnswerError):
+            pod = self._request("GET", f"{self._pods()}/{name}", "read this pod")
+            return [
+                {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")}
+                for owner in pod["metadata"].get("ownerReferences", [])
+            ]
+        return []
+
+    @contextlib.contextmanager
+    def log(
+        self,
+        pod: str,
+        *,
+        since: str = "",
+        follow: bool = False,
+        previous: bool = False,
+        tail: int = 0,
+        silence: float = 60.0,
+    ) -> Iterator[Iterator[bytes]]:
+        """The lines of the log of a pod that trains, with their times before them.
+
+        The last one lacks its line end if the log does. It tries once.
+
+        Args:
+            since: a time, in whole seconds; lines before it are left out.
+            follow: wait for more until the container ends; at most `silence` seconds for a line.
+            previous: of the container before its last restart.
+            tail: only so many lines at the end; 0 is all.
+
+        Raises:
+            AnswerError: there is no such log, or not yet.
+            CutError: by the iterator: the connection was cut.
+            TransferError: the API server cannot be reached.
+        """
+        query = [("container", self.kind.container), ("timestamps", "true")]
+        given = {
+            "sinceTime": since,
+            "follow": "true" if follow else "",
+            "previous": "true" if previous else "",
+            "tailLines": str(tail or ""),
+        }
+        query += [(key, value) for key, value in given.items() if value]
+        with self._stream(f"{self._pods()}/{pod}/log", "read the log", query, silence) as lines:
+            yield lines
+
+    def _pods(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods"
+
+    # How it is asked
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Any = None,
+        patience: Patience | None = None,
+    ) -> Any:
+        """The answer's content, after as many attempts as it takes."""
+        patience = patience or self._patience
+
+        def call() -> Any:
+            timeout = (patience.connect, patience.read)
+            return self._call(method, path, query, body, timeout, whole=True)
+
+        renewed = False
+        for attempt in range(1, patience.attempts + 1):
+            try:
+                return self._once(call, what)
+            except _TokenError as error:
+                if renewed:
+                    raise ConfigError(
+                        f"{self.host} refuses the token: 401 {error}",
+                        mend="It has expired, or is of another cluster; start the step again",
+                    ) from error
+                renewed = True  # whoever issues tokens renews them, in the same file
+                self._client = _connect()[0]
+            except _PassingError as error:
+                if attempt == patience.attempts:
+                    count = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+                    raise TransferError(
+                        f"{self.host} does not let this pod {what}: {error} ({count})",
+                        mend="Check that the API server runs and can be reached from here",
+                    ) from error
+                if attempt == 3:
+                    logger.warning("%s does not answer: %s; trying again", self.host, error)
+                time.sleep(patience.wait(attempt, error.wait))
+        raise AssertionError("unreachable")
+
+    @contextlib.contextmanager
+    def _stream(
+        self, path: str, what: str, query: Sequence[tuple[str, str]], silence: float
+    ) -> Iterator[Iterator[bytes]]:
+        timeout = (self._patience.connect, silence)
+        try:
+            response = self._once(
+                lambda: self._call("GET", path, query, None, timeout, whole=False), what
+            )
+        except (_PassingError, _TokenError) as error:
+            raise TransferError(f"{self.host} does not let this pod {what}: {error}") from error
+        try:
+            yield _lines(response)
+        finally:
+            response.close()  # not to the pool: more may come on this connection
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        body: Any,
+        timeout: tuple[float, float],
+        *,
+        whole: bool,
+    ) -> Any:
+        # The methods of the client's generated classes lack the log's `sinceTime`.
+        return self._client.call_api(
+            path,
+            method,
+            query_params=list(query),
+            header_params={"Accept": "application/json, */*", "Content-Type": "application/json"},
+            body=body,
+            response_type="object",
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _preload_content=whole,
+            _request_timeout=timeout,
+        )
+
+    def _once(self, call: Callable[[], Result], what: str) -> Result:
+        """One attempt, with its errors as they are known here."""
+        try:
+            return call()
+        except kubernetes.client.ApiException as error:
+            message = told(error.body, error.reason)
+            if error.status == 401:
+                raise _TokenError(message) from error
+            if error.status == 403:
+                raise ConfigError(
+                    f"this pod may not {what} in namespace {self.namespace}: 403 {message}",
+                    mend=f"Bind the Role of {MANIFESTS} to its service account",
+                ) from error
+            if error.status in _PASSING:
+                headers = error.headers or {}
+                asked = str(headers.get("Retry-After", ""))
+                wait = float(asked) if asked.isdecimal() else None
+                raise _PassingError(f"it answered {error.status} {message}", wait) from error
+            if not error.status:  # TLS
+                raise _PassingError(message, None) from error
+            raise AnswerError(error.status, message) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _PassingError(root_of(error), None) from error
+
+    def _unexpected(self, error: AnswerError) -> ConfigError:
+        return ConfigError(f"{self.host} refused a request: {error.status} {error.message}")
+
+
+class _TokenError(Exception):
+    """The API server does not accept the token."""
+
+
+class _PassingError(Exception):
+    """What may work the next time; `wait` is how many seconds the server asked for."""
+
+    def __init__(self, cause: str, wait: float | None) -> None:
+        super().__init__(cause)
+        self.wait = wait
+
+
+def _connect() -> tuple[Any, str]:
+    """A client, and the namespace that it is at home in."""
+    configuration = kubernetes.client.Configuration()
+    configuration.retries = False  # attempts are counted in one place
+    chosen = os.environ.get("KUBECONFIG")
+    try:
+        if SERVICE_ACCOUNT.is_dir() and not chosen:
+            kubernetes.config.load_incluster_config(client_configuration=configuration)
+            namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
+        else:
+            # The library itself looks at the variable only once, when it is imported.
+            kubernetes.config.load_kube_config(chosen, client_configuration=configuration)
+            _, context = kubernetes.config.list_kube_config_contexts(chosen)
+            namespace = context["context"].get("namespace", "default")
+    except (kubernetes.config.ConfigException, OSError) as error:
+        raise ConfigError(
+            f"no access to a Kubernetes cluster: {error}",
+            mend="In a pod, let it have its service account's token; elsewhere set KUBECONFIG",
+        ) from error
+    return kubernetes.client.ApiClient(configuration), namespace
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    """The lines of a body, as soon as they come; a last one may lack its end."""
+    pending = b""
+    try:
+        for chunk in response.stream(1 << 16, decode_content=False):
+            *lines, pending = (pending + chunk).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise CutError(root_of(error)) from error
+    if pending:
+        yield pending

@@ -1,0 +1,71 @@
+"""What a training on several nodes asks of a Kubernetes cluster."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from components.common.errors import ConfigError
+
+NodeJob = Literal["trainjob", "pytorchjob"]
+
+HOUR = 3600  # seconds
+
+# A quantity and a name as Kubernetes writes them (apimachinery's resource.Quantity, RFC 1123).
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """The job that makes the nodes, and what each node's pod gets.
+
+    The first fields are the pipeline's parameters `cluster_*`, by the same names.
+
+    Raises:
+        ConfigError: a value cannot be right.
+    """
+
+    node_job: NodeJob
+    node_runtime: str  # with trainjob: a ClusterTrainingRuntime
+    node_cpu: str
+    node_memory: str  # /dev/shm included
+    node_gpus: int
+    node_service_account: str  # "": the namespace's default
+    gpu_type: str  # resource name of a GPU
+    gpu_node_selector: Mapping[str, str]
+    gpu_tolerations: Sequence[Mapping[str, Any]]
+    s3_secret: str  # both may be absent from the cluster
+    image_pull_secret: str
+
+    image: str = ""  # of this very step
+    namespace: str = ""  # "": that of this pod, or of the kubeconfig's context
+    # Training's processes exchange batches and gradients through /dev/shm, which is 64 MiB by
+    # default.
+    shm_size: str = "8Gi"
+    restarts: int = 10  # with pytorchjob; a ClusterTrainingRuntime says it itself
+    # An hour less than the pipeline leaves the step that waits for it, so that this step can tell.
+    deadline: int = 71 * HOUR
+
+    def __post_init__(self) -> None:
+        if self.node_job not in get_args(NodeJob):
+            raise ConfigError(
+                f"cluster_node_job is {self.node_job!r}", mend="Use trainjob or pytorchjob"
+            )
+        for name in ("node_cpu", "node_memory", "shm_size"):
+            if not _QUANTITY.fullmatch(getattr(self, name)):
+                raise ConfigError(
+                    f"cluster_{name} is {getattr(self, name)!r}",
+                    mend="Write it as Kubernetes does, such as 8 or 64Gi",
+                )
+        if self.node_gpus < 0:
+            raise ConfigError(f"cluster_node_gpus is {self.node_gpus}", mend="Use 0 or more")
+        names = ("s3_secret", "image_pull_secret", "node_service_account", "namespace")
+        for name in ("node_runtime", *names):
+            value = getattr(self, name)
+            may_lack = name in names or self.node_job == "pytorchjob"
+            if not (_NAME.fullmatch(value) or (may_lack and not value)):
+                raise ConfigError(
+                    f"cluster_{name} is {value!r}",
+                    mend="Use small letters, digits, dots and hyphens, as Kubernetes does",
+                )

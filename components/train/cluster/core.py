@@ -1,0 +1,421 @@
+"""Train on several nodes: make the job that makes them, follow it, and fetch what they made.
+
+In a pipeline this runs in the train step's own pod, which then needs no GPU. Data and the
+pretrained checkpoint, which only this pod has, go to the store; the nodes' output comes back from
+there. A later attempt at the same step adopts the job of the one before, or fetches its output.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from components.common import errors
+from components.common.errors import ConfigError, RaceError, TrainingError, TransferError
+from components.common.files import atomic_folder
+from components.common.progress import duration
+from components.common.transfer import Patience
+from components.train import checkpoints
+from components.train.cluster import manifest
+from components.train.cluster.api import PATIENCE, AnswerError, Api
+from components.train.cluster.config import ClusterConfig
+from components.train.cluster.follow import LogFollower, container_status, texts
+from components.train.config import TrainConfig, plan
+from components.train.core import CHECKPOINTS, TrainResult
+from components.train.data import read_labels
+
+__all__ = ["ClusterConfig", "Timing", "launch"]
+
+logger = logging.getLogger(__name__)
+
+# Exit statuses of a node that trying again does not mend: a wrong parameter, bad input, an output
+# that cannot be written. The runtime in pipeline/manifests has the same.
+LASTING = (2, 3, 5)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How often and how long to wait (seconds)."""
+
+    watch: float = 20.0  # for a change, before the whole state is asked for
+    pause: float = 2.0  # at least between two looks
+    pending: float = 60.0  # for pods to start, before it is said why they do not
+    removal: float = 600.0  # for an earlier job to go
+    drain: float = 60.0  # for the rest of the log
+    patience: Patience = PATIENCE
+
+
+def launch(
+    config: TrainConfig, cluster: ClusterConfig, *, timing: Timing | None = None
+) -> TrainResult:
+    """Train on `config.nodes` nodes that a job in a Kubernetes cluster makes.
+
+    `output` then holds what node 0 wrote, as if it had been trained here. The job is deleted at the
+    end, when it fails, and when this process is told to end; it is left alone only when the cluster
+    or the store cannot be reached, for then it may be well, and the next attempt goes on with it.
+
+    Raises:
+        ConfigError: the parameters do not fit; the cluster lacks a right, the kind of job or its
+            runtime, or refuses the job; another job has its name.
+        DataError: data or pretrained checkpoint are missing.
+        OutputError: the store has other data for this training.
+        TransferError: the cluster or the store cannot be reached.
+        TrainingError: the job failed, passed its deadline or was deleted. If a node ended with an
+            error of another kind, that error.
+        OSError: `output` is in use or cannot be written.
+    """
+    from components.common import storage
+
+    timing = timing or Timing()
+    cluster = replace(cluster, image=cluster.image or os.environ.get("RACE_IMAGE", ""))
+    if not cluster.image:
+        raise ConfigError(
+            "the nodes' image is not known",
+            mend="Set RACE_IMAGE to this container's own image, as the pipeline does",
+        )
+    if not config.checkpoint_uri.startswith("s3://"):
+        raise ConfigError(
+            f"training on {config.nodes} nodes needs checkpoint_uri at an s3:// address:"
+            " they share data, checkpoints and output through it",
+            mend="Set train_checkpoint_uri to a folder in a bucket",
+        )
+    questions = len(read_labels(config.data, "train", config.num_classes))
+    the_plan = plan(config, gpus=cluster.node_gpus, questions=questions)
+    pretrained = checkpoints.find_pretrained(config.pretrained)
+    addresses = manifest.Addresses(config.checkpoint_uri)
+
+    with atomic_folder(config.output) as folder:
+        kind = manifest.KINDS[cluster.node_job]
+        job = _Job(Api(kind, cluster.namespace, timing.patience), config, addresses, timing)
+        with job.removed():
+            if storage.find(addresses.output):
+                logger.info("an earlier attempt has trained already")
+            else:
+                job.api.require_access(cluster.node_runtime)
+                logger.info("publishing what the nodes need at %s", addresses.place)
+                storage.publish(config.data, addresses.data)
+                with _as_artifact(pretrained) as source:
+                    storage.publish(source, addresses.pretrained)
+                processes = the_plan.processes
+                job.start(
+                    manifest.job(
+                        config, cluster, addresses, processes=processes, environment=os.environ
+                    )
+                )
+                job.follow()
+            storage.fetch(addresses.output, folder)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        there = {name for name in CHECKPOINTS if (folder / name).is_file()}
+    best, last = (config.output.absolute() / n if n in there else None for n in CHECKPOINTS)
+    return TrainResult(best, last, metrics)
+
+
+@contextlib.contextmanager
+def _as_artifact(pretrained: Path) -> Iterator[Path]:
+    """The checkpoint under the name by which a folder's checkpoint is found."""
+    if pretrained.name == "model.pt":
+        yield pretrained
+        return
+    with tempfile.TemporaryDirectory(prefix="race-") as scratch:
+        path = Path(scratch) / "model.pt"
+        shutil.copyfile(pretrained, path)
+        yield path
+
+
+class _Job:
+    """The job in the cluster, from its making to its end."""
+
+    def __init__(
+        self, api: Api, config: TrainConfig, addresses: manifest.Addresses, timing: Timing
+    ) -> None:
+        self.api, self._config, self._addresses, self._timing = api, config, addresses, timing
+        self.name = manifest.job_name(config.checkpoint_uri)
+        self._title = f"{api.kind.name} {self.name}"
+        self._touched, self._ours = False, True
+        self._shown = ""
+
+    @contextlib.contextmanager
+    def removed(self) -> Iterator[None]:
+        """Delete the job when the block ends, however that happens; see `launch`."""
+        try:
+            yield
+        except TransferError:
+            if self._shown:
+                logger.warning("%s is left as it is: the next attempt adopts it", self._title)
+            raise
+        except BaseException:
+            self._remove()
+            raise
+        self._remove()
+
+    def _remove(self) -> None:
+        if not self._ours:
+            return
+        # Whoever sent SIGTERM does not wait for minutes.
+        brief = replace(self._timing.patience, attempts=3, read=10.0)
+        try:
+            self.api.delete(self.name, brief)
+        except RaceError as error:
+            level = logging.WARNING if self._touched else logging.DEBUG
+            logger.log(level, "%s was not deleted: %s", self._title, error)
+
+    def start(self, body: Mapping[str, Any]) -> None:
+        """Create the job, or adopt the one that an earlier attempt has made.
+
+        Raises:
+            ConfigError: the cluster refuses it, or another job has its name.
+            TrainingError: an earlier one does not go.
+        """
+        self._touched = True
+        owners = self.api.owners()
+        body = {**body, "metadata": {**body["metadata"], "ownerReferences": owners}}
+        digest = body["metadata"]["annotations"][manifest.DIGEST]
+        deadline = time.monotonic() + self._timing.removal
+        while True:
+            try:
+                self.api.create(body)
+                break
+            except AnswerError:
+                found = self.api.get(self.name)
+            if found is None:
+                continue  # it went in between
+            about = found["metadata"]
+            if "deletionTimestamp" not in about:
+                if about.get("annotations", {}).get(manifest.DIGEST) != digest:
+                    self._ours = False
+                    raise ConfigError(
+                        f"{self._title} exists in namespace {self.api.namespace}, and trains"
+                        " something else",
+                        mend="Delete it, or give another checkpoint_uri",
+                    )
+                if _phase(found) != "failed":
+                    logger.info("%s: adopted from an earlier attempt", self._title)
+                    return
+                self.api.delete(self.name)
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"{self._title} of an earlier attempt is still being deleted",
+                    mend="See why with kubectl describe; a pod on a lost node is a common cause",
+                )
+            time.sleep(self._timing.pause)
+        self._show("created")
+
+    def follow(self) -> None:
+        """Follow the job to its end, with node 0's log.
+
+        Raises:
+            ConfigError, TransferError: as `Api` raises them.
+            RaceError: the job failed, see `launch`.
+        """
+        show = functools.partial(print, file=sys.stderr, flush=True)
+        log = LogFollower(self.api, self.name, show, pause=self._timing.pause)
+        log.start()
+        finished: dict[str, Any] | None = None
+        try:
+            finished = self._finished()
+        finally:
+            log.finish(self._timing.drain if finished else 0)
+        if _phase(finished) == "succeeded":
+            return
+        from components.common import storage
+
+        if storage.find(self._addresses.output):
+            # Node 0 publishes it last, so training had succeeded, whatever came then.
+            logger.warning("%s failed after its output was there; it is taken", self._title)
+            return
+        raise self._failure(finished, list(log.tail))
+
+    def _finished(self) -> dict[str, Any]:
+        """The job when it has ended, or will not come to a good end."""
+        started = time.monotonic()
+        waiting = ""
+        while True:
+            before = time.monotonic()
+            job = self.api.get(self.name)
+            if job is None:
+                raise TrainingError(
+                    f"{self._title} was deleted while it ran",
+                    mend="Start the step again: it goes on from the last checkpoint",
+                )
+            for state in itertools.chain([job], self.api.watch(job, self._timing.watch)):
+                self._show(_phase(state))
+                if _phase(state) in ("succeeded", "failed"):
+                    return state
+            pods = self.api.pods(self.name)
+            if any(ending.status in LASTING for ending in self._endings(pods)):
+                return job
+            if time.monotonic() - started > self._timing.pending:
+                reason = _why_waiting(pods)
+                if reason and reason != waiting:
+                    logger.info("%s: %s", self._title, reason)
+                waiting = reason
+            rest = self._timing.pause - (time.monotonic() - before)
+            time.sleep(max(0.0, rest))
+
+    def _show(self, phase: str) -> None:
+        if phase and phase != self._shown:
+            logger.info("%s: %s", self._title, phase)
+            self._shown = phase
+
+    def _endings(self, pods: list[dict[str, Any]]) -> list["_Ending"]:
+        """How nodes failed, those first that say most about why."""
+        found = []
+        for pod in pods:
+            status = container_status(pod, self.api.kind.container)
+            for now in ("state", "lastState"):
+                ended = status.get(now, {}).get("terminated")
+                if ended and ended["exitCode"]:
+                    found.append(
+                        _Ending(
+                            pod["metadata"]["name"],
+                            self.api.kind.rank(pod),
+                            ended["exitCode"],
+                            ended.get("reason", ""),
+                            ended.get("finishedAt") or "",
+                            previous=now == "lastState",
+                        )
+                    )
+        # The other nodes fail because one did, and later.
+        return sorted(found, key=lambda e: (e.status not in LASTING, e.finished))
+
+    def _failure(self, job: dict[str, Any], tail: list[str]) -> RaceError:
+        """The error for a job that failed."""
+        condition = _conditions(job).get("Failed", {})
+        said = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
+        if "DeadlineExceeded" in said or "longer than specified deadline" in said:
+            spec = job["spec"]
+            seconds = (
+                spec.get("activeDeadlineSeconds") or spec["runPolicy"]["activeDeadlineSeconds"]
+            )
+            return TrainingError(
+                f"{self._title} was not done within {duration(seconds)}",
+                mend="Start it again: it goes on from the last checkpoint",
+            )
+        ending = next(iter(self._endings(self.api.pods(self.name))), None)
+        where = f"{self._title} failed"
+        if ending is None:
+            last = f"; its last line: {tail[-1]}" if tail else ""
+            return TrainingError(f"{where}: {said}{last}", mend="Its log is above")
+        node = f"node {ending.rank}"
+        if ending.reason == "OOMKilled":
+            return TrainingError(
+                f"{where}: the memory of {node} was not enough",
+                mend="Raise cluster_node_memory, which holds /dev/shm too",
+            )
+        words = _last_error(tail) if ending.rank == 0 else ""
+        words = words or _last_error(self._tail_of(ending))
+        if words:
+            return _KINDS.get(ending.status, TrainingError)(f"{where}: {node}: {words}")
+        return _KINDS.get(ending.status, TrainingError)(
+            f"{where}: {node} ended with exit status {ending.status}"
+            + (f" ({said})" if said else ""),
+            mend="The log of node 0 is above",
+        )
+
+    def _tail_of(self, ending: "_Ending") -> list[str]:
+        with (
+            contextlib.suppress(AnswerError, RaceError),
+            self.api.log(ending.pod, tail=20, previous=ending.previous) as lines,
+        ):
+            return texts(lines)
+        return []
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How the container of a node ended."""
+
+    pod: str
+    rank: int | None
+    status: int
+    reason: str
+    finished: str
+    previous: bool  # it runs again
+
+
+# The error that a node's exit status stands for.
+_KINDS: Mapping[int, type[RaceError]] = {
+    kind.exit_status: kind
+    for kind in (
+        errors.ConfigError,
+        errors.DataError,
+        errors.TransferError,
+        errors.OutputError,
+        errors.TrainingError,
+    )
+}
+
+
+def _conditions(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A job's conditions that are true, by their type."""
+    found = job.get("status", {}).get("conditions") or []
+    return {condition["type"]: condition for condition in found if condition["status"] == "True"}
+
+
+def _phase(job: Mapping[str, Any]) -> str:
+    """Where a job stands, in one word; "" before its controller has seen it."""
+    if "deletionTimestamp" in job["metadata"]:
+        return "being deleted"
+    true = _conditions(job)
+    for phase, names in (
+        ("succeeded", ("Complete", "Succeeded")),
+        ("failed", ("Failed",)),
+        ("suspended", ("Suspended",)),
+        ("restarting", ("Restarting",)),
+        ("running", ("Running",)),
+    ):
+        if any(name in true for name in names):
+            return phase
+    nodes = job.get("status", {}).get("jobsStatus") or []  # a TrainJob has these, no condition
+    if any(node.get("ready") for node in nodes):
+        return "running"
+    return "pending" if nodes or true else ""
+
+
+def _why_waiting(pods: list[dict[str, Any]]) -> str:
+    """Why pods do not run yet, in their scheduler's or kubelet's words; "" if none waits."""
+    if not pods:
+        return "it has no pods yet; a queue, a quota or its controller holds them back"
+    reasons: dict[str, int] = {}
+    for pod in pods:
+        status = pod.get("status", {})
+        if status.get("phase") != "Pending":
+            continue
+        found = [
+            f"{condition.get('reason')}: {condition.get('message', '')}"
+            for condition in status.get("conditions") or []
+            if condition["type"] == "PodScheduled" and condition["status"] == "False"
+        ]
+        containers = (status.get("initContainerStatuses") or []) + (
+            status.get("containerStatuses") or []
+        )
+        for container in containers:
+            waiting = container.get("state", {}).get("waiting")
+            if waiting and waiting.get("reason") not in ("ContainerCreating", "PodInitializing"):
+                found.append(f"{waiting.get('reason')}: {waiting.get('message', '')}")
+        reason = found[0].rstrip(": ") if found else "starting"
+        reasons[reason] = reasons.get(reason, 0) + 1
+    waits = (f"{n} pod{'s wait' if n > 1 else ' waits'}: {why}" for why, n in reasons.items())
+    return errors.one_line("; ".join(waits))
+
+
+def _last_error(lines: list[str]) -> str:
+    """The line in which a step says why it ended (components.common.cli.show_error); else ""."""
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and record.get("level") == "ERROR":
+                return str(record.get("message", ""))
+    return ""
