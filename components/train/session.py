@@ -69,8 +69,10 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
             )
             if status:
                 error = _explain(status, session.failures, list(session.tail), log, run.node)
-                # A collapse is known well, and to be expected where it is to be marked.
-                if not isinstance(error, CollapseError) or run.config.on_collapse == "fail":
+                # A collapse that is to be marked is no surprise, and of another node's end the log
+                # of this one says nothing.
+                marked = isinstance(error, CollapseError) and run.config.on_collapse == "mark"
+                if not (marked or isinstance(error, _NodeLost)):
                     session.show_tail()
                 raise error
             if session.stop_asked is not None and stoppable:
@@ -198,6 +200,10 @@ _SECONDARY = re.compile(
 )
 
 
+class _NodeLost(TrainingError):
+    """The cause is on another machine."""
+
+
 def _explain(
     status: int,
     failures: list[dict[str, Any]],
@@ -212,8 +218,9 @@ def _explain(
     if failure is None and signal_number is None and failures:
         failure = failures[0]
         if not node.alone:
-            return TrainingError(
-                f"training stopped {where}: another node failed or was lost ({_said(failure)})",
+            said = _said(failure, most=120)
+            return _NodeLost(
+                f"training stopped {where}: another node failed or was lost ({said})",
                 mend="Its own log has the cause; started again together, the nodes go on from the"
                 " newest checkpoint",
             )
@@ -244,9 +251,9 @@ def _explain(
     )
 
 
-def _said(failure: dict[str, Any]) -> str:
+def _said(failure: dict[str, Any], most: int = 300) -> str:
     message = failure["message"].strip() or "no message"
-    return f"{failure['type']}: {message[:300]}{'...' if len(message) > 300 else ''}"
+    return f"{failure['type']}: {message[:most]}{'...' if len(message) > most else ''}"
 
 
 def _where(log: TrainLog, node: Node) -> str:

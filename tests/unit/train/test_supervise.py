@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.train import supervise
+from components.train.node import Node
 
 # Starts a child of its own in a new session, prints its process id, and waits.
 FAMILY = """
@@ -145,3 +146,45 @@ time.sleep(600)
     ended.wait()
     orphan = {**environment, "RACE_TRAIN_PARENT": str(ended.pid)}
     assert subprocess.run([sys.executable, "-c", code], env=orphan, timeout=60).returncode == -9
+
+
+SECOND = Node(1, 2, "first.example", 29400)
+
+
+def test_one_rank_on_one_machine_needs_no_torchrun() -> None:
+    worker = [sys.executable, "-m", "components.train.worker", "DATA"]
+    assert supervise.command(1, ["DATA"]) == worker
+
+
+def test_ranks_of_one_machine_meet_by_themselves() -> None:
+    command = supervise.command(2, ["DATA"])
+    assert command[1:3] == ["-m", "components.train.launch"]
+    assert command[3:6] == ["--standalone", "--nproc-per-node=2", "--max-restarts=0"]
+    assert command[6:] == ["-m", "components.train.worker", "DATA"]
+
+
+@pytest.mark.parametrize("processes", [1, 8])
+def test_ranks_of_several_nodes_meet_at_node_0(processes: int) -> None:
+    command = supervise.command(processes, ["DATA"], SECOND, patience=600)
+    assert set(command[3:]) == {
+        *("--nnodes=2", "--node-rank=1", f"--nproc-per-node={processes}", "--max-restarts=0"),
+        *("--rdzv-backend=static", "--rdzv-conf=timeout=600"),
+        *("--master-addr=first.example", "--master-port=29400"),
+        *("-m", "components.train.worker", "DATA"),
+    }
+
+
+def test_torchrun_is_told_by_its_arguments_alone() -> None:
+    inherited = {"PET_NNODES": "2", "PET_RDZV_BACKEND": "c10d", "PET_NPROC_PER_NODE": "8"}
+    for node in (Node(), SECOND):
+        env = supervise.environment(1, "cuda", inherited, node)
+        assert not [name for name in env if name.startswith("PET_")]
+        assert "GLOO_SOCKET_IFNAME" not in env, "gloo is for CPUs"
+
+
+def test_gloo_takes_the_interface_that_leads_to_node_0() -> None:
+    here = Node(1, 2, "127.0.0.1", 29400)
+    assert supervise.environment(1, "cpu", {}, here)["GLOO_SOCKET_IFNAME"] == "lo"
+    chosen = {"GLOO_SOCKET_IFNAME": "eth7"}
+    assert supervise.environment(1, "cpu", chosen, here)["GLOO_SOCKET_IFNAME"] == "eth7"
+    assert "GLOO_SOCKET_IFNAME" not in supervise.environment(1, "cpu", {})

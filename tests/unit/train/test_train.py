@@ -17,6 +17,7 @@ from components.train import checkpoints
 from components.train.config import TrainConfig
 from components.train.core import train
 from components.train.log import TrainLog
+from components.train.node import Node
 from components.train.session import _explain
 
 
@@ -316,6 +317,32 @@ def test_known_causes_have_a_mend(
     explained = _explain(1, failures, [], TrainLog())
     assert type(explained) is error
     assert message in str(explained)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[gloo/transport/tcp/pair.cc:537] Read error [10.0.0.2]:1: Connection reset by peer",
+        "NCCL error: remote process exited or there was a network error, ncclRemoteError",
+        "failed to recv, got 0 bytes. Connection was likely closed.",
+    ],
+)
+def test_on_several_nodes_what_only_tells_of_another_ones_end_is_told_so(message: str) -> None:
+    lost = failure("RuntimeError", message)
+    for rank, where in ((0, "before the first record"), (1, "on node 1 of 2")):
+        explained = _explain(1, [lost], [], TrainLog(), Node(rank, 2))
+        assert explained.what.startswith(
+            f"training stopped {where}: another node failed or was lost (RuntimeError: "
+        )
+        assert explained.exit_status == TrainingError.exit_status
+    both = [lost, failure("ValueError", "the cause", rank=1)]
+    assert "rank 1: ValueError: the cause" in _explain(1, both, [], TrainLog(), Node(1, 2)).what
+
+
+def test_a_node_that_is_not_told_which_one_it_is_is_refused(tiny_race: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nodes is 2, but the environment does not say which"):
+        train(config(tiny_race, tmp_path / "out", nodes=2))
+    assert_nothing_is_left(tmp_path)
 
 
 def test_an_error_of_ours_comes_through_as_it_is() -> None:
