@@ -218,7 +218,7 @@ def _explain(
     if failure is None and signal_number is None and failures:
         failure = failures[0]
         if not node.alone:
-            said = _said(failure, most=120)
+            said = _short(failure["message"].strip(), 140)
             return _NodeLost(
                 f"training stopped {where}: another node failed or was lost ({said})",
                 mend="Its own log has the cause; started again together, the nodes go on from the"
@@ -244,16 +244,16 @@ def _explain(
             f"training stopped {where}: no space left for the checkpoints",
             mend="Free some space or choose another output folder",
         )
+    message = _short(message, 300)
     mend = next((mend for pattern, mend in _MENDS if re.search(pattern, message)), "")
     return TrainingError(
-        f"training stopped {where}, rank {failure['rank']}: {_said(failure)}",
+        f"training stopped {where}, rank {failure['rank']}: {failure['type']}: {message}",
         mend=mend or "The last lines of its log are above",
     )
 
 
-def _said(failure: dict[str, Any], most: int = 300) -> str:
-    message = failure["message"].strip() or "no message"
-    return f"{failure['type']}: {message[:most]}{'...' if len(message) > most else ''}"
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def _where(log: TrainLog, node: Node) -> str:

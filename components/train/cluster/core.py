@@ -22,6 +22,7 @@ from typing import Any
 
 from components.common import errors
 from components.common.errors import ConfigError, RaceError, TrainingError, TransferError
+from components.common.exam import count_options
 from components.common.files import atomic_folder
 from components.common.progress import duration
 from components.common.transfer import Patience
@@ -89,7 +90,8 @@ def launch(
             " they share data, checkpoints and output through it",
             mend="Set train_checkpoint_uri to a folder in a bucket",
         )
-    questions = len(read_labels(config.data, "train", config.num_classes))
+    options = config.num_classes or count_options(config.data)
+    questions = len(read_labels(config.data, "train", options))
     the_plan = plan(config, gpus=cluster.node_gpus, questions=questions)
     pretrained = checkpoints.find_pretrained(config.pretrained)
     addresses = manifest.Addresses(config.checkpoint_uri)

@@ -332,7 +332,7 @@ def test_on_several_nodes_what_only_tells_of_another_ones_end_is_told_so(message
     for rank, where in ((0, "before the first record"), (1, "on node 1 of 2")):
         explained = _explain(1, [lost], [], TrainLog(), Node(rank, 2))
         assert explained.what.startswith(
-            f"training stopped {where}: another node failed or was lost (RuntimeError: "
+            f"training stopped {where}: another node failed or was lost ("
         )
         assert explained.exit_status == TrainingError.exit_status
     both = [lost, failure("ValueError", "the cause", rank=1)]
