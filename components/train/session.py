@@ -81,7 +81,8 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
                     published.finish(max(1.0, run.config.stop_timeout - waited))
                 raise Terminated
     finally:
-        session.display.close()
+        if session.display:
+            session.display.close()
 
 
 class _Session:
@@ -92,7 +93,10 @@ class _Session:
     ) -> None:
         self.config, self.log, self.control, self.published = run.config, log, control, published
         self.node = run.node
-        self.display = Display(run.plan, run.config.epochs, logger.info)
+        # Only node 0 hears of updates.
+        self.display = (
+            Display(run.plan, run.config.epochs, logger.info) if self.node.leads else None
+        )
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self.failures: list[dict[str, Any]] = []
         self.stop_asked: float | None = None
@@ -122,7 +126,8 @@ class _Session:
             )
         record = self.log.read(line)
         if record is not None:
-            self.display.update(record)
+            if self.display:
+                self.display.update(record)
             if self.published:
                 self.published.logged(record)
 

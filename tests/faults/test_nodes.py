@@ -140,6 +140,16 @@ class Nodes:
         return status, time.monotonic() - killed
 
 
+def published(step: Step, uri: str) -> storage.Artifact:
+    """Its first checkpoint, once it is there; the step still runs then."""
+    deadline = time.monotonic() + 120
+    while not (newest := storage.newest(uri)):
+        assert step.process.poll() is None, step.screen.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return newest
+
+
 def as_of_one_machine(found: dict[str, Any]) -> dict[str, Any]:
     """Metrics without the number of machines, which is all that may differ."""
     assert found["metrics"].pop("nodes") in (1, 2)
@@ -196,10 +206,7 @@ def test_a_node_that_is_lost_ends_the_others_and_all_go_on_when_they_are_started
 ) -> None:
     parameters = {**ENGINES[engine], "checkpoint_uri": tmp_path / "checkpoints"}
     first = Nodes(tiny_race, tmp_path / "first", network, **parameters)
-    interval = ENGINES[engine]["checkpoint_interval"]
-    assert first[0].wait_for(f'"num_updates": "{2 * interval}"'), first.screens()
-    while not (newest := storage.newest(str(tmp_path / "checkpoints"))):
-        time.sleep(0.02)
+    newest = published(first[0], str(tmp_path / "checkpoints"))
     status, seconds = first.lose(lost)
     assert status == TrainingError.exit_status
     assert seconds < BOUND
@@ -247,10 +254,7 @@ def test_the_other_nodes_need_no_store_of_checkpoints(
     }
     access = {1: nowhere}
     first = Nodes(tiny_race, tmp_path / "first", None, environment=access, **parameters)
-    deadline = time.monotonic() + 120
-    while not storage.newest(parameters["checkpoint_uri"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    published(first[0], parameters["checkpoint_uri"])
     first.lose(1)
     assert not storage.find(parameters["output"])
 
