@@ -5,7 +5,7 @@ each update, when it validates, saves and loads, are wrapped; `install` says whi
 
 A folder, `control`, joins a rank and the process that supervises the ranks:
 
-    alive           touched after each update and each validation batch
+    alive           touched when a rank starts, after each update and each validation batch
     stop            made by the supervisor: end soon, with a checkpoint
     stop-after      made by rank 0 for the others: after how many updates
     update-000500/  a checkpoint that is whole, for the supervisor to publish and remove
@@ -85,6 +85,7 @@ class Boundaries:
 
     def install(self) -> None:
         """Wrap fairseq's functions."""
+        self.live()
         import fairseq_cli.train
         from fairseq import checkpoint_utils
         from fairseq.trainer import Trainer

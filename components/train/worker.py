@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _boundaries(control: Path, interval: int | None, group: Path | None) -> hooks.Boundaries:
+    (control / hooks.ALIVE).touch()
     if group is None:
         return hooks.Boundaries(control, interval, hooks.rank())
     ranks = Group(**json.loads(group.read_text()), live=(control / hooks.ALIVE).touch)

@@ -282,7 +282,7 @@ def test_nodes_that_have_nothing_left_to_do_end_well(
 def test_nodes_that_lose_sight_of_each_other_end_after_the_stall_timeout(
     tiny_race: Any, network: Network, tmp_path: Path
 ) -> None:
-    nodes = Nodes(tiny_race, tmp_path, network, engine="packed", epochs=10000, stall_timeout=15)
+    nodes = Nodes(tiny_race, tmp_path, network, engine="packed", epochs=10000, stall_timeout=30)
     assert nodes[0].wait_for('"num_updates": "8"'), nodes.screens()
     network.cut()
     assert nodes.ends() == [TrainingError.exit_status] * 2
