@@ -141,9 +141,10 @@ class Group:
                 else:
                     part = torch.empty(length, dtype=torch.uint8, device=_device())
                 torch.distributed.broadcast(part, src=0)
+                arrived = part.cpu()  # waits for it, so that no more than one part is on its way
                 self.live()
                 if file is not None or target is not None:
-                    data = part.cpu().numpy().tobytes()
+                    data = arrived.numpy().tobytes()
                     digest.update(data)
                     if target is not None:
                         target.write(data)
@@ -157,7 +158,9 @@ class Group:
     def _barrier(self) -> None:
         import torch
 
-        torch.distributed.all_reduce(torch.zeros(1, device=_device()))
+        ones = torch.ones(1, device=_device())
+        torch.distributed.all_reduce(ones)
+        ones.item()  # NCCL returns before it is done
 
     def leave(self, seconds: float = 30.0) -> None:
         """Wait until every rank is about to leave, so that none finds another one gone; or so long.

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from steps import ENGINES, Step, assert_same, result, run
@@ -79,8 +79,20 @@ def network() -> Iterator[Network]:
         made.remove()
 
 
+@pytest.fixture(autouse=True)
+def started() -> Iterator[None]:
+    """No step outlives a test that fails."""
+    Nodes.started.clear()
+    yield
+    for step in Nodes.started:
+        if step.process.poll() is None:
+            step.kill()
+
+
 class Nodes:
     """Two steps that belong together; `network` None is the loopback of this machine."""
+
+    started: ClassVar[list[Step]] = []
 
     def __init__(
         self,
@@ -93,7 +105,7 @@ class Nodes:
         environment: dict[int, dict[str, str]] | None = None,
         **parameters: Any,
     ) -> None:
-        self.steps = {}
+        self.steps: dict[int, Step] = {}
         for node in start:
             where = folder / f"node-{node}"
             variables = {
@@ -112,6 +124,7 @@ class Nodes:
                 environment=variables | (environment or {}).get(node, {}),
                 **{"nodes": 2, **parameters, **(special or {}).get(node, {})},
             )
+            self.started.append(self.steps[node])
 
     def __getitem__(self, node: int) -> Step:
         return self.steps[node]
