@@ -1,4 +1,5 @@
-# The image of the data steps (download, preprocess, binarize): no torch, no compiler, no pip of its own.
+# The image of the data steps (download, preprocess, binarize) and of those that judge figures (gate,
+# select): no torch, no compiler, no pip of its own.
 #
 #   docker build -f docker/data.Dockerfile -t race-pipeline-data .        (or: make images)
 #   docker run --rm race-pipeline-data python -m components.binarize --help
@@ -46,6 +47,11 @@ COPY components/common /app/components/common
 COPY components/download /app/components/download
 COPY components/preprocess /app/components/preprocess
 COPY components/binarize /app/components/binarize
+COPY components/gate /app/components/gate
+COPY components/select /app/components/select
+# The rest of evaluate wants torch.
+COPY components/evaluate/__init__.py components/evaluate/predictions.py /app/components/evaluate/
+COPY components/evaluate/report.py components/evaluate/statistics.py /app/components/evaluate/
 RUN PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /app \
  && chmod -R u=rwX,go=rX /app \
  && mkdir --parents /made/data && mv /app /made/ \

@@ -30,15 +30,18 @@ from pipeline.display import say, step_line, working
 from pipeline.images import Images, images
 from pipeline.parameters import (
     DEFAULT_PROFILE,
+    PARALLELISM,
     Profile,
+    is_sweep,
     load_profile,
     parameters,
+    parameters_of,
     parse_assignments,
     profile_names,
     resolve,
 )
 
-PIPELINE_YAML = Path("pipeline.yaml")
+PIPELINE_YAML, SWEEP_YAML = Path("pipeline.yaml"), Path("sweep.yaml")
 
 # Modules that import kfp or torch are imported where they are needed: `race --help` is quick.
 
@@ -145,6 +148,23 @@ def _add_images(made: argparse.ArgumentParser) -> None:
         )
 
 
+def _add_parallelism(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--parallelism",
+        type=int,
+        default=PARALLELISM,
+        metavar="N",
+        help=f"trials of a sweep at the same time (default: {PARALLELISM})",
+    )
+
+
+def _parallelism(arguments: argparse.Namespace) -> int:
+    given: int = arguments.parallelism
+    if given < 1:
+        raise ConfigError(f"--parallelism {given}: give at least 1")
+    return given
+
+
 def _images(
     arguments: argparse.Namespace, read: Callable[[Mapping[str, str]], Images] = images
 ) -> Images:
@@ -169,6 +189,10 @@ def _add_run(commands: Any) -> None:
           race run --profile smoke
           race run --profile smoke -p train_learning_rate=0.002 -p train_epochs=1
           race run --profile roberta-base --output /data/runs
+          race run --profile smoke -p seeds=[1,2,3]
+
+        With seeds or learning_rates it trains with each of them, one after another, selects the
+        best on dev, and says how far they lie apart.
 
         Data steps whose inputs, parameters and code are those of an earlier run in the same folder
         are not run again. The exit status is that of the step that failed: 2 wrong parameter,
@@ -229,6 +253,8 @@ def _run(arguments: argparse.Namespace) -> None:
         cache=not arguments.no_cache,
     )
     print(report(run))
+    if run.refused:
+        raise run.refused
 
 
 # -- report, compare
@@ -382,9 +408,11 @@ def _add_submit(commands: Any) -> None:
           race submit --host https://kubeflow.example.org/pipeline --token-file token --wait
           race submit --host http://localhost:8080 --profile roberta-base -p train_epochs=3
           race submit --host http://localhost:8080 --cron "0 0 3 * * 1"
+          race submit --host http://localhost:8080 -p seeds=[1,2,3,4,5] --parallelism 5
 
-        The pipeline is compiled with the profile and uploaded as a version of race-roberta, unless
-        the server has it. With --wait the exit status is 1 when the run fails.
+        The pipeline is compiled with the profile and uploaded as a version of race-roberta, or of
+        race-roberta-sweep with seeds or learning_rates, unless the server has it. With --wait the
+        exit status is 1 when the run fails.
         """,
     )
     _add_profile(made)
@@ -424,20 +452,22 @@ def _add_submit(commands: Any) -> None:
         metavar="TIMES",
         help="start a run again and again: second minute hour day month weekday",
     )
+    _add_parallelism(made)
     _add_images(made)
 
 
 def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.local import local_path
-    from pipeline.pipeline import compiled
+    from pipeline.pipeline import NAME, SWEEP_NAME, compiled
     from pipeline.submit import Api, Server, follow, submit, unique_name
 
+    parallelism = _parallelism(arguments)
     if arguments.wait and arguments.cron:
         raise ConfigError("--wait and --cron exclude each other", mend="A schedule has no end")
     profile = load_profile(arguments.profile)
     given = parse_assignments(arguments.assignments)
     values = resolve(profile, given)
-    defaults = _defaults(profile)
+    defaults = _defaults(profile, {})
     for name, value in values.items():
         if name.endswith("_url") and name not in defaults and name not in given:
             raise ConfigError(
@@ -451,10 +481,12 @@ def _submit(arguments: argparse.Namespace) -> None:
             )
     server = Server(arguments.host, arguments.namespace, arguments.token_file)
     api = Api(server)
+    sweep = is_sweep(values)
     identity = submit(
         api,
-        compiled(defaults, _images(arguments)),
-        values,
+        compiled(defaults, _images(arguments), sweep=sweep, parallelism=parallelism),
+        {name: values[name] for name in parameters_of(sweep)},
+        pipeline=SWEEP_NAME if sweep else NAME,
         experiment=arguments.experiment,
         name=arguments.name or unique_name(profile.name),
         pipeline_root=arguments.pipeline_root,
@@ -485,46 +517,57 @@ def _add_compile(commands: Any) -> None:
           race compile --check
           race compile --profile roberta-base --output base.yaml \\
             --train-image registry.example.org/race-pipeline-train@sha256:...
+          race compile -p seeds=[1,2,3] --parallelism 3 --output seeds.yaml
+
+        Without --output it writes pipeline.yaml, which trains once, and sweep.yaml, where seeds and
+        learning_rates can be set. With --output it writes one file: a sweep if one of them is set.
         """,
     )
     _add_profile(made)
+    _add_assignments(made)
     made.add_argument(
         "--output",
         type=Path,
-        default=PIPELINE_YAML,
         metavar="PATH",
-        help=f"file to write (default: {PIPELINE_YAML})",
+        help=f"file to write (default: {PIPELINE_YAML} and {SWEEP_YAML})",
     )
     made.add_argument(
-        "--check", action="store_true", help="write nothing, fail if the file is not up to date"
+        "--check", action="store_true", help="write nothing, fail if a file is not up to date"
     )
+    _add_parallelism(made)
     _add_images(made)
 
 
 def _compile(arguments: argparse.Namespace) -> None:
     from pipeline.pipeline import compiled
 
-    output = arguments.output
-    if output.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--output {output}: not YAML", mend="Let its name end with .yaml")
-    defaults = _defaults(load_profile(arguments.profile))
-    content = compiled(defaults, _images(arguments))
-    if not arguments.check:
-        output.write_text(content, encoding="utf-8")
-        say(f"wrote {output}")
-    elif not output.is_file() or output.read_text(encoding="utf-8") != content:
-        raise DataError(f"{output} is not up to date", mend="Write it anew with `race compile`")
-    else:
-        say(f"{output} is up to date")
+    parallelism = _parallelism(arguments)
+    given = parse_assignments(arguments.assignments)
+    defaults = _defaults(load_profile(arguments.profile), given)
+    outputs = {PIPELINE_YAML: False, SWEEP_YAML: True}
+    if arguments.output:
+        outputs = {arguments.output: is_sweep(defaults)}
+    for output, sweep in outputs.items():
+        if output.suffix not in (".yaml", ".yml"):
+            raise ConfigError(f"--output {output}: not YAML", mend="Let its name end with .yaml")
+        content = compiled(defaults, _images(arguments), sweep=sweep, parallelism=parallelism)
+        if not arguments.check:
+            output.write_text(content, encoding="utf-8")
+            say(f"wrote {output}")
+        elif not output.is_file() or output.read_text(encoding="utf-8") != content:
+            raise DataError(f"{output} is not up to date", mend="Write it anew with `race compile`")
+        else:
+            say(f"{output} is up to date")
 
 
-def _defaults(profile: Profile) -> Mapping[str, Any]:
-    """The profile's values for all parameters but those that its sample stands for."""
-    values = resolve(profile, {})
+def _defaults(profile: Profile, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values for all parameters but those that the profile's sample stands for."""
+    values = resolve(profile, given)
     if profile.sample:
         from pipeline.inputs import SAMPLE
 
-        values = {name: value for name, value in values.items() if name not in SAMPLE}
+        missing = SAMPLE.keys() - given.keys()
+        values = {name: value for name, value in values.items() if name not in missing}
     return values
 
 

@@ -14,7 +14,10 @@ from kfp import dsl
 
 
 def run(
-    step: Callable[[Any], Any], config: type, arguments: dict[str, Any], output: dsl.Artifact
+    step: Callable[[Any], Any],
+    config: type,
+    arguments: dict[str, Any],
+    output: dsl.Artifact | None = None,
 ) -> Any:
     """Run a step with a component's arguments as its command line would, and give its result.
 
@@ -29,12 +32,12 @@ def run(
 
     names = {field.name for field in dataclasses.fields(config)}
     values = {name: value for name, value in arguments.items() if name in names}
-    values["output"] = output
+    if output is not None:
+        values["output"] = output
     for name, value in values.items():
-        if isinstance(value, dsl.Artifact):
-            values[name] = Path(value.path)
-        elif isinstance(value, list):
-            values[name] = tuple(value)
+        several = value if isinstance(value, list) else [value]
+        found = [Path(v.path) if isinstance(v, dsl.Artifact) else v for v in several]
+        values[name] = tuple(found) if isinstance(value, list) else found[0]
     results: list[Any] = []
     logging.getLogger().handlers.clear()  # KFP's, whose prefix takes up half of each line
     status = run_step(lambda _: results.append(step(config(**values))))
@@ -77,7 +80,8 @@ def tabulate(confusion: dsl.ClassificationMetrics, matrix: list[list[int]]) -> N
     from pathlib import Path
 
     letters = [chr(ord("A") + i) for i in range(len(matrix))]
-    confusion.log_confusion_matrix(letters, matrix)
+    if matrix:  # there is none where there was no model
+        confusion.log_confusion_matrix(letters, matrix)
     Path(confusion.path).write_text(json.dumps({"options": letters, "rows": matrix}) + "\n")
 
 
@@ -241,15 +245,18 @@ def train(
     num_workers: int,
     log_interval: int,
     run_id: str,
+    trial: str,
 ) -> None:
     """Fine-tune the pretrained model with fairseq."""
     arguments = locals()
     from components.train.core import TrainConfig, train
 
-    # A retry has its run's id, and so finds what the attempt before it left; no other run does.
+    # A retry has its run's id, and so finds what the attempt before it left; no other run does, and
+    # no other trial of a sweep.
     for name in ("checkpoint_uri", "publish_uri"):
         if arguments[name]:
-            arguments[name] = f"{arguments[name].rstrip('/')}/{run_id}"
+            parts = [arguments[name].rstrip("/"), run_id, *([trial] if trial else [])]
+            arguments[name] = "/".join(parts)
     result = run(train, TrainConfig, arguments, output=model)
     record(curve, result.metrics)
     show(training_report, model)
@@ -264,16 +271,69 @@ def evaluate(
     accuracy: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     evaluation_report: dsl.Output[dsl.HTML],
-    min_accuracy: float,
     engine: str,
     precision: str,
     batch_tokens: int,
 ) -> None:
-    """Measure the accuracy on the test sets, and refuse a model that is not good enough."""
+    """Measure the accuracy on the test sets."""
     arguments = locals()
     from components.evaluate.core import EvaluateConfig, evaluate
 
     evaluation = run(evaluate, EvaluateConfig, arguments, output=report)
     record(accuracy, evaluation.metrics)
-    tabulate(confusion, evaluation.metrics["confusion"])
+    tabulate(confusion, evaluation.metrics.get("confusion", []))
     show(evaluation_report, report)
+
+
+@component
+def trials(
+    seeds: list,  # type: ignore[type-arg]
+    learning_rates: list,  # type: ignore[type-arg]
+    seed: int,
+    learning_rate: float,
+) -> list:  # type: ignore[type-arg]
+    """All pairs of seeds and learning rates."""
+    import dataclasses
+
+    from components.common.cli import run_step
+    from components.select.trials import plan_trials
+
+    found = []
+
+    def plan(_: object) -> None:
+        found.extend(plan_trials(seeds, learning_rates, seed=seed, learning_rate=learning_rate))
+
+    if status := run_step(plan):
+        raise SystemExit(status)
+    return [{**dataclasses.asdict(one), "trial": one.name} for one in found]
+
+
+@component
+def select(
+    models: dsl.Input[list[dsl.Model]],
+    evaluations: dsl.Input[list[dsl.Artifact]],
+    selection: dsl.Output[dsl.Artifact],
+    model: dsl.Output[dsl.Model],
+    scores: dsl.Output[dsl.Metrics],
+    sweep_report: dsl.Output[dsl.HTML],
+    ensemble: int,
+) -> None:
+    """Take the trial that is the best on dev, and measure the best few together on test."""
+    arguments = locals()
+    import shutil
+
+    from components.select.core import SelectConfig, select
+
+    result = run(select, SelectConfig, arguments, output=selection)
+    shutil.move(f"{selection.path}/model", model.path)
+    record(scores, result.metrics)
+    show(sweep_report, selection)
+
+
+@component
+def gate(evaluation: dsl.Input[dsl.Artifact], min_accuracy: float) -> None:
+    """Refuse a model that is not good enough."""
+    arguments = locals()
+    from components.gate.core import GateConfig, gate
+
+    run(gate, GateConfig, arguments)

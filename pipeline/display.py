@@ -14,7 +14,7 @@ from components.common.cli import json_line, log_format
 from components.common.progress import duration
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_NAME_WIDTH = 17
+NAME_WIDTH = 17
 _TIME_WIDTH = 9
 
 
@@ -37,8 +37,8 @@ def say(line: str, stream: TextIO | None = None) -> None:
     print(line, file=stream or sys.stderr, flush=True)
 
 
-def step_line(name: str, spent: str, result: str) -> str:
-    return f"{name:<{_NAME_WIDTH}} {spent:>{_TIME_WIDTH}}  {result}".rstrip()
+def step_line(name: str, spent: str, result: str, width: int = NAME_WIDTH) -> str:
+    return f"{name:<{width}} {spent:>{_TIME_WIDTH}}  {result}".rstrip()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Run the pipeline on this machine, through KFP's own local runner.
 
-KFP sorts the DAG, hands artifacts from step to step and keeps the cache. Two of its functions are
+KFP sorts the DAG, hands artifacts from step to step and keeps the cache. Three of its functions are
 replaced while it runs, because it has no hook for what they leave out: it says nothing about a
-step but in a log that nobody would want to read, and it drops a step's exit status.
+step but in a log that nobody would want to read, it drops a step's exit status, and it runs the
+trials of a sweep in threads, where no signal arrives.
 
 A folder of runs looks like this:
 
@@ -12,6 +13,8 @@ A folder of runs looks like this:
       latest -> 2026-01-31.12-00-00-smoke
       2026-01-31.12-00-00-smoke/
         race roberta bpe text data model report     links to the outputs, a cached step's as well
+        trials/seed-1/                              those of a sweep's trials, and
+        selection                                   what was selected from them
         logs/                       one file a step, and kfp.log
         run.json                    parameters, times and results
         index.html                  a page that leads to the reports, see pipeline.report
@@ -41,16 +44,19 @@ import kfp.local
 from kfp import dsl
 from kfp.local import status as kfp_status
 from kfp.local import subprocess_task_handler
-from kfp.local.orchestrator import task_executor
+from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 
 import components
 from components.common.cli import LOG_FORMAT_VARIABLE
-from components.common.errors import GateError, RaceError
+from components.common.errors import ConfigError, DataError, GateError, RaceError
 from components.common.files import atomic_file
 from components.common.processes import running
 from components.common.progress import duration
-from pipeline.display import say, step_line, working
+from components.select.core import table
+from components.select.trials import Trial
+from pipeline.display import NAME_WIDTH, say, step_line, working
 from pipeline.images import Images
+from pipeline.parameters import is_sweep, parameters_of, trials
 from pipeline.pipeline import DATA_STEPS, build
 from pipeline.report import levels, write_index
 
@@ -64,10 +70,14 @@ _OUTCOMES = {
     "binarize": "{tokens:,.0f} tokens",
     "train": "{updates:,.0f} updates, accuracy {best_valid_accuracy:.1f} % on dev",
     "evaluate": "accuracy {accuracy:.1f} % on test",
+    "select": "best {accuracy:.1f} %, ensemble {ensemble_accuracy:.1f} % on test",
 }
 
 # Artifacts that hold what is in their step's folder too.
 COPIES = (dsl.Metrics, dsl.ClassificationMetrics, dsl.HTML)
+
+# What is wrong with parameters or data is wrong with them in every trial.
+HOPELESS = (ConfigError.exit_status, DataError.exit_status)
 
 # How long a step may take to end when it is asked to, in seconds, before it is killed.
 GRACE = 20.0
@@ -86,12 +96,23 @@ class Step:
     """One step of a run. `artifacts` are KFP's, by output name; `seconds` is wall time."""
 
     name: str
-    log: Path
+    logs: Path
+    trial: Trial | None = None  # of a sweep
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     cached: bool = True  # until its process is started
     exit_status: int = 0
     artifacts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """For people: train, or train (seed 2)."""
+        return f"{self.name} ({self.trial.label})" if self.trial else self.name
+
+    @property
+    def log(self) -> Path:
+        """The file with what it says."""
+        return self.logs / f"{self.name}{f'-{self.trial.name}' if self.trial else ''}.log"
 
     @property
     def figures(self) -> dict[str, float]:
@@ -102,11 +123,26 @@ class Step:
 
 @dataclass
 class Run:
+    """A run and what it has done so far.
+
+    `trials` are those of a sweep, and `trial` the one that is on; `refused` is the gate's verdict
+    on a model that is complete, but not good enough.
+    """
+
     folder: Path
+    values: Mapping[str, Any]
+    trials: Sequence[Trial] = ()
     steps: list[Step] = field(default_factory=list)
+    trial: Trial | None = None
+    refused: "StepError | None" = None
 
     def step(self, name: str) -> Step:
         return next(step for step in self.steps if step.name == name)
+
+    def line(self, step: Step, spent: str, result: str) -> str:
+        """What is shown of a step."""
+        longest = max((len(f"evaluate ({trial.label})") for trial in self.trials), default=0)
+        return step_line(step.label, spent, result, max(longest, NAME_WIDTH))
 
 
 def run_pipeline(
@@ -120,17 +156,22 @@ def run_pipeline(
 ) -> Run:
     """Run all steps, one after another, and show a line for each.
 
-    `runs` is the folder for this run and its cache; `name` is what the run is called there.
+    `runs` is the folder for this run and its cache; `name` is what the run is called there. A trial
+    of a sweep that fails does not stop the others, unless they would fail as well. A model that the
+    gate refuses is no error here, but the run's `refused`.
 
     Raises:
         StepError: a step failed. The last lines of its log have been shown, and nothing that it
             half made is left.
         OSError: the folder cannot be written.
     """
-    run = Run(_new_folder(runs, name))
+    sweep = is_sweep(values)
+    planned = trials(values) if sweep else ()
+    values = {n: values[n] for n in parameters_of(sweep)}
+    values = {n: _absolute(v) if n.endswith("_url") else v for n, v in values.items()}
+    run = Run(_new_folder(runs, name), values, planned)
     (run.folder / "logs").mkdir()
     say(f"run {shown(run.folder)}")
-    values = {n: _absolute(v) if n.endswith("_url") else v for n, v in values.items()}
     salt = _cache_salt(values)
     inputs = [local_path(v) for n, v in values.items() if n.endswith("_url")]
     readable = [runs.absolute(), *(path for path in inputs if path is not None)]
@@ -246,7 +287,9 @@ def _recorded(run: Run, values: Mapping[str, Any], runner: str) -> Iterator[None
     def write(state: str) -> None:
         steps = [
             {
-                "name": step.name,
+                "name": step.label,
+                "trial": step.trial.name if step.trial else "",
+                "log": step.log.name,
                 "seconds": round(step.seconds, 3),
                 "cached": step.cached,
                 "exit_status": step.exit_status,
@@ -273,7 +316,7 @@ def _recorded(run: Run, values: Mapping[str, Any], runner: str) -> Iterator[None
             write("failed")
             say(f"reports: {shown(write_index(run.folder))}")
         raise
-    write("succeeded")
+    write("failed" if run.refused else "succeeded")
     write_index(run.folder)
 
 
@@ -281,73 +324,143 @@ def _recorded(run: Run, values: Mapping[str, Any], runner: str) -> Iterator[None
 def _observed(run: Run) -> Iterator[None]:
     """Note and show each step that KFP executes or takes from its cache."""
 
-    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+    def single(original: Callable[..., Any]) -> Callable[..., Any]:
         def execute(*, task_name: str, **rest: Any) -> Any:
-            step = Step(task_name, run.folder / "logs" / f"{task_name}.log")
+            step = Step(task_name, run.folder / "logs", run.trial)
             run.steps.append(step)
-            with working(step.name, step.log):
-                step.artifacts, status = original(task_name=task_name, **rest)
+            with working(step.label, step.log):
+                outputs, status = original(task_name=task_name, **rest)
+            step.artifacts = {n: a for n, a in outputs.items() if isinstance(a, dsl.Artifact)}
             step.seconds = time.monotonic() - step.started
             _finish(run, step)
-            return step.artifacts, status
+            return outputs, status
 
         return execute
 
-    with _replaced(task_executor, "execute_single_task", replacement):
+    def loop(_: Any) -> Callable[..., Any]:
+        def execute(*_: Any, tasks: Any, parallelism_limit: int, **rest: Any) -> Any:
+            # One after another: side by side they would share this machine's memory and GPUs.
+            outputs = {}
+            failures: list[StepError] = []
+            for trial, (name, task) in zip(run.trials, tasks, strict=True):
+                run.trial = trial
+                try:
+                    outputs[name], _ = enhanced_dag_orchestrator.execute_task(
+                        task_name=name, task_spec=task, **rest
+                    )
+                except StepError as error:
+                    failures.append(error)
+                    if error.exit_status in HOPELESS or trial is run.trials[-1]:
+                        break
+                    say(str(error))
+            run.trial = None
+            if failures:
+                raise _without(run, failures)
+            return outputs, kfp_status.Status.SUCCESS
+
+        return execute
+
+    executor = enhanced_dag_orchestrator.ParallelExecutor
+    with (
+        _replaced(task_executor, "execute_single_task", single),
+        _replaced(executor, "execute_parallel_tasks", loop),
+    ):
         yield
+
+
+def _without(run: Run, failures: Sequence[StepError]) -> StepError:
+    """The error of a sweep whose trials did not all end well; says how to go on without those."""
+    first = failures[0]
+    ended = [path.parent for path in sorted((run.folder / "trials").glob("*/report"))]
+    if not ended:
+        return first
+    folder = shown(run.folder)
+    models = " ".join(shown(trial / "model") for trial in ended)
+    evaluations = " ".join(shown(trial / "report") for trial in ended)
+    say(
+        f"{len(ended)} of {len(run.trials)} trials ended well; to select from them:\n"
+        f"  python -m components.select --models {models} --evaluations {evaluations}"
+        f" --output {folder}/selection"
+    )
+    return first
 
 
 def _finish(run: Run, step: Step) -> None:
     """Check, link and show what a step left."""
-    if step.exit_status == GateError.exit_status:
-        # What evaluate wrote is complete, and says how far the model is from good enough.
-        for path in (run.folder / "artifacts").glob(f"*/{step.name}/report"):
-            _link(run, "report", path)
+    if step.exit_status == GateError.exit_status and step.name == "gate":
+        say(run.line(step, duration(step.seconds), "failed"))
+        run.refused = _error(step, _lines(step))
+        return
     if step.exit_status:
-        _fail(step)
+        _fail(run, step)
     for name, artifact in step.artifacts.items():
         path = Path(artifact.path)
         if not path.exists():
             raise StepError(
-                f"{step.name}: it ended well, but left no {name}", mend=f"See {shown(step.log)}"
+                f"{step.label}: it ended well, but left no {name}", mend=f"See {shown(step.log)}"
             )
         if not isinstance(artifact, COPIES):
-            _link(run, name, path)
+            _link(run, step, name, path)
+    if step.name == "select":
+        # The selected trial's: with it the run's folder looks like that of a single training.
+        _link(run, step, "report", Path(step.artifacts["selection"].path) / "report")
+    if step.name == "gate" and not run.values["evaluate_min_accuracy"]:
+        return  # nothing was asked for
     spent = "cached" if step.cached else duration(step.seconds)
-    say(step_line(step.name, spent, _outcome(step)))
+    say(run.line(step, spent, _outcome(run, step)))
 
 
-def _link(run: Run, name: str, path: Path) -> None:
-    (run.folder / name).symlink_to(os.path.relpath(path, run.folder))
+def _link(run: Run, step: Step, name: str, path: Path) -> None:
+    folder = run.folder / "trials" / step.trial.name if step.trial else run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(os.path.relpath(path, folder))
 
 
-def _fail(step: Step) -> None:
+def _fail(run: Run, step: Step) -> None:
     """Show the end of a failed step's log, and raise its error."""
-    say(step_line(step.name, duration(step.seconds), "failed"))
-    lines = step.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
-    error = next((line for line in reversed(lines) if line.startswith("error: ")), "")
-    if error:
-        del lines[len(lines) - 1 - lines[::-1].index(error) :]
+    say(run.line(step, duration(step.seconds), "failed"))
+    lines = _lines(step)
+    error = _error(step, lines)
+    found = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if found:
+        del lines[found[-1] :]
     # KFP's executor starts with the step's input as JSON, whose last line this is.
     start = lines.index("}") + 1 if "}" in lines else 0
     for line in lines[start:][-TAIL:]:
         say(f"  | {line}")
-    what = error.removeprefix("error: ") or f"ended with status {step.exit_status}"
-    raise StepError(
-        f"{step.name}: {what}",
+    raise error
+
+
+def _lines(step: Step) -> list[str]:
+    """What a step said, without colours."""
+    lines = step.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
+
+
+def _error(step: Step, lines: Sequence[str]) -> StepError:
+    """The error of a failed step, by what it said last."""
+    said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
+    what = said.removeprefix("error: ") or f"ended with status {step.exit_status}"
+    return StepError(
+        f"{step.label}: {what}",
         mend=f"Its log: {shown(step.log)}",
         exit_status=step.exit_status,
     )
 
 
-def _outcome(step: Step) -> str:
+def _outcome(run: Run, step: Step) -> str:
     """What a step did, in a few words."""
+    if step.name == "trials":
+        return "; ".join(trial.label for trial in run.trials)
+    if step.name == "gate":
+        return f"accuracy is at least {run.values['evaluate_min_accuracy']:g} %"
     template = _OUTCOMES.get(step.name.partition("-")[0], "")
     try:
         return template.format(**step.figures, mib=step.figures.get("bytes", 0) / (1 << 20))
     except KeyError:
-        return ""
+        # A training that collapsed before it was validated has no accuracy, nor a model.
+        collapsed = {"train": "collapsed", "evaluate": "nothing to evaluate"}
+        return collapsed.get(step.name, "") if step.trial else ""
 
 
 @contextlib.contextmanager
@@ -430,22 +543,41 @@ def _cache_salt(values: Mapping[str, Any]) -> str:
 
 def report(run: Run) -> str:
     """The accuracies, and where everything lies."""
+    return "\n".join(["", *(_trials(run) if run.trials else _accuracies(run)), "", *_places(run)])
+
+
+def _accuracies(run: Run) -> list[str]:
     figures = run.step("evaluate").figures
-    lines = ["", "test set   questions   accuracy"]
+    lines = ["test set   questions   accuracy"]
     tests = {name: f"_{name}" for name in levels(figures)}
     if len(tests) > 1:
         tests["both" if len(tests) == 2 else "all"] = ""
     for name, suffix in tests.items():
         questions, accuracy = figures[f"questions{suffix}"], figures[f"accuracy{suffix}"]
         lines.append(f"{name:<8} {questions:>11,.0f} {accuracy:>8.2f} %")
+    return lines
+
+
+def _trials(run: Run) -> list[str]:
+    path = run.folder / "selection" / "metrics.json"
+    return table(json.loads(path.read_text(encoding="utf-8"))).splitlines()
+
+
+def _places(run: Run) -> list[str]:
     folder = shown(run.folder)
-    lines += [
-        "",
-        f"{folder}/index.html                    the reports",
-        f"{folder}/model/checkpoint_best.pt      the model, best on dev",
-        f"{folder}/model/train_log.jsonl         every logged value of training",
-        f"{folder}/report/predictions.jsonl      each question's answer",
-        f"{folder}/report/metrics.json           these figures and more",
-        f"{folder}/logs                          what each step said",
-    ]
-    return "\n".join(lines)
+    lines = [f"{folder}/index.html                    the reports"]
+    if run.trials:
+        lines += [
+            f"{folder}/selection/report.html         the trials side by side",
+            f"{folder}/selection/metrics.json        these figures and more",
+            f"{folder}/model/checkpoint_best.pt      the model, best on dev",
+            f"{folder}/trials                        each trial's model and report",
+        ]
+    else:
+        lines += [
+            f"{folder}/model/checkpoint_best.pt      the model, best on dev",
+            f"{folder}/model/train_log.jsonl         every logged value of training",
+            f"{folder}/report/predictions.jsonl      each question's answer",
+            f"{folder}/report/metrics.json           these figures and more",
+        ]
+    return [*lines, f"{folder}/logs                          what each step said"]

@@ -2,8 +2,8 @@
 
 Each parameter is declared once, with its type, default, choices and help: a step's own in its
 config dataclass, where the pipeline's `train_learning_rate` is TrainConfig's `learning_rate`, and
-those that only the pipeline knows in `SOURCES` and `CLUSTER` below. A profile is a YAML file with
-the values that differ from these defaults.
+those that only the pipeline knows in `SOURCES`, `SWEEP` and `CLUSTER` below. A profile is a YAML
+file with the values that differ from these defaults.
 """
 
 import difflib
@@ -23,6 +23,8 @@ from components.download import known
 from components.download.core import DownloadConfig
 from components.evaluate.core import EvaluateConfig
 from components.preprocess.core import PreprocessConfig
+from components.select.config import SelectConfig
+from components.select.trials import Trial, plan_trials
 from components.train.core import TrainConfig
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -35,6 +37,7 @@ STEPS: dict[str, type] = {
     "binarize": BinarizeConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "select": SelectConfig,
 }
 
 
@@ -50,8 +53,8 @@ class Parameter:
 
     @property
     def group(self) -> str:
-        """The step that it belongs to, or `cluster`."""
-        return self.name.partition("_")[0]
+        """The step that it belongs to, or `cluster`, or `sweep`."""
+        return "sweep" if self in SWEEP else self.name.partition("_")[0]
 
     def parse(self, text: str) -> Any:
         """The value that a command line spells: numbers, true or false, JSON for lists and dicts.
@@ -126,6 +129,19 @@ DOWNLOADS = {
     ),
 }
 
+# With one of these lists the pipeline is a sweep, which trains with all pairs of their values.
+SWEEP = (
+    Parameter(
+        "seeds", list, [], "a sweep: train with each of these, such as [1, 2, 3]; else train_seed"
+    ),
+    Parameter(
+        "learning_rates",
+        list,
+        [],
+        "a sweep: train with each of these, such as [1e-5, 2e-5]; else train_learning_rate",
+    ),
+)
+
 CLUSTER = (
     Parameter("cluster_data_cpu", str, "4", "CPUs of each data step"),
     Parameter("cluster_data_memory", str, "8Gi", "memory of each data step"),
@@ -168,6 +184,8 @@ def parameters() -> Mapping[str, Parameter]:
     """All parameters by name, in the order of the DAG."""
     found = list(SOURCES)
     for step, config_class in STEPS.items():
+        if step == "select":
+            found += SWEEP
         found += [
             Parameter(
                 name=f"{step}_{o.name}",
@@ -181,6 +199,44 @@ def parameters() -> Mapping[str, Parameter]:
         ]
     found += CLUSTER
     return {p.name: p for p in found}
+
+
+# Trials at the same time, where nothing else is said. It is fixed when the pipeline is compiled.
+PARALLELISM = 2
+
+# What a sweep sets itself: a trial that collapsed must not stop the others, only what may be
+# selected is kept of each, and no two trials can go on from one training.
+SET_BY_SWEEP: Mapping[str, Any] = {
+    "train_on_collapse": "mark",
+    "train_keep_last": False,
+    "train_resume_from": "",
+}
+
+
+def parameters_of(sweep: bool) -> Mapping[str, Parameter]:
+    """Those of the pipeline that trains once, or of the sweep."""
+    if sweep:
+        return {n: p for n, p in parameters().items() if n not in SET_BY_SWEEP}
+    return {n: p for n, p in parameters().items() if p.group not in ("sweep", "select")}
+
+
+def is_sweep(values: Mapping[str, Any]) -> bool:
+    """Whether these values ask for several trainings."""
+    return any(values.get(p.name) for p in SWEEP)
+
+
+def trials(values: Mapping[str, Any]) -> list[Trial]:
+    """The trainings of a sweep.
+
+    Raises:
+        ConfigError: a seed or a learning rate is not a number, or is given twice.
+    """
+    return plan_trials(
+        values["seeds"],
+        values["learning_rates"],
+        seed=values["train_seed"],
+        learning_rate=values["train_learning_rate"],
+    )
 
 
 @dataclass(frozen=True)
@@ -279,6 +335,14 @@ def resolve(profile: Profile, overrides: Mapping[str, Any]) -> dict[str, Any]:
         prefix = f"{step}_"
         own = {n.removeprefix(prefix): v for n, v in values.items() if n.startswith(prefix)}
         _check(step, config_class, **own)
+    for trial in trials(values):
+        own = {"seed": trial.seed, "learning_rate": trial.learning_rate}
+        _check(trial.label, TrainConfig, **own)
+    if is_sweep(values) and values["train_resume_from"]:
+        raise ConfigError(
+            "train_resume_from is about one training, and this is a sweep",
+            mend="Leave it empty, or resume that training alone, without seeds and learning_rates",
+        )
     return values
 
 
@@ -287,7 +351,7 @@ def _check(step: str, config_class: type, **values: Any) -> None:
     arguments: dict[str, Any] = {}
     for o in options(config_class):
         if o.type is Path:
-            arguments[o.name] = Path("unknown")
+            arguments[o.name] = () if o.repeated else Path("unknown")
         elif o.name in values:
             arguments[o.name] = tuple(values[o.name]) if o.repeated else values[o.name]
     try:
@@ -312,5 +376,7 @@ def parameter(name: str) -> Parameter:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    # `learning_rate` is more likely meant to be train_learning_rate than learning_rates.
+    close = [n for n in names if n.endswith(f"_{name}")] if name else []
+    close = close or difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}? " if close else ""

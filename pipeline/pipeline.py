@@ -2,7 +2,14 @@
 
 download_race ───── preprocess ──┐
 download_bpe ────────────────────┴─ binarize ──┐
-download_roberta ──────────────────────────────┴─ train ─── evaluate
+download_roberta ──────────────────────────────┴─ train ─── evaluate ─── gate
+
+and that of a sweep, whose loop has an iteration for each trial:
+
+                              trials ──────────┐
+download_race ───── preprocess ──┐             │    ┌ for each trial ───┐
+download_bpe ────────────────────┴─ binarize ──┼────┤ train ── evaluate ├─── select ─── gate
+download_roberta ──────────────────────────────┘    └───────────────────┘
 """
 
 import inspect
@@ -16,13 +23,25 @@ from kfp import compiler, dsl, kubernetes
 
 from pipeline import components
 from pipeline.images import Images
-from pipeline.parameters import parameters
+from pipeline.parameters import PARALLELISM, SET_BY_SWEEP, is_sweep, parameters_of
 
 NAME = "race-roberta"
 DESCRIPTION = "Fine-tune RoBERTa on RACE with fairseq, and measure its accuracy on the test sets."
 
+SWEEP_NAME = "race-roberta-sweep"
+SWEEP_DESCRIPTION = (
+    "Fine-tune RoBERTa on RACE with several seeds and learning rates, select the best on dev, and"
+    " measure it and an ensemble on the test sets."
+)
+
 DATA_STEPS = ("download-race", "download-bpe", "download-roberta", "preprocess", "binarize")
 GPU_STEPS = ("train", "evaluate")
+# What judges figures: little work, in the image of the data steps.
+JUDGING_STEPS = ("trials", "select", "gate")
+
+# How KFP's page calls the loop over the trials.
+LOOP = "each trial"
+
 
 HOUR = 3600  # seconds
 DAY = 24 * HOUR
@@ -37,12 +56,18 @@ TIMEOUTS = {
     "binarize": 2 * HOUR,
     "train": 3 * DAY,
     "evaluate": 6 * HOUR,
+    "trials": HOUR,
+    "select": 2 * HOUR,
+    "gate": HOUR,
 }
 
 RETRIES = 3
 # KFP counts this window from the start of the first attempt, and its default is one hour: training
 # that fails after that would never be tried again. Four attempts of three days fit into this one.
 RETRY_WINDOW = 14 * DAY
+
+# Steps that would say the same a second time.
+ONCE = ("trials", "gate")
 
 # Training's processes exchange batches and gradients through /dev/shm, which is 64 MiB by default.
 # It counts as memory of the pod.
@@ -67,24 +92,28 @@ Configure = Callable[[Any, str, Mapping[str, Any]], None]
 def on_cluster(task: Any, step: str, p: Mapping[str, Any]) -> None:
     """Give a task its resources, retries, secrets and place in a Kubernetes cluster."""
     group = step if step in GPU_STEPS else "data"
+    cpu, memory = p[f"cluster_{group}_cpu"], p[f"cluster_{group}_memory"]
     # Requests equal limits: the pod is then the last to be evicted when its node runs short.
-    task.set_cpu_request(p[f"cluster_{group}_cpu"]).set_cpu_limit(p[f"cluster_{group}_cpu"])
-    task.set_memory_request(p[f"cluster_{group}_memory"])
-    task.set_memory_limit(p[f"cluster_{group}_memory"])
+    task.set_cpu_request(cpu).set_cpu_limit(cpu)
+    task.set_memory_request(memory).set_memory_limit(memory)
+    # KFP's compiler overlooks resources when it gathers the parameters that a loop needs.
+    task.register_pipeline_channels([cpu, memory])
     if step in GPU_STEPS:
-        task.set_accelerator_type(p["cluster_gpu_type"])
-        task.set_accelerator_limit(p[f"cluster_{step}_gpus"])
+        kind, count = p["cluster_gpu_type"], p[f"cluster_{step}_gpus"]
+        task.set_accelerator_type(kind).set_accelerator_limit(count)
+        task.register_pipeline_channels([kind, count])
         kubernetes.add_node_selector_json(task, p["cluster_gpu_node_selector"])
         kubernetes.add_toleration_json(task, p["cluster_gpu_tolerations"])
         kubernetes.empty_dir_mount(
             task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHM_SIZE
         )
-    task.set_retry(
-        num_retries=RETRIES,
-        backoff_duration="60s",
-        backoff_factor=2.0,
-        backoff_max_duration=f"{RETRY_WINDOW}s",
-    )
+    if step not in ONCE:
+        task.set_retry(
+            num_retries=RETRIES,
+            backoff_duration="60s",
+            backoff_factor=2.0,
+            backoff_max_duration=f"{RETRY_WINDOW}s",
+        )
     kubernetes.set_timeout(task, seconds=TIMEOUTS[step])
     kubernetes.use_secret_as_env(
         task,
@@ -98,15 +127,28 @@ def on_cluster(task: Any, step: str, p: Mapping[str, Any]) -> None:
     kubernetes.set_security_context(task, run_as_user=USER, run_as_non_root=True)
 
 
-def build(values: Mapping[str, Any], images: Images, configure: Configure = on_cluster) -> Any:
+def build(
+    values: Mapping[str, Any],
+    images: Images,
+    configure: Configure = on_cluster,
+    *,
+    sweep: bool | None = None,
+    parallelism: int = PARALLELISM,
+) -> Any:
     """The pipeline as a KFP component, with `values` as its parameters' defaults.
 
     A parameter that `values` lacks has to be given with each run. `configure(task, step, p)` is
     called once for each task, with the pipeline's parameters.
+
+    Args:
+        sweep: whether it trains several times; None: if `values` ask for it.
+        parallelism: with a sweep, the most trials at the same time.
     """
+    sweep = is_sweep(values) if sweep is None else sweep
+    known = parameters_of(sweep)
 
     def race(*channels: Any) -> None:
-        p = dict(zip(parameters(), channels, strict=True))
+        p = dict(zip(known, channels, strict=True)) | (dict(SET_BY_SWEEP) if sweep else {})
 
         def add(component: Any, **given: Any) -> Any:
             # `encoder_json_url` of `download_bpe` is the pipeline's `download_encoder_json_url`.
@@ -127,18 +169,46 @@ def build(values: Mapping[str, Any], images: Images, configure: Configure = on_c
         roberta = add(components.download_roberta)
         text = add(components.preprocess, race=race.outputs["race"])
         data = add(components.binarize, text=text.outputs["text"], bpe=bpe.outputs["bpe"])
-        model = add(
-            components.train,
-            data=data.outputs["data"],
-            pretrained=roberta.outputs["roberta"],
-            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        )
-        add(
-            components.evaluate,
-            data=data.outputs["data"],
-            model=model.outputs["model"],
-            text=text.outputs["text"],
-        )
+
+        def train(**given: Any) -> tuple[Any, Any]:
+            """A training and its evaluation."""
+            model = add(
+                components.train,
+                data=data.outputs["data"],
+                pretrained=roberta.outputs["roberta"],
+                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                **given,
+            )
+            evaluation = add(
+                components.evaluate,
+                data=data.outputs["data"],
+                model=model.outputs["model"],
+                text=text.outputs["text"],
+            )
+            return model.outputs["model"], evaluation.outputs["report"]
+
+        if sweep:
+            trials = add(
+                components.trials,
+                seeds=p["seeds"],
+                learning_rates=p["learning_rates"],
+                seed=p["train_seed"],
+                learning_rate=p["train_learning_rate"],
+            )
+            with dsl.ParallelFor(trials.output, name=LOOP, parallelism=parallelism) as trial:
+                model, report = train(
+                    seed=trial.seed, learning_rate=trial.learning_rate, trial=trial.trial
+                )
+            selected = add(
+                components.select,
+                models=dsl.Collected(model),
+                evaluations=dsl.Collected(report),
+            )
+            result = selected.outputs["selection"]
+        else:
+            _, result = train(trial="")
+        # A step that fails leaves nothing behind: what it judges must be another's output.
+        add(components.gate, evaluation=result, min_accuracy=p["evaluate_min_accuracy"])
 
     # The parameters are declared in the steps' dataclasses; KFP reads them from a signature.
     race.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -149,13 +219,14 @@ def build(values: Mapping[str, Any], images: Images, configure: Configure = on_c
                 annotation=p.type,
                 default=values.get(p.name, inspect.Parameter.empty),
             )
-            for p in parameters().values()
+            for p in known.values()
         ]
     )
+    name, description = (SWEEP_NAME, SWEEP_DESCRIPTION) if sweep else (NAME, DESCRIPTION)
     race.__doc__ = "\n".join(
-        [DESCRIPTION, "", "Args:", *(f"    {p.name}: {p.help}" for p in parameters().values())]
+        [description, "", "Args:", *(f"    {p.name}: {p.help}" for p in known.values())]
     )
-    return dsl.pipeline(name=NAME, description=DESCRIPTION)(race)
+    return dsl.pipeline(name=name, description=description)(race)
 
 
 HEADER = """\
@@ -163,11 +234,18 @@ HEADER = """\
 """
 
 
-def compiled(values: Mapping[str, Any], images: Images) -> str:
-    """The pipeline as YAML; the same arguments give the same text on every machine."""
+def compiled(
+    values: Mapping[str, Any],
+    images: Images,
+    *,
+    sweep: bool | None = None,
+    parallelism: int = PARALLELISM,
+) -> str:
+    """The pipeline as YAML, see `build`; the same arguments give the same text on every machine."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(build(values, images), str(path))
+        made = build(values, images, sweep=sweep, parallelism=parallelism)
+        compiler.Compiler().compile(made, str(path))
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     # KFP heads the file with a list of the inputs that spells dictionaries in an order of chance.
     return HEADER + "".join(itertools.dropwhile(lambda line: line.startswith("#"), lines))

@@ -36,12 +36,16 @@ REPORTS = {
     "model": ("Training", "loss, accuracy and speed over the updates, time, settings"),
     "report": ("Evaluation", "accuracy and its certainty, breakdowns, calibration, mistakes"),
 }
+# In the folder of a sweep, before these.
+SWEEP_REPORT = {"selection": ("Sweep", "the trials side by side, the best, the ensemble")}
 FILES = {
     "model/checkpoint_best.pt": "the model, best on the validation questions",
     "model/metrics.json": "figures of training",
     "model/train_log.jsonl": "every logged value of training",
     "report/metrics.json": "figures of the evaluation",
     "report/predictions.jsonl": "each question’s answer",
+    "selection/metrics.json": "figures of the trials and of the ensemble",
+    "selection/ensemble.jsonl": "the ensemble’s answer to each question",
     "run.json": "parameters, times and results",
 }
 LEVELS = {"middle": "test, middle school", "high": "test, high school"}
@@ -49,12 +53,21 @@ LEVELS = {"middle": "test, middle school", "high": "test, high school"}
 
 @dataclass(frozen=True)
 class Record:
-    """A run as its folder tells it; `training` and `evaluation` are empty if it came not so far."""
+    """A run as its folder tells it; `training` and `evaluation` are empty if it came not so far.
+
+    In a sweep they are those of the selected trial, and `selection` is what select wrote.
+    """
 
     folder: Path
     run: Mapping[str, Any]
     training: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    selection: Mapping[str, Any]
+
+    @property
+    def trials(self) -> list[str]:
+        """The names of a sweep's trials, as far as it came."""
+        return list(dict.fromkeys(s["trial"] for s in self.steps if s.get("trial")))
 
     @property
     def name(self) -> str:
@@ -80,11 +93,15 @@ def read_run(folder: Path) -> Record:
     run = _read(folder / "run.json")
     if not {"state", "runner", "parameters", "steps"} <= run.keys():
         raise DataError(f"{folder / 'run.json'}: not written by `race run`")
-    training, evaluation = (
-        _read(path) if (path := folder / name / "metrics.json").is_file() else {}
-        for name in ("model", "report")
+    training, evaluation, selection = (
+        _figures_of(folder / name) for name in ("model", "report", "selection")
     )
-    return Record(folder, run, training, evaluation)
+    return Record(folder, run, training, evaluation, selection)
+
+
+def _figures_of(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    return _read(path) if path.is_file() else {}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -118,6 +135,7 @@ def _index(record: Record) -> str:
         record.name,
         _key(record),
         _reports(record),
+        _trials(record) if record.trials else None,
         _steps(record),
         _files(record),
         section(
@@ -139,8 +157,8 @@ def _lead(record: Record) -> str:
         "succeeded": "All steps succeeded",
         "running": "Still running when this page was written",
     }.get(state, f"Failed in {failed}" if failed else "Did not come to its end")
-    if failed == "evaluate" and record.evaluation:
-        wanted = record.evaluation["parameters"]["min_accuracy"]
+    if failed == "gate":
+        wanted = record.run["parameters"]["evaluate_min_accuracy"]
         said = f"The model is complete, but not as good as was asked for ({wanted:g} %)"
     started = record.run.get("started")
     return f"{said}. {f'Started {started}, ' if started else ''}runner {record.run['runner']}."
@@ -166,11 +184,27 @@ def _key(record: Record) -> Markup:
             shown.append(
                 (name, f"{record.evaluation[f'accuracy{suffix}']:.1f} %", f"{low:.1f}–{high:.1f} %")
             )
+    if record.selection:
+        shown += _sweep_key(record.selection)
     best = record.training.get("best_valid_accuracy")
     if best is not None:
         shown.append(("best on dev", f"{best:.1f} %", f"{record.training['updates']:,} updates"))
     shown.append(("time", duration(_seconds(record)), f"{len(record.steps)} steps"))
     return key_figures(shown)
+
+
+def _sweep_key(selection: Mapping[str, Any]) -> list[tuple[str, Content, Content]]:
+    ensemble, count = selection["ensemble"], len(selection["trials"])
+    collapsed = selection["collapsed"]
+    told = f"{collapsed} of {count} collapsed" if collapsed else f"{count} trials"
+    shown: list[tuple[str, Content, Content]] = [
+        ("median trial", f"{selection['median_accuracy']:.1f} %", told)
+    ]
+    if len(ensemble["trials"]) > 1:
+        low, high = ensemble["interval"]["all"]
+        name = f"ensemble of {len(ensemble['trials'])}"
+        shown.append((name, f"{ensemble['accuracy']:.1f} %", f"{low:.1f}–{high:.1f} %"))
+    return shown
 
 
 def _interval(record: Record, suffix: str) -> tuple[float, float]:
@@ -184,11 +218,50 @@ def _seconds(record: Record) -> float:
 
 def _reports(record: Record) -> Markup:
     rows: list[list[Content]] = []
-    for folder, (title, about) in REPORTS.items():
+    for folder, (title, about) in ((SWEEP_REPORT if record.trials else {}) | REPORTS).items():
         path = f"{folder}/report.html"
         there = (record.folder / path).is_file()
         rows.append([tag("a", title, href=path) if there else title, about if there else "not yet"])
     return section("Reports", table(["report", "what it shows"], rows, words=2))
+
+
+def _trials(record: Record) -> Markup:
+    """A line for each trial, with the way to its own reports."""
+    judged = {trial["label"]: trial for trial in record.selection.get("trials", ())}
+    tests = {s: n for s, n in _sets([record]).items() if s} or {}
+    rows: list[list[Content]] = []
+    for name in record.trials:
+        steps = [step for step in record.steps if step.get("trial") == name]
+        folder = f"trials/{name}"
+        training, evaluation = (
+            _figures_of(record.folder / folder / part) for part in ("model", "report")
+        )
+        label = steps[0]["name"].partition("(")[2].rstrip(")") or name
+        collapsed = judged.get(label, {}).get("collapsed") or training.get("collapsed")
+        state = "collapsed" if collapsed else ""
+        if any(step["exit_status"] for step in steps):
+            state = "failed"
+        elif label == record.selection.get("selected"):
+            state = "selected"
+        links: list[Content] = [
+            [tag("a", title, href=f"{folder}/{part}/report.html"), " "]
+            for part, title in (("model", "training"), ("report", "evaluation"))
+            if (record.folder / folder / part / "report.html").is_file()
+        ]
+        values = [training.get("best_valid_accuracy")]
+        values += [evaluation.get(f"accuracy{suffix}") for suffix in (*tests, "")]
+        shown = ["–" if value is None else f"{value:.1f}" for value in values]
+        rows.append(
+            [
+                label,
+                tag("td", state, class_="bad" if state in ("collapsed", "failed") else None),
+                tag("td", links or "–"),
+                *shown,
+            ]
+        )
+    head: list[Content] = ["trial", tag("th", "", scope="col"), tag("th", "reports", scope="col")]
+    head += ["dev", *(name.removeprefix("test, ") for name in tests.values()), "test"]
+    return section("Trials", table(head, rows), note="Accuracies in percent.")
 
 
 def _steps(record: Record) -> Markup:
@@ -196,7 +269,7 @@ def _steps(record: Record) -> Markup:
     rows: list[list[Content]] = []
     for step in record.steps:
         seconds = float(step["seconds"])
-        log = f"logs/{step['name']}.log"
+        log = f"logs/{step.get('log') or step['name'] + '.log'}"
         state = "cached" if step["cached"] else "done"
         if step["exit_status"]:
             state = f"failed ({step['exit_status']})"
@@ -294,6 +367,10 @@ def _figures(records: Sequence[Record]) -> list[tuple[str, list[str | None]]]:
         ]
         rows.append(("  95 % interval", [e and f"{e[0]:.1f}–{e[1]:.1f}" for e in ends]))
     rows += [
+        ("trials", [str(len(r.trials)) if r.trials else None for r in records]),
+        ("collapsed", of("selection", "collapsed", "{}")),
+        ("median of the trials, %", of("selection", "median_accuracy", "{:.2f}")),
+        ("ensemble, %", of("selection", "ensemble_accuracy", "{:.2f}")),
         ("test loss, nats", of("evaluation", "loss", "{:.4f}")),
         ("calibration error", of("evaluation", "calibration_error", "{:.4f}")),
         ("best on dev, %", of("training", "best_valid_accuracy", "{:.1f}")),
@@ -303,14 +380,21 @@ def _figures(records: Sequence[Record]) -> list[tuple[str, list[str | None]]]:
         ("processes", of("training", "processes", "{}")),
         ("device", of("training", "device", "{}")),
     ]
-    for step in {s["name"]: None for r in records for s in r.steps}:
-        found = [next((s for s in r.steps if s["name"] == step), None) for r in records]
-        rows.append((f"time of {step}", [None if s is None else _spent(s) for s in found]))
+    for step in {_kind(s): None for r in records for s in r.steps}:
+        found = [[s for s in r.steps if _kind(s) == step] for r in records]
+        rows.append((f"time of {step}", [_spent(some) if some else None for some in found]))
     return rows
 
 
-def _spent(step: Mapping[str, Any]) -> str:
-    return "cached" if step["cached"] else duration(float(step["seconds"]))
+def _kind(step: Mapping[str, Any]) -> str:
+    """The name that the steps of all trials share: train of train (seed 2)."""
+    return str(step["name"]).partition(" (")[0]
+
+
+def _spent(steps: Sequence[Mapping[str, Any]]) -> str:
+    if all(step["cached"] for step in steps):
+        return "cached"
+    return duration(sum(float(step["seconds"]) for step in steps))
 
 
 def _paired(records: Sequence[Record]) -> list[Row]:

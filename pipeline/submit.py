@@ -22,12 +22,13 @@ from components.common.errors import ConfigError, RaceError, TransferError
 from components.common.progress import duration
 from components.common.transfer import root_of, told
 from pipeline.display import say, step_line
-from pipeline.pipeline import DATA_STEPS, GPU_STEPS, NAME
+from pipeline.pipeline import DATA_STEPS, GPU_STEPS, JUDGING_STEPS, NAME
 
 Result = TypeVar("Result")
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
 ATTEMPTS = 6  # with 1, 2, 4, 8 and 16 seconds between them: a restarting server is back by then
+STEPS = (*DATA_STEPS, *GPU_STEPS, *JUDGING_STEPS)
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
 
@@ -125,15 +126,18 @@ class Api:
         _limit_time(self._client._run_api.api_client)
         self._configuration = self._client._existing_config
 
-    def pipeline_version(self, package: Path) -> tuple[str, str]:
-        """Ids of the pipeline and of its version with this very content; uploads it if need be."""
+    def pipeline_version(self, package: Path, name: str) -> tuple[str, str]:
+        """Ids of the pipeline of that name and of its version with this very content.
+
+        Uploads them if need be.
+        """
         version = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
         namespace = self.server.namespace or None
 
         def pipeline() -> str:
-            found = self._client.list_pipelines(namespace=namespace, filter=_named(NAME)).pipelines
+            found = self._client.list_pipelines(namespace=namespace, filter=_named(name)).pipelines
             made = found[0] if found else None
-            made = made or self._client.upload_pipeline(str(package), NAME, namespace=namespace)
+            made = made or self._client.upload_pipeline(str(package), name, namespace=namespace)
             return str(made.pipeline_id)
 
         pipeline_id = self._call(pipeline)
@@ -236,6 +240,7 @@ def submit(
     package: str,
     values: Mapping[str, Any],
     *,
+    pipeline: str = NAME,
     experiment: str,
     name: str,
     pipeline_root: str = "",
@@ -243,7 +248,8 @@ def submit(
 ) -> str:
     """Upload the compiled pipeline where the server lacks it, and start a run, or schedule runs.
 
-    `values` are the run's parameters. The same submission twice makes two runs of one version.
+    `values` are the run's parameters, and `pipeline` is what the pipeline is called there. The same
+    submission twice makes two runs of one version.
 
     Returns:
         The id of the run, or of the recurring run where `cron` is given.
@@ -251,7 +257,7 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         path.write_text(package, encoding="utf-8")
-        pipeline_id, version_id = api.pipeline_version(path)
+        pipeline_id, version_id = api.pipeline_version(path, pipeline)
     what = {
         "pipeline_id": pipeline_id,
         "version_id": version_id,
@@ -297,10 +303,20 @@ def follow(api: Api, run_id: str, *, every: float) -> None:
 
 
 def _steps(run: Any) -> dict[str, Any]:
-    """The details of the steps, by name, without KFP's drivers and executors."""
+    """The details of the steps, by name, without KFP's drivers and executors.
+
+    In a sweep those of the trials have numbers, in the order in which they were made.
+    """
     details = (run.run_details and run.run_details.task_details) or []
-    by_name = {task.display_name: task for task in details}
-    return {name: by_name[name] for name in (*DATA_STEPS, *GPU_STEPS) if name in by_name}
+    sweep = any(task.display_name == "trials" for task in details)
+    found: dict[str, Any] = {}
+    for name in STEPS:
+        # A step that was tried again has the same parent, that of another trial has not.
+        last = {task.parent_task_id: task for task in details if task.display_name == name}
+        tasks = sorted(last.values(), key=lambda task: str(task.create_time or ""))
+        for number, task in enumerate(tasks, start=1):
+            found[f"{name} ({number})" if sweep and name in GPU_STEPS else name] = task
+    return found
 
 
 def _spent(task: Any) -> str:

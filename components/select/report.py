@@ -128,7 +128,7 @@ def _trials(metrics: Mapping[str, Any]) -> Markup:
             ]
         )
     reasons = [
-        tag("p", tag("b", trial["label"]), f" collapsed: {trial['collapsed']}.")
+        tag("p", tag("b", trial["label"]), f": {trial['collapsed']}.")
         for trial in metrics["trials"]
         if trial["collapsed"]
     ]
@@ -136,6 +136,7 @@ def _trials(metrics: Mapping[str, Any]) -> Markup:
         "Trials",
         tag("div", _dots(metrics, "dev_accuracy"), _dots(metrics, "accuracy"), class_="charts"),
         table(head, rows),
+        tag("h3", "Why trials collapsed") if reasons else None,
         *reasons,
         note="Accuracies in percent, losses in nats a question. Hollow dots are trials that"
         " collapsed: train gave them up, or their accuracy on dev cannot be told from guessing.",
@@ -188,7 +189,7 @@ def _ensemble(metrics: Mapping[str, Any]) -> Markup:
     ensemble = metrics["ensemble"]
     gain = ensemble["accuracy"] - metrics["accuracy"]
     p = ensemble["mcnemar"]
-    made = accuracies(groups(ensemble), metrics["chance"], f"The best {len(ensemble['trials'])}")
+    made = accuracies(groups(ensemble), metrics["chance"], f"The ensemble of {len(ensemble['trials'])}")
     said = (
         (
             f"The mean of the probabilities of {', '.join(ensemble['trials'])}."

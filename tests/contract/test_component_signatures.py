@@ -8,6 +8,7 @@ import pytest
 
 from components.common.cli import options
 from components.download.core import DownloadConfig
+from components.gate.core import GateConfig
 from pipeline import components
 from pipeline.parameters import DOWNLOADS, STEPS, parameters
 
@@ -28,7 +29,9 @@ def test_a_component_has_the_parameters_of_its_config_in_the_same_order(step: st
         o.name: list if o.repeated else o.type for o in options(STEPS[step]) if o.type is not Path
     }
     if step == "train":
-        expected["run_id"] = str  # the pipeline's own, see test_pipeline_yaml.py
+        expected |= {"run_id": str, "trial": str}  # the pipeline's own, see test_pipeline_yaml.py
+    if step == "evaluate":
+        del expected["min_accuracy"]  # the gate's
     found = signature(getattr(components, step))
     assert list(found.items()) == list(expected.items())
 
@@ -39,6 +42,11 @@ def test_a_component_has_an_artifact_for_each_path_of_its_config(step: str) -> N
     paths = {o.name for o in options(STEPS[step]) if o.type is Path} - {"output"}
     artifacts = component.component_spec.inputs.keys() - signature(component).keys()
     assert artifacts == paths
+
+
+def test_the_gate_takes_what_its_config_takes() -> None:
+    found = [o.name for o in options(GateConfig)]
+    assert list(components.gate.component_spec.inputs) == found == ["evaluation", "min_accuracy"]
 
 
 @pytest.mark.parametrize("step", sorted(DOWNLOADS))

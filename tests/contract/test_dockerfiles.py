@@ -1,6 +1,9 @@
 """What holds for both Dockerfiles, and between them and the locked requirements."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,29 @@ def test_everything_that_is_copied_exists_and_reaches_the_engine(dockerfile: str
         for source in line.split()[:-1]:
             assert (ROOT / source).exists(), source
             assert source.startswith(("components/", "requirements/")), source
+
+
+def test_what_the_data_image_holds_is_enough_for_its_steps(tmp_path: Path) -> None:
+    dockerfile = (ROOT / "docker" / "data.Dockerfile").read_text()
+    for *sources, target in map(
+        str.split, re.findall(r"^COPY (comp.+)$", dockerfile, re.MULTILINE)
+    ):
+        place = tmp_path / target.lstrip("/")
+        for source in sources:
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, place, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / source, place)
+    for step in ("download", "preprocess", "binarize", "gate", "select"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"components.{step}", "--help"],
+            cwd=tmp_path / "app",
+            env={"PYTHONPATH": str(tmp_path / "app"), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_walk_by_hand_trains_the_model_of_the_sample() -> None:

@@ -9,7 +9,9 @@ import pytest
 import components.binarize
 import components.common
 import components.download
+import components.gate
 import components.preprocess
+import components.select
 
 MODULES = sorted(
     module.name
@@ -18,6 +20,8 @@ MODULES = sorted(
         components.download,
         components.preprocess,
         components.binarize,
+        components.gate,
+        components.select,
     )
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
@@ -27,7 +31,7 @@ LAZY = ("boto3", "botocore")
 
 
 def test_every_step_is_looked_at() -> None:
-    for step in ("download", "preprocess", "binarize"):
+    for step in ("download", "preprocess", "binarize", "gate", "select"):
         assert {f"components.{step}.core", f"components.{step}.__main__"} <= set(MODULES)
 
 

@@ -65,9 +65,8 @@ def first(place: Place) -> subprocess.CompletedProcess[str]:
 def steps(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """What each step's line says after its name."""
     lines = [line.partition(" ") for line in result.stderr.splitlines()]
-    return {
-        name: rest.strip() for name, _, rest in lines if name in DATA_STEPS | {"train", "evaluate"}
-    }
+    known = DATA_STEPS | {"train", "evaluate", "gate"}
+    return {name: rest.strip() for name, _, rest in lines if name in known}
 
 
 def test_a_run_shows_a_line_a_step_and_a_table_of_accuracies(
@@ -109,9 +108,9 @@ def test_everything_lies_where_the_run_says(
     record = json.loads((run / "run.json").read_text())
     assert record["state"] == "succeeded"
     assert record["parameters"]["train_max_updates"] == 2
-    assert [step["exit_status"] for step in record["steps"]] == [0] * 7
+    assert [step["exit_status"] for step in record["steps"]] == [0] * 8
     assert {path.name for path in (run / "logs").iterdir()} == {
-        f"{name}.log" for name in (*DATA_STEPS, "train", "evaluate", "kfp")
+        f"{name}.log" for name in (*DATA_STEPS, "train", "evaluate", "gate", "kfp")
     }
 
 
@@ -124,20 +123,32 @@ def test_again_takes_data_from_the_cache_trains_anew_and_fails_at_the_gate(
     shown = steps(again)
     assert all(shown[name].startswith("cached") for name in DATA_STEPS)
     assert "2 updates" in shown["train"]
-    assert shown["evaluate"].endswith("failed")
+    assert shown["evaluate"].endswith("% on test")
+    assert shown["gate"].endswith("failed")
     lines = again.stderr.splitlines()
-    assert any(line.startswith("  | ") and "middle" in line for line in lines)
-    assert lines[-1].startswith("error: evaluate: accuracy ")
+    assert lines[-1].startswith("error: gate: accuracy ")
+    assert "is below min_accuracy 100 %" in lines[-1]
     assert "Traceback" not in again.stderr
     assert [line for line in lines if "error:" in line] == lines[-1:]
     run = place.runs / "again"
     assert (run / "data").resolve() == (place.runs / "first" / "data").resolve()
     assert (run / "model").resolve() != (place.runs / "first" / "model").resolve()
     assert json.loads((run / "run.json").read_text())["state"] == "failed"
-    assert f"reports: {run / 'index.html'}" in lines
+    metrics = json.loads((run / "report" / "metrics.json").read_text())
+    assert f"both     {metrics['questions']:>11,} {metrics['accuracy']:>8.2f} %" in again.stdout
+    assert f"{run / 'index.html'} " in again.stdout
     for name in ("index.html", "data/report.html", "model/report.html", "report/report.html"):
         assert (run / name).is_file()
     assert "not as good as was asked for (100" in (run / "index.html").read_text()
+
+
+def test_a_gate_that_is_passed_says_so(
+    first: subprocess.CompletedProcess[str], place: Place
+) -> None:
+    assert "gate" not in steps(first), "nothing was asked for"
+    passed = place.race("--name", "passed", "-p", "evaluate_min_accuracy=0.5")
+    assert passed.returncode == 0
+    assert steps(passed)["gate"].endswith("accuracy is at least 0.5 %")
 
 
 def test_an_interruption_ends_the_run_and_its_processes(
