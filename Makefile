@@ -50,8 +50,9 @@ fmt: setup ## format the code and mend what ruff can mend
 compile: setup ## write pipeline.yaml
 	@$(BIN)/race compile
 
-docs: setup ## write the README's tables anew
+docs: setup ## write the README's tables and docs/scaling.md's anew
 	@$(BIN)/python -m pipeline.docs
+	@$(BIN)/python -m benchmarks.scaling --write
 
 lock: setup ## write requirements/*.txt anew from pyproject.toml
 	@bash requirements/lock.sh $(BIN)

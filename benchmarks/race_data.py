@@ -6,6 +6,7 @@ share its passage and are of like length.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,11 +36,7 @@ def make_data(folder: Path, questions: dict[str, int], seed: int = 1, longest: i
     for split, count in questions.items():
         right = rng.integers(4, size=count)
         (folder / "label" / f"{split}.label").write_text("".join(f"{r}\n" for r in right))
-        passages = np.clip(rng.lognormal(5.85, 0.4, count), 60, 1200)
-        stems = np.clip(rng.normal(12, 5, count), 3, 40)
-        lengths = [passages]
-        lengths += [stems + np.clip(rng.normal(8, 4, count), 1, 40) for _ in range(4)]
-        for column, wanted in enumerate(lengths):
+        for column, wanted in enumerate(make_lengths(rng, count)):
             prefix = folder / f"input{column}" / split
             builder = indexed_dataset.make_builder(
                 f"{prefix}.bin", impl="mmap", vocab_size=VOCABULARY
@@ -49,3 +46,12 @@ def make_data(folder: Path, questions: dict[str, int], seed: int = 1, longest: i
                 tokens[-1] = dictionary.eos()
                 builder.add_item(torch.from_numpy(tokens))
             builder.finalize(f"{prefix}.idx")
+
+
+def make_lengths(rng: np.random.Generator, questions: int) -> list[np.ndarray[Any, Any]]:
+    """Tokens of the passages and of the four options with their questions, before anything is cut:
+    five of (questions,), not rounded."""
+    passages = np.clip(rng.lognormal(5.85, 0.4, questions), 60, 1200)
+    stems = np.clip(rng.normal(12, 5, questions), 3, 40)
+    options = [stems + np.clip(rng.normal(8, 4, questions), 1, 40) for _ in range(4)]
+    return [passages, *options]

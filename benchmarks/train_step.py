@@ -293,9 +293,18 @@ def sequence_lengths(config: TrainConfig) -> np.ndarray[Any, Any]:
         path = str(config.data / f"input{column}" / "train")
         dataset = data_utils.load_indexed_dataset(path, None, "mmap")
         columns.append(np.array(dataset.sizes))  # a copy: the data set unmaps its own
+    return cut_lengths(config, columns)
+
+
+def cut_lengths(
+    config: TrainConfig, columns: Sequence[np.ndarray[Any, Any]]
+) -> np.ndarray[Any, Any]:
+    """Tokens of each question's sequences, (questions, options), from those of its passage and of
+    its options, as they are on disk."""
     passage, *options = columns  # each gets a token in front
-    cut = [np.minimum(option + 1, config.max_option_length) for option in options]
-    return np.minimum(np.stack(cut, axis=1) + passage[:, None] + 1, config.max_positions)
+    cut = np.stack([np.minimum(option + 1, config.max_option_length) for option in options], axis=1)
+    result: np.ndarray[Any, Any] = np.minimum(cut + passage[:, None] + 1, config.max_positions)
+    return result
 
 
 def question_flops(shape: Any, lengths: np.ndarray[Any, Any]) -> float:

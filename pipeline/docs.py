@@ -193,14 +193,16 @@ PARTS: Mapping[str, Callable[[], str]] = {
 }
 
 
-def written(texts: Mapping[Path, str]) -> dict[Path, str]:
+def written(
+    texts: Mapping[Path, str], parts: Mapping[str, Callable[[], str]] = PARTS
+) -> dict[Path, str]:
     """Pages with their generated parts written anew.
 
     Raises:
         DataError: a part has no place, or several.
     """
     anew = dict(texts)
-    for name, make in PARTS.items():
+    for name, make in parts.items():
         place = re.compile(f"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
         found = [path for path, text in anew.items() for _ in place.findall(text)]
         if len(found) != 1:
