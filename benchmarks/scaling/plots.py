@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.scaling.config import GPUS_PER_NODE, HOUR, GpuName
-from benchmarks.scaling.losses import expected, simulate
+from benchmarks.scaling.losses import expected
 from benchmarks.scaling.model import Run, nodes_of
 from benchmarks.scaling.tables import Results, every, minutes, percent, short
 from components.common.report.chart import Format, Point, Scale, number
@@ -326,11 +326,10 @@ def losses_plot(r: Results) -> str:
                 seconds = expected(run.schedule, nodes_of(gpus) * rate / HOUR)
                 line.append((float(interval), 100 * (seconds / least - 1)))
                 if number_of % 2 == 0:
-                    played = simulate(
-                        run.schedule, rate / HOUR, nodes_of(gpus), a.runs // 20, a.random_seed
-                    )
-                    dots.append((float(interval), 100 * (played.mean / least - 1)))
-                    errors.append(100 * 2 * played.error / least)
+                    played = r.played(run, rate, max(a.runs // 20, 2))
+                    if played is not None:
+                        dots.append((float(interval), 100 * (played.mean / least - 1)))
+                        errors.append(100 * 2 * played.error / least)
             series.append(Series(every(rate), line, colour, dots=False))
             series.append(Series("", dots, colour, only_dots=True, errors=errors))
         top = max(value for s in series for _, value in s.points)
@@ -352,7 +351,8 @@ def losses_plot(r: Results) -> str:
 
 
 def _step_up(value: float) -> float:
-    return next(top for top in (10, 20, 25, 50, 100, 200, 500, 10_000) if top >= value)
+    # Beyond the last, a line runs along the top.
+    return next((top for top in (10, 20, 25, 50, 100, 200, 500) if top >= value), 1000)
 
 
 def seeds_plot(r: Results) -> str:

@@ -1,5 +1,6 @@
 """The tables of docs/scaling.md, as Markdown."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from pipeline.docs import markdown
 SAME = (1, 2, 4, 8, 16)  # GPUs that divide the recipe's 16 questions
 GROWN = (16, 32, 64)
 KNEE = 0.5  # efficiency below which further GPUs are mostly wasted
+HOPELESS = 10  # times as long with losses as without: nobody would wait for that
 # Updates between checkpoints that are compared; 0 is none but each epoch's.
 INTERVALS = (100, 150, 250, 400, 600, 800, 1000, 1500, 2500, 4000, 0)
 
@@ -64,17 +66,17 @@ class Loss:
     run: Run
     rate: float  # losses of a node in an hour
     expected: float  # seconds
-    simulated: Simulated
+    simulated: Simulated | None  # None: hopeless
     first_order: float
 
     @property
     def deviation(self) -> float:
-        return self.simulated.mean / self.expected - 1
+        return self.simulated.mean / self.expected - 1 if self.simulated else 0.0
 
     @property
     def errors(self) -> float:
         """The deviation in standard errors of the simulation's mean; 0 where no run lost a node."""
-        if not self.simulated.error:
+        if not (self.simulated and self.simulated.error):
             return 0.0
         return (self.simulated.mean - self.expected) / self.simulated.error
 
@@ -147,14 +149,21 @@ class Results:
 
     def loss(self, run: Run, rate: float) -> Loss:
         nodes = nodes_of(run.gpus)
-        a = self.assumptions
         return Loss(
             run,
             rate,
             expected(run.schedule, nodes * rate / HOUR),
-            simulate(run.schedule, rate / HOUR, nodes, a.runs, a.random_seed),
+            self.played(run, rate, self.assumptions.runs),
             first_order(run.schedule, nodes * rate / HOUR),
         )
+
+    def played(self, run: Run, rate: float, runs: int) -> Simulated | None:
+        """What so many simulated runs take; None where that would hardly come to an end."""
+        nodes = nodes_of(run.gpus)
+        if expected(run.schedule, nodes * rate / HOUR) > HOPELESS * run.seconds:
+            return None
+        seed = self.assumptions.random_seed
+        return simulate(run.schedule, rate / HOUR, nodes, runs, seed)
 
     def by_interval(self, gpus: int, rate: float) -> dict[int, float]:
         """The expected seconds of a run, by the updates between two checkpoints."""
@@ -171,14 +180,12 @@ class Results:
             for run in self.runs
         ]
 
-    def break_even(self) -> str:
-        """The network with which an update takes as long on two nodes as on one."""
+    def break_even(self) -> float:
+        """Gb/s with which an update takes as long on two nodes as on one; inf if it never does."""
         one, two = (self.model.update(gpus, BATCH) for gpus in (8, 16))
         wire = two.reduce - self.model.reduce(8)
         room = one.seconds - (two.seconds - wire)
-        if room <= 0:
-            return "no bandwidth"
-        return f"{short(self.assumptions.network * wire / room)} Gb/s"
+        return self.assumptions.network * wire / room if room > 0 else math.inf
 
 
 def headline(r: Results) -> str:
@@ -197,6 +204,9 @@ def headline(r: Results) -> str:
     compared = (
         f"{against:.1f} times as long as" if against >= 1 else f"{1 / against:.1f} times as fast as"
     )
+    even = "No network makes an update as fast on both."
+    if r.break_even() < math.inf:
+        even = f"With {short(r.break_even())} Gb/s an update takes as long on both."
     knees = ", ".join(f"{r.knee(kind).gpus} x {kind}" for kind in GPUS)
     said = {
         "Cheapest": f"{cheapest.gpus} x {name}, {minutes(cheapest.seconds)},"
@@ -206,8 +216,8 @@ def headline(r: Results) -> str:
         f"Two nodes of 8 over {a.network:g} Gb/s": f"{minutes(two_nodes.seconds)},"
         f" {compared} one of them alone. The all-reduce is"
         f" {percent(two_nodes.update.reduce / two_nodes.update.seconds)} of an update"
-        f" ({percent(eight.update.reduce / eight.update.seconds)} on one node). An update takes as"
-        f" long on both from {r.break_even()} on.",
+        f" ({percent(eight.update.reduce / eight.update.seconds)} on one node)."
+        f" {even}",
         f"{most.gpus} GPUs": f"only with another recipe, {most.batch} questions an update, whose"
         f" result is to be checked: {minutes(most.seconds)}, {dollars(most.dollars)}.",
         "The knee": f"the most GPUs with an efficiency of at least {percent(KNEE)}: {knees}.",
@@ -228,20 +238,25 @@ def choice(r: Results) -> str:
     """What to take."""
     runs = {run.gpus: run for run in r.runs}
     most = r.grown[r.assumptions.gpu][-1]
-    share = dict(zip(SAME, efficiency(r.runs), strict=True))
 
     def row(what: str, run: Run, when: str) -> Row:
         good = runs[1].gpu_hours / run.gpu_hours
         return (what, minutes(run.seconds), dollars(run.dollars), percent(good), when)
 
-    assert share[1] == 1
+    when = f"the network has far more than {short(r.break_even())} Gb/s, and time is all"
+    if r.break_even() == math.inf:
+        when = "never"
     return markdown(
         [
             ("", f"time on {r.assumptions.gpu}", "cost", "efficiency", "take it when"),
             row("1 GPU", runs[1], "money counts, or several seeds are to be trained"),
             row("2 GPUs", runs[2], "the recipe's own set-up; seeds side by side, and a bit sooner"),
             row("8 GPUs, one node", runs[8], "one result is wanted soon"),
-            row("2 nodes, same batch", runs[16], f"the network has far more than {r.break_even()}"),
+            row(
+                "2 nodes, same batch",
+                runs[16],
+                when,
+            ),
             row(
                 f"{nodes_of(most.gpus)} nodes, batch {most.batch}",
                 most,
@@ -511,12 +526,15 @@ def losses(r: Results) -> str:
     a = r.assumptions
     for row in r.losses:
         run, s = row.run, row.simulated
+        start = (str(run.gpus), str(run.batch), every(row.rate), minutes(run.seconds))
+        demand = dollars(run.dollars)
+        if s is None:
+            hopeless = f"over {minutes(HOPELESS * run.seconds)}"
+            rows.append((*start, minutes(row.first_order), hopeless, *[""] * 6, demand))
+            continue
         rows.append(
             (
-                str(run.gpus),
-                str(run.batch),
-                every(row.rate),
-                minutes(run.seconds),
+                *start,
                 minutes(row.first_order),
                 minutes(row.expected),
                 f"{short(s.mean / 60)} ± {short(s.error / 60)}",
@@ -525,14 +543,14 @@ def losses(r: Results) -> str:
                 short(s.losses),
                 percent(s.many, 1),
                 dollars(run.gpus * row.expected / HOUR * a.gpu_hour * a.spot_share),
-                dollars(run.dollars),
+                demand,
             )
         )
     worst = max(r.losses, key=lambda row: abs(row.deviation))
     return (
         f"{markdown(rows)}\n\nThe largest difference is {percent(abs(worst.deviation), 2)};"
         f" the largest in standard errors of the simulation (± above) is"
-        f" {max(abs(row.errors) for row in r.losses):.1f}, of {len(r.losses)} rows with"
+        f" {max(abs(row.errors) for row in r.losses):.1f}, of {sum(row.simulated is not None for row in r.losses)} rows with"
         f" {a.runs:,} runs each."
     )
 

@@ -284,11 +284,12 @@ def test_what_the_page_says_of_its_figures_is_so(results: Results) -> None:
     runs = {run.gpus: run for run in results.runs}
     # Two nodes are slower than one, as long as the network is the one assumed.
     assert runs[16].seconds > runs[8].seconds
-    even = float(results.break_even().removesuffix(" Gb/s"))
-    faster = Model(Assumptions(network=even))
+    faster = Model(Assumptions(network=results.break_even()))
     assert faster.update(16, BATCH).seconds == pytest.approx(
-        faster.update(8, BATCH).seconds, rel=0.01
+        faster.update(8, BATCH).seconds, rel=1e-3
     )
+    # Where the host is what an update waits for, further nodes never help.
+    assert Results(Assumptions(launch=1e-4)).break_even() == math.inf
     # One GPU is the cheapest, for each kind.
     for kind in GPUS:
         costs = [run.dollars for run in results.same[kind]]
@@ -300,6 +301,25 @@ def test_what_the_page_says_of_its_figures_is_so(results: Results) -> None:
     # A checkpoint after each epoch is enough on eight GPUs.
     by_interval = results.by_interval(8, 1.0)
     assert min(by_interval, key=lambda interval: by_interval[interval]) == 0
+
+
+@pytest.mark.parametrize("gpus", [1, 8, 16])
+@pytest.mark.parametrize("rate", Assumptions().losses)
+def test_the_interval_that_the_page_advises_is_nearly_the_best(
+    results: Results, gpus: int, rate: float
+) -> None:
+    model, losses = results.model, -(-gpus // 8) * rate / HOUR
+    updates = daly(model.writing, losses) / model.update(gpus, BATCH).seconds
+    advised = 0 if updates > 87_866 / 16 / 2 else round(updates)
+    seconds = expected(model.run(gpus, interval=advised).schedule, losses)
+    assert seconds < 1.015 * min(results.by_interval(gpus, rate).values())
+
+
+def test_a_run_that_hardly_ever_ends_is_said_to_be_hopeless() -> None:
+    hopeless = Results(Assumptions(throughput=0.1, losses=(2.0,), runs=2))
+    assert all(row.simulated is None for row in hopeless.losses if row.run.gpus == 1)
+    assert "| over " in program.TABLES["scaling, losses"](hopeless)
+    assert "<svg" in program.PLOTS["losses.svg"](hopeless)
 
 
 def test_losses_cost_more_on_more_nodes(model: Model) -> None:
