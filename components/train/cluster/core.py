@@ -164,7 +164,7 @@ class _Job:
         if not self._ours:
             return
         # Whoever sent SIGTERM does not wait for minutes.
-        brief = replace(self._timing.patience, attempts=3, read=10.0)
+        brief = replace(self._timing.patience, attempts=4, read=10.0)
         try:
             self.api.delete(self.name, brief)
         except RaceError as error:
@@ -222,11 +222,14 @@ class _Job:
         show = functools.partial(print, file=sys.stderr, flush=True)
         log = LogFollower(self.api, self.name, show, pause=self._timing.pause)
         log.start()
-        finished: dict[str, Any] | None = None
+        rest = 0.0
         try:
             finished = self._finished()
+            # Nodes that still run have nothing more to say that matters.
+            ended = _phase(finished) in ("succeeded", "failed")
+            rest = self._timing.drain if ended else self._timing.pause
         finally:
-            log.finish(self._timing.drain if finished else 0)
+            log.finish(rest)
         if _phase(finished) == "succeeded":
             return
         from components.common import storage
