@@ -550,8 +550,8 @@ def losses(r: Results) -> str:
     return (
         f"{markdown(rows)}\n\nThe largest difference is {percent(abs(worst.deviation), 2)};"
         f" the largest in standard errors of the simulation (± above) is"
-        f" {max(abs(row.errors) for row in r.losses):.1f}, of {sum(row.simulated is not None for row in r.losses)} rows with"
-        f" {a.runs:,} runs each."
+        f" {max(abs(row.errors) for row in r.losses):.1f}, of"
+        f" {sum(row.simulated is not None for row in r.losses)} rows with {a.runs:,} runs each."
     )
 
 
