@@ -73,6 +73,7 @@ class FakeKubernetes:
         self.logs: dict[tuple[str, int], Log] = {}  # by the pod's name, and its restarts
         self.events: list[tuple[int, str, dict[str, Any]]] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.reviews: list[dict[str, str]] = []  # rights that somebody asked for
         # (method, pattern of the path and query, status, whether it has its effect all the same)
         self.failures: list[tuple[str, str, int, bool]] = []
         self.lingering = 0  # times that a deleted job is asked for before it is gone
@@ -201,6 +202,7 @@ class FakeKubernetes:
             match method, path.strip("/").split("/"):
                 case "POST", [*_, "selfsubjectaccessreviews"]:
                     asked = content["spec"]["resourceAttributes"]
+                    self.reviews.append(asked)
                     return 201, {"status": {"allowed": not self._denied(asked)}}
                 case "POST", [*_, "selfsubjectreviews"]:
                     name = "system:serviceaccount:team:pipeline-runner"
