@@ -225,3 +225,12 @@ def test_a_stop_that_takes_too_long_or_is_asked_for_twice_is_made_at_once(
     clock.now += 2
     with pytest.raises(Terminated):
         ranks.on_tick()
+
+
+def test_a_stop_that_another_node_was_asked_for_is_one_of_this_node_too(watched: Any) -> None:
+    ranks, clock = watched
+    ranks.on_line(hooks.STOPPED)
+    assert ranks.stop_asked == clock.now
+    clock.now += 21
+    with pytest.raises(Terminated):
+        ranks.on_tick()

@@ -233,16 +233,18 @@ def test_a_node_that_is_lost_ends_the_others_and_all_go_on_when_they_are_started
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("node", [0, 1])
 def test_sigterm_to_any_node_ends_all_of_them_with_a_checkpoint(
-    tiny_race: Any, network: Network, tmp_path: Path, undisturbed: Any
+    tiny_race: Any, network: Network, tmp_path: Path, undisturbed: Any, node: int
 ) -> None:
     # Between the checkpoints that the run makes anyway.
     parameters = {**ENGINES["packed"], "checkpoint_uri": tmp_path / "checkpoints"}
     first = Nodes(tiny_race, tmp_path / "first", network, **parameters)
     assert first[0].wait_for('"num_updates": "8"'), first.screens()
-    os.kill(first[1].process.pid, signal.SIGTERM)
+    os.kill(first[node].process.pid, signal.SIGTERM)
     assert first.ends() == [143, 143], first.screens()
-    assert "another node was told to end" in first[0].screen.read_text()
+    assert "another node was told to end" in first[1 - node].screen.read_text()
+    assert "another node was told to end" not in first[node].screen.read_text()
     newest = storage.newest(str(tmp_path / "checkpoints"))
     assert newest is not None
     update = int(newest.name.removeprefix("update-"))

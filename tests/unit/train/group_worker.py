@@ -16,14 +16,31 @@ from typing import Any
 import torch
 
 from components.common.errors import RaceError
-from components.train import group
+from components.train import group, hooks
 
-CASES = ("fresh", "resumed", "ended", "damaged", "other seed")
+CASES = ("fresh", "resumed", "ended", "damaged", "other seed", "stop")
 PLACES = ((0, 0), (1, 0), (1, 1))  # node and local rank of each rank
+
+
+def stop(folder: Path, ranks: group.Group) -> dict[str, Any]:
+    """Makes updates until node 1, which is asked to after the third, has all of them stop."""
+    control = folder / f"node-{ranks.node}"
+    control.mkdir(exist_ok=True)
+    boundaries = hooks.Boundaries(control, None, ranks.rank, ranks)
+    while boundaries.passed < 20:
+        torch.distributed.all_reduce(torch.ones(1))  # as an update's gradients
+        boundaries.passed += 1
+        if boundaries.passed == 3 and ranks.node == 1:
+            (control / hooks.STOP).touch()
+        if boundaries._stops():
+            break
+    return {"stopped after": boundaries.passed}
 
 
 def agree(folder: Path, case: str) -> dict[str, Any]:
     ranks = group.Group({"parameters.seed": 1}, ended=case == "ended" and os.environ["RANK"] == "0")
+    if case == "stop":
+        return stop(folder, ranks)
     own = folder / f"node-{ranks.node}"
     resumes = case != "fresh" and ranks.node == 0
     checkpoint = SimpleNamespace(

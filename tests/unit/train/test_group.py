@@ -63,3 +63,8 @@ def test_a_node_with_other_parameters_is_named(agreed: Any) -> None:
     assert agreed["other seed"][1]["error"].startswith(
         "ConfigError: node 1 would train something else: parameters.seed is 2, on node 0 1."
     )
+
+
+def test_all_ranks_stop_at_the_same_update_when_one_node_is_asked_to(agreed: Any) -> None:
+    (stopped,) = {rank["stopped after"] for rank in agreed["stop"]}
+    assert 4 <= stopped <= 5  # rank 0 hears of it in the same update or in the next, and decides
