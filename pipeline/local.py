@@ -52,6 +52,7 @@ from components.common.errors import ConfigError, DataError, GateError, RaceErro
 from components.common.files import atomic_file
 from components.common.processes import running
 from components.common.progress import duration
+from components.evaluate.trained import read_metrics
 from components.select.core import table
 from components.select.trials import Trial
 from pipeline.display import NAME_WIDTH, say, step_line, working
@@ -352,7 +353,6 @@ def _observed(run: Run) -> Iterator[None]:
                     failures.append(error)
                     if error.exit_status in HOPELESS or trial is run.trials[-1]:
                         break
-                    say(str(error))
             run.trial = None
             if failures:
                 raise _without(run, failures)
@@ -374,13 +374,15 @@ def _without(run: Run, failures: Sequence[StepError]) -> StepError:
     ended = [path.parent for path in sorted((run.folder / "trials").glob("*/report"))]
     if not ended:
         return first
-    folder = shown(run.folder)
-    models = " ".join(shown(trial / "model") for trial in ended)
-    evaluations = " ".join(shown(trial / "report") for trial in ended)
+
+    def paths(name: str) -> str:
+        return " ".join(shlex.quote(shown(trial / name)) for trial in ended)
+
+    output = shlex.quote(shown(run.folder / "selection"))
+    say(f"{len(ended)} of {len(run.trials)} trials ended well; to select from them:")
     say(
-        f"{len(ended)} of {len(run.trials)} trials ended well; to select from them:\n"
-        f"  python -m components.select --models {models} --evaluations {evaluations}"
-        f" --output {folder}/selection"
+        f"  python -m components.select --models {paths('model')}"
+        f" --evaluations {paths('report')} --output {output}"
     )
     return first
 
@@ -454,13 +456,15 @@ def _outcome(run: Run, step: Step) -> str:
         return "; ".join(trial.label for trial in run.trials)
     if step.name == "gate":
         return f"accuracy is at least {run.values['evaluate_min_accuracy']:g} %"
+    if step.name == "train" and read_metrics(Path(step.artifacts["model"].path)).get("collapsed"):
+        return f"collapsed after {step.figures['updates']:,.0f} updates"
+    if step.name == "evaluate" and "accuracy" not in step.figures:
+        return "nothing to evaluate"
     template = _OUTCOMES.get(step.name.partition("-")[0], "")
     try:
         return template.format(**step.figures, mib=step.figures.get("bytes", 0) / (1 << 20))
     except KeyError:
-        # A training that collapsed before it was validated has no accuracy, nor a model.
-        collapsed = {"train": "collapsed", "evaluate": "nothing to evaluate"}
-        return collapsed.get(step.name, "") if step.trial else ""
+        return ""
 
 
 @contextlib.contextmanager
