@@ -93,6 +93,9 @@ def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:
 
     from components.train.links import LinkingPathManager
 
+    # A CRC-32 of every tensor would take a good part of the time in which training waits for a
+    # checkpoint. Nothing reads it: torch.load does not, and storage has digests of its own.
+    torch.serialization.set_crc32_options(False)
     checkpoint_utils.PathManager = LinkingPathManager
     # As fairseq_cli.train.cli_main does, but for one thing: there --bf16 is for TPUs alone.
     args = options.parse_args_and_arch(options.get_training_parser(), arguments)
