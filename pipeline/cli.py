@@ -38,6 +38,8 @@ from pipeline.parameters import (
     parameters_of,
     parse_assignments,
     profile_names,
+    require_one_machine,
+    require_store,
     resolve,
 )
 
@@ -225,6 +227,7 @@ def _add_run(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     profile = load_profile(arguments.profile)
     given = parse_assignments(arguments.assignments)
+    require_one_machine({**profile.values, **given})
     values = resolve(profile, given)  # before the sample: a wrong parameter shows at once
     name = arguments.name or f"{time.strftime('%Y-%m-%d.%H-%M-%S')}-{profile.name}"
     if Path(name).name != name or name.startswith("."):
@@ -467,6 +470,7 @@ def _submit(arguments: argparse.Namespace) -> None:
     profile = load_profile(arguments.profile)
     given = parse_assignments(arguments.assignments)
     values = resolve(profile, given)
+    require_store(values)
     defaults = _defaults(profile, {})
     for name, value in values.items():
         if name.endswith("_url") and name not in defaults and name not in given:

@@ -246,6 +246,17 @@ def train(
     log_interval: int,
     run_id: str,
     trial: str,
+    cluster_node_job: str,
+    cluster_node_runtime: str,
+    cluster_node_cpu: str,
+    cluster_node_memory: str,
+    cluster_node_gpus: int,
+    cluster_node_service_account: str,
+    cluster_gpu_type: str,
+    cluster_gpu_node_selector: dict,  # type: ignore[type-arg]
+    cluster_gpu_tolerations: list,  # type: ignore[type-arg]
+    cluster_s3_secret: str,
+    cluster_image_pull_secret: str,
 ) -> None:
     """Fine-tune the pretrained model with fairseq."""
     arguments = locals()
@@ -257,7 +268,15 @@ def train(
         if arguments[name]:
             parts = [arguments[name].rstrip("/"), run_id, *([trial] if trial else [])]
             arguments[name] = "/".join(parts)
-    result = run(train, TrainConfig, arguments, output=model)
+
+    def on_nodes(config: TrainConfig) -> Any:
+        from components.train.cluster.core import ClusterConfig, launch
+
+        prefix = "cluster_"
+        cluster = {n.removeprefix(prefix): v for n, v in arguments.items() if n.startswith(prefix)}
+        return launch(config, ClusterConfig(**cluster))
+
+    result = run(on_nodes if nodes > 1 else train, TrainConfig, arguments, output=model)
     record(curve, result.metrics)
     show(training_report, model)
 

@@ -6,6 +6,7 @@ those that only the pipeline knows in `SOURCES`, `SWEEP` and `CLUSTER` below. A 
 file with the values that differ from these defaults.
 """
 
+import dataclasses
 import difflib
 import functools
 import json
@@ -25,7 +26,8 @@ from components.evaluate.core import EvaluateConfig
 from components.preprocess.core import PreprocessConfig
 from components.select.config import SelectConfig
 from components.select.trials import Trial, plan_trials
-from components.train.core import TrainConfig
+from components.train.cluster.config import ClusterConfig
+from components.train.config import TrainConfig, plan
 
 PROFILES = Path(__file__).parent / "profiles"
 DEFAULT_PROFILE = "roberta-large"
@@ -151,6 +153,25 @@ CLUSTER = (
     Parameter("cluster_evaluate_cpu", str, "4", "CPUs of evaluate"),
     Parameter("cluster_evaluate_memory", str, "32Gi", "memory of evaluate"),
     Parameter("cluster_evaluate_gpus", int, 1, "GPUs of evaluate"),
+    Parameter("cluster_node_cpu", str, "32", "with train_nodes: CPUs of each node"),
+    Parameter("cluster_node_memory", str, "256Gi", "memory of each node, /dev/shm included"),
+    Parameter("cluster_node_gpus", int, 8, "GPUs of each node, one process on each"),
+    Parameter(
+        "cluster_node_job",
+        str,
+        "trainjob",
+        "what makes the nodes: Kubeflow Trainer 2.2 or later, or the training operator before it",
+        ("trainjob", "pytorchjob"),
+    ),
+    Parameter(
+        "cluster_node_runtime", str, "race-torch", "with trainjob: the ClusterTrainingRuntime"
+    ),
+    Parameter(
+        "cluster_node_service_account",
+        str,
+        "",
+        "service account of the nodes; empty: their namespace's default",
+    ),
     Parameter("cluster_gpu_type", str, "nvidia.com/gpu", "resource name of a GPU"),
     Parameter(
         "cluster_gpu_node_selector",
@@ -343,11 +364,59 @@ def resolve(profile: Profile, overrides: Mapping[str, Any]) -> dict[str, Any]:
             "train_resume_from is about one training, and this is a sweep",
             mend="Leave it empty, or resume that training alone, without seeds and learning_rates",
         )
+    if values["train_nodes"] > 1:
+        _check_nodes(values)
     return values
 
 
-def _check(step: str, config_class: type, **values: Any) -> None:
-    """Let a step's config dataclass check its values."""
+def _check_nodes(values: Mapping[str, Any]) -> None:
+    """Whether these values fit a training on several nodes."""
+    if values["cluster_train_gpus"]:
+        raise ConfigError(
+            f"with train_nodes {values['train_nodes']} the train step only waits for the nodes,"
+            f" and its {values['cluster_train_gpus']} GPUs would be idle",
+            mend="Set cluster_train_gpus to 0; each node gets cluster_node_gpus",
+        )
+    fields = (f for f in dataclasses.fields(ClusterConfig) if f.default is dataclasses.MISSING)
+    ClusterConfig(**{f.name: values[f"cluster_{f.name}"] for f in fields})
+    own = {n.removeprefix("train_"): v for n, v in values.items() if n.startswith("train_")}
+    config = _check("train", TrainConfig, **own)
+    try:
+        plan(config, gpus=values["cluster_node_gpus"], questions=1 << 40)
+    except ConfigError as error:
+        raise ConfigError(f"train: {error.what}", mend=error.mend) from error
+
+
+def require_store(values: Mapping[str, Any]) -> None:
+    """See that several nodes have a place that they share, which a profile cannot know.
+
+    Raises:
+        ConfigError: they have none.
+    """
+    nodes, uri = values["train_nodes"], values["train_checkpoint_uri"]
+    if nodes > 1 and not uri.startswith("s3://"):
+        raise ConfigError(
+            f"train_nodes is {nodes}, and train_checkpoint_uri is {uri!r}: nodes share data,"
+            " checkpoints and output through object storage",
+            mend="Give -p train_checkpoint_uri=s3://bucket/folder",
+        )
+
+
+def require_one_machine(values: Mapping[str, Any]) -> None:
+    """Refuse what only a cluster can do.
+
+    Raises:
+        ConfigError: several nodes are asked for.
+    """
+    if (nodes := values.get("train_nodes", 1)) > 1:
+        raise ConfigError(
+            f"train_nodes is {nodes}, but `race run` has this machine alone",
+            mend="Use `race submit`; or train_processes, for several processes here",
+        )
+
+
+def _check(step: str, config_class: type, **values: Any) -> Any:
+    """Let a step's config dataclass check its values; the config."""
     arguments: dict[str, Any] = {}
     for o in options(config_class):
         if o.type is Path:
@@ -355,7 +424,7 @@ def _check(step: str, config_class: type, **values: Any) -> None:
         elif o.name in values:
             arguments[o.name] = tuple(values[o.name]) if o.repeated else values[o.name]
     try:
-        config_class(**arguments)
+        return config_class(**arguments)
     except ConfigError as error:
         raise ConfigError(f"{step}: {error.what}", mend=error.mend) from error
 

@@ -21,6 +21,8 @@ from typing import Any
 
 from kfp import compiler, dsl, kubernetes
 
+from components.common.storage.client import S3_VARIABLES
+from components.train.cluster.config import SHM_SIZE, USER
 from pipeline import components
 from pipeline.images import Images
 from pipeline.parameters import PARALLELISM, SET_BY_SWEEP, is_sweep, parameters_of
@@ -38,9 +40,6 @@ DATA_STEPS = ("download-race", "download-bpe", "download-roberta", "preprocess",
 GPU_STEPS = ("train", "evaluate")
 # What judges figures: little work, in the image of the data steps.
 JUDGING_STEPS = ("trials", "select", "gate")
-
-# How KFP's page calls the loop over the trials.
-LOOP = "each trial"
 
 
 HOUR = 3600  # seconds
@@ -68,23 +67,6 @@ RETRY_WINDOW = 14 * DAY
 
 # Steps that would say the same a second time.
 ONCE = ("trials", "gate")
-
-# Training's processes exchange batches and gradients through /dev/shm, which is 64 MiB by default.
-# It counts as memory of the pod.
-SHM_SIZE = "8Gi"
-
-# The user that both images run as.
-USER = 10001
-
-# What s3:// addresses need, by the same name in the Secret; a key that it lacks stays unset.
-S3_VARIABLES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-)
 
 Configure = Callable[[Any, str, Mapping[str, Any]], None]
 
@@ -151,10 +133,12 @@ def build(
         p = dict(zip(known, channels, strict=True)) | (dict(SET_BY_SWEEP) if sweep else {})
 
         def add(component: Any, **given: Any) -> Any:
-            # `encoder_json_url` of `download_bpe` is the pipeline's `download_encoder_json_url`.
+            # `encoder_json_url` of `download_bpe` is the pipeline's `download_encoder_json_url`;
+            # what concerns the cluster has the same name in both.
             group = component.name.partition("-")[0]
-            names = component.component_spec.inputs.keys() - given.keys()
-            task = component(**given, **{name: p[f"{group}_{name}"] for name in sorted(names)})
+            for name in sorted(component.component_spec.inputs.keys() - given.keys()):
+                given[name] = p[name if name.startswith("cluster_") else f"{group}_{name}"]
+            task = component(**given)
             image = images.train if task.name in GPU_STEPS else images.data
             task.set_container_image(image)
             task.set_env_variable("RACE_IMAGE", image)  # a container does not know its own
@@ -195,7 +179,8 @@ def build(
                 seed=p["train_seed"],
                 learning_rate=p["train_learning_rate"],
             )
-            with dsl.ParallelFor(trials.output, name=LOOP, parallelism=parallelism) as trial:
+            # Without a name of its own, which some servers take for that of the task.
+            with dsl.ParallelFor(trials.output, parallelism=parallelism) as trial:
                 model, report = train(
                     seed=trial.seed, learning_rate=trial.learning_rate, trial=trial.trial
                 )

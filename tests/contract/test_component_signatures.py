@@ -1,5 +1,6 @@
 """The KFP components say what the steps' config dataclasses say."""
 
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from components.common.cli import options
 from components.download.core import DownloadConfig
 from components.gate.core import GateConfig
+from components.train.cluster.config import ClusterConfig
 from pipeline import components
 from pipeline.parameters import DOWNLOADS, STEPS, parameters
 
@@ -30,10 +32,17 @@ def test_a_component_has_the_parameters_of_its_config_in_the_same_order(step: st
     }
     if step == "train":
         expected |= {"run_id": str, "trial": str}  # the pipeline's own, see test_pipeline_yaml.py
+        expected |= {name: parameters()[name].type for name in of_cluster()}
     if step == "evaluate":
         del expected["min_accuracy"]  # the gate's
     found = signature(getattr(components, step))
     assert list(found.items()) == list(expected.items())
+
+
+def of_cluster() -> list[str]:
+    """What the train step tells a cluster itself, when it trains on several nodes."""
+    fields = dataclasses.fields(ClusterConfig)
+    return [f"cluster_{f.name}" for f in fields if f.default is dataclasses.MISSING]
 
 
 @pytest.mark.parametrize("step", sorted(STEPS))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.train.cluster.config import DEADLINE
 from pipeline.images import images
 from pipeline.parameters import (
     SET_BY_SWEEP,
@@ -318,6 +319,7 @@ def test_an_attempt_has_a_time_limit(file: str, step: str) -> None:
     assert 3600 <= limit <= 7 * DAY
     if step == "train":
         assert limit >= 2 * DAY
+        assert limit > DEADLINE  # it is there to tell that its nodes were too slow
 
 
 @each_step

@@ -11,6 +11,16 @@ NodeJob = Literal["trainjob", "pytorchjob"]
 
 HOUR = 3600  # seconds
 
+# Training's processes exchange batches and gradients through /dev/shm, which is 64 MiB by default.
+# It counts as memory of the pod.
+SHM_SIZE = "8Gi"
+
+# An hour less than the pipeline leaves the step that waits for the job, so that this can tell.
+DEADLINE = 71 * HOUR
+
+# The user that both images run as.
+USER = 10001
+
 # A quantity and a name as Kubernetes writes them (apimachinery's resource.Quantity, RFC 1123).
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -40,12 +50,9 @@ class ClusterConfig:
 
     image: str = ""  # of this very step
     namespace: str = ""  # "": that of this pod, or of the kubeconfig's context
-    # Training's processes exchange batches and gradients through /dev/shm, which is 64 MiB by
-    # default.
-    shm_size: str = "8Gi"
+    shm_size: str = SHM_SIZE
     restarts: int = 10  # with pytorchjob; a ClusterTrainingRuntime says it itself
-    # An hour less than the pipeline leaves the step that waits for it, so that this step can tell.
-    deadline: int = 71 * HOUR
+    deadline: int = DEADLINE  # seconds
 
     def __post_init__(self) -> None:
         if self.node_job not in get_args(NodeJob):

@@ -20,10 +20,9 @@ from typing import Any
 
 from components.common.cli import LOG_FORMAT_VARIABLE, arguments_of
 from components.common.storage.client import S3_VARIABLES
-from components.train.cluster.config import ClusterConfig
+from components.train.cluster.config import USER, ClusterConfig
 from components.train.config import TrainConfig
 
-USER = 10001  # of the images
 MODULE = "components.train"
 
 # Written on a job: the digest of what was asked for, by which a later attempt knows it.

@@ -4,15 +4,19 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.common.errors import ConfigError
+from pipeline.images import images
 from pipeline.parameters import (
     load_profile,
     parameters,
     parse_assignments,
     profile_names,
+    require_store,
     resolve,
 )
+from pipeline.pipeline import compiled
 
 
 def test_each_field_of_training_is_a_parameter() -> None:
@@ -150,3 +154,47 @@ def test_an_unknown_profile_names_the_others() -> None:
     with pytest.raises(ConfigError) as raised:
         load_profile("smoek")
     assert "Did you mean 'smoke'?" in str(raised.value)
+
+
+NODES = {
+    "train_nodes": 2,
+    "cluster_train_gpus": 0,
+    "train_checkpoint_uri": "s3://bucket/race",
+}
+
+
+def test_several_nodes_fit_each_other() -> None:
+    assert resolve(load_profile("roberta-large"), NODES)["train_nodes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"cluster_train_gpus": 2}, "only waits for the nodes, and its 2 GPUs would be idle"),
+        ({"cluster_node_gpus": 3}, "train: effective_batch 16 does not divide over 2 nodes of 3"),
+        ({"train_processes": 9}, "train: processes is 9, but 8 GPUs"),
+        ({"cluster_node_gpus": 0}, "train: precision fp16 needs a GPU"),
+        ({"cluster_node_memory": "many"}, "cluster_node_memory is 'many'"),
+        ({"cluster_s3_secret": "My Secret"}, "cluster_s3_secret is 'My Secret'"),
+    ],
+)
+def test_several_nodes_that_do_not_fit_are_refused_at_once(
+    values: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        resolve(load_profile("roberta-large"), {**NODES, **values})
+    assert says in str(raised.value)
+
+
+def test_the_profile_for_nodes_lacks_nothing_but_the_store() -> None:
+    values = resolve(load_profile("roberta-large-nodes"), {})
+    with pytest.raises(ConfigError, match=r"Give -p train_checkpoint_uri=s3://"):
+        require_store(values)
+    require_store({**values, "train_checkpoint_uri": "s3://bucket/race"})
+    ranks = values["train_nodes"] * values["cluster_node_gpus"]
+    assert values["train_effective_batch"] == ranks * values["train_batch_size"] == 16
+    text = compiled(values, images({}))
+    train = yaml.safe_load(text.partition("---")[0])["root"]["dag"]["tasks"]["train"]
+    inputs = {n: p.get("componentInputParameter") for n, p in train["inputs"]["parameters"].items()}
+    assert inputs["nodes"] == "train_nodes"
+    assert inputs["cluster_node_gpus"] == "cluster_node_gpus"

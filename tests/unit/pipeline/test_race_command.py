@@ -65,6 +65,8 @@ def test_race_and_python_m_pipeline_are_the_same() -> None:
         (["run", "--profile", "smoke", "--name", "../up"], "not a plain name"),
         (["run", "--profile", "smoke", "--runner", "podman"], "invalid choice"),
         (["run", "--profile", "smoke", "--data-image", "Not An Image"], "not an image reference"),
+        (["run", "--profile", "smoke", "-p", "train_nodes=2"], "has this machine alone"),
+        (["run", "--profile", "roberta-large-nodes"], "has this machine alone"),
         (["compile", "--output", "pipeline.json"], "not YAML"),
         (["sample", "--output", "somewhere", "--passages", "0"], "at least 1"),
         (["parameters", "--profile", "/nonexistent.yaml"], "there is no profile"),

@@ -287,6 +287,8 @@ def test_a_server_of_many_users_wants_a_namespace(kubeflow, capsys) -> None:
         ["--wait", "--cron", "0 0 3 * * 1"],
         ["-p", "download_race_url=/home/me/RACE.tar.gz"],
         ["--profile", "smoke"],
+        ["--profile", "roberta-large-nodes"],
+        ["--profile", "roberta-large-nodes", "-p", "train_checkpoint_uri=/data"],
     ],
 )
 def test_wrong_arguments_are_one_line_and_reach_no_server(kubeflow, arguments, capsys) -> None:
