@@ -24,11 +24,14 @@ from components.download.core import DownloadConfig, download
 from components.evaluate.core import EvaluateConfig, evaluate
 from components.export.config import ExportConfig
 from components.export.core import export
+from components.gate.core import GateConfig, gate
 from components.import_.config import ImportConfig
 from components.import_.core import import_model
 from components.predict.config import PredictConfig
 from components.predict.core import predict
 from components.preprocess.core import PreprocessConfig, preprocess
+from components.select.core import SelectConfig, select
+from components.train.cluster.config import DEADLINE, SHM_SIZE
 from components.train.config import TrainConfig
 from components.train.core import train
 from components.train.flags import table
@@ -38,9 +41,10 @@ from pipeline.pipeline import (
     DAY,
     GPU_STEPS,
     HOUR,
+    JUDGING_STEPS,
+    ONCE,
     RETRIES,
     RETRY_WINDOW,
-    SHM_SIZE,
     TIMEOUTS,
 )
 
@@ -53,6 +57,8 @@ STEPS: Mapping[str, tuple[type, Callable[..., Any]]] = {
     "binarize": (BinarizeConfig, binarize),
     "train": (TrainConfig, train),
     "evaluate": (EvaluateConfig, evaluate),
+    "select": (SelectConfig, select),
+    "gate": (GateConfig, gate),
     "predict": (PredictConfig, predict),
     "export": (ExportConfig, export),
     "import": (ImportConfig, import_model),
@@ -155,15 +161,20 @@ def resources() -> str:
     """What a cluster gives each step by default, and for how long."""
     of = {p.name: p.default for p in CLUSTER}
     rows = [("step", "CPUs", "memory", "GPUs", "longest attempt")]
-    for step in (*DATA_STEPS, *GPU_STEPS):
+    for step in (*DATA_STEPS, *GPU_STEPS, *JUDGING_STEPS):
         group = step if step in GPU_STEPS else "data"
         hours = TIMEOUTS[step] / HOUR
         longest = f"{hours / 24:g} days" if TIMEOUTS[step] > DAY else f"{hours:g} hours"
+        longest = longest.removesuffix("s") if hours == 1 else longest
         cpu, memory = of[f"cluster_{group}_cpu"], of[f"cluster_{group}_memory"]
         rows.append((step, cpu, memory, str(of.get(f"cluster_{step}_gpus", "")), longest))
+    nodes = f"{DEADLINE // HOUR} hours"
+    cpu, memory, gpus = (str(of[f"cluster_node_{what}"]) for what in ("cpu", "memory", "gpus"))
+    rows.append(("each of several nodes", cpu, memory, gpus, nodes))
     return (
         f"{markdown(rows)}\n\nA step that fails is tried again up to {RETRIES} times within"
-        f" {RETRY_WINDOW // DAY} days of its first start.\n/dev/shm of train and evaluate may take"
+        f" {RETRY_WINDOW // DAY} days of its first start, but for {' and '.join(ONCE)}."
+        "\n/dev/shm of train and evaluate may take"
         f" {SHM_SIZE} of their memory."
     )
 
