@@ -226,16 +226,26 @@ class Api:
         In a pipeline it is the run's workflow: with that the job goes as well, should this pod be
         killed and never come back.
         """
+        return [
+            {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")}
+            for owner in self._this_pod()["metadata"].get("ownerReferences", [])
+        ]
+
+    def moving(self) -> bool:
+        """Whether this pod ends because its machine does, and not because it is to end."""
+        conditions = self._this_pod().get("status", {}).get("conditions") or []
+        return any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in conditions)
+
+    def _this_pod(self) -> dict[str, Any]:
+        """As the cluster has it; nothing is known of it outside of one."""
         name = os.environ.get("HOSTNAME", "")
-        if not SERVICE_ACCOUNT.is_dir() or not name:
-            return []
-        with contextlib.suppress(AnswerError):
-            pod = self._request("GET", f"{self._pods()}/{name}", "read this pod")
-            return [
-                {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")}
-                for owner in pod["metadata"].get("ownerReferences", [])
-            ]
-        return []
+        if SERVICE_ACCOUNT.is_dir() and name:
+            with contextlib.suppress(AnswerError):
+                pod: dict[str, Any] = self._request(
+                    "GET", f"{self._pods()}/{name}", "read this pod"
+                )
+                return pod
+        return {"metadata": {}}
 
     @contextlib.contextmanager
     def log(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common import errors
+from components.common.cli import Terminated
 from components.common.errors import ConfigError, RaceError, TrainingError, TransferError
 from components.common.exam import count_options
 from components.common.files import atomic_folder
@@ -62,8 +63,9 @@ def launch(
     """Train on `config.nodes` nodes that a job in a Kubernetes cluster makes.
 
     `output` then holds what node 0 wrote, as if it had been trained here. The job is deleted at the
-    end, when it fails, and when this process is told to end; it is left alone only when the cluster
-    or the store cannot be reached, for then it may be well, and the next attempt goes on with it.
+    end, when it fails, and when this process is told to end. It is left alone when the cluster or
+    the store cannot be reached, or this pod's machine is taken away, for then it may be well, and
+    the next attempt adopts it.
 
     Raises:
         ConfigError: the parameters do not fit; the cluster lacks a right, the kind of job or its
@@ -73,6 +75,7 @@ def launch(
         TransferError: the cluster or the store cannot be reached.
         TrainingError: the job failed, passed its deadline or was deleted. If a node ended with an
             error of another kind, that error.
+        Terminated: SIGTERM was received.
         OSError: `output` is in use or cannot be written.
     """
     from components.common import storage
@@ -152,13 +155,29 @@ class _Job:
         try:
             yield
         except TransferError:
-            if self._shown:
-                logger.warning("%s is left as it is: the next attempt adopts it", self._title)
+            self._leave()
+            raise
+        except Terminated:
+            if self._moves():
+                self._leave()
+            else:
+                self._remove()
             raise
         except BaseException:
             self._remove()
             raise
         self._remove()
+
+    def _leave(self) -> None:
+        if self._touched:
+            logger.warning("%s is left as it is: the next attempt adopts it", self._title)
+
+    def _moves(self) -> bool:
+        """Whether it was the machine of this step that is taken away; if in doubt, it was not."""
+        try:
+            return self.api.moving()
+        except RaceError:
+            return False
 
     def _remove(self) -> None:
         if not self._ours:

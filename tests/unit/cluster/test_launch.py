@@ -694,6 +694,91 @@ def test_whoever_ends_this_step_ends_the_job(kubernetes, train, name, monkeypatc
     assert not kubernetes.jobs
 
 
+@pytest.fixture
+def in_a_pod(kubernetes, tmp_path, monkeypatch) -> dict[str, Any]:
+    """This process has a pod in the cluster, which a workflow owns."""
+    from components.train.cluster import api
+
+    monkeypatch.setattr(api, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("HOSTNAME", "the-step")
+    owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run", "uid": "u-1"}
+    controller = {"controller": True, "blockOwnerDeletion": True}
+    pod = {
+        "metadata": {"name": "the-step", "labels": {}, "ownerReferences": [owner | controller]},
+        "status": {},
+    }
+    kubernetes.pods["the-step"] = pod
+    return pod
+
+
+def test_the_job_goes_with_its_run(kubernetes, train, publish, in_a_pod) -> None:
+    owners: list[Any] = []
+    good = trains_well(publish)
+
+    def control(k: Any, job: Any) -> None:
+        owners.extend(job["metadata"]["ownerReferences"])
+        good(k, job)
+
+    kubernetes.controller = control
+    train()
+    (owner,) = owners
+    assert owner == {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "name": "run",
+        "uid": "u-1",
+    }
+
+
+@pytest.mark.parametrize("status", ["True", "False", "unknown"])
+def test_only_a_step_whose_machine_is_taken_away_leaves_the_job(
+    kubernetes, train, name, monkeypatch, in_a_pod, status
+) -> None:
+    from components.train.cluster import core
+
+    def look(pods: object) -> str:
+        condition = {"type": "DisruptionTarget", "status": status, "reason": "TerminationByKubelet"}
+        in_a_pod["status"] = {"conditions": [condition]}
+        if status == "unknown":
+            kubernetes.fail("GET", "/pods/the-step", *[500] * 10)
+        raise Terminated
+
+    monkeypatch.setattr(core, "_why_waiting", look)
+    with pytest.raises(Terminated):
+        train()
+    assert (name in kubernetes.jobs) is (status == "True")
+
+
+def test_in_a_pod_it_is_its_service_account(tmp_path, monkeypatch) -> None:
+    from kubernetes.config import incluster_config
+
+    from components.train.cluster import api
+
+    for file, content in (
+        ("token", "a-token"),
+        ("ca.crt", "a certificate"),
+        ("namespace", "mine\n"),
+    ):
+        (tmp_path / file).write_text(content)
+    monkeypatch.setattr(api, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    read = []
+
+    def client(configuration: Any) -> Any:
+        read.append(configuration)
+        return "client"
+
+    monkeypatch.setattr(api.kubernetes.client, "ApiClient", client)
+    assert api._connect() == ("client", "mine")
+    (configuration,) = read
+    assert configuration.host == "https://10.0.0.1:443"
+    assert configuration.get_api_key_with_prefix("authorization") == "bearer a-token"
+
+
 STEP = """
     import sys
     from pathlib import Path
