@@ -34,7 +34,7 @@ test: setup ## the tests, under ten minutes
 test-slow: setup ## the tests that take longer
 	@$(BIN)/pytest -m slow
 
-lint: setup ## ruff, mypy, and whether pipeline.yaml and the README's tables are fresh; edits nothing
+lint: setup ## ruff, mypy, and whether the compiled pipelines and the README's tables are fresh; edits nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -47,7 +47,7 @@ fmt: setup ## format the code and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-compile: setup ## write pipeline.yaml
+compile: setup ## write pipeline.yaml and sweep.yaml
 	@$(BIN)/race compile
 
 docs: setup ## write the README's tables and docs/scaling.md's anew

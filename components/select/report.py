@@ -189,7 +189,8 @@ def _ensemble(metrics: Mapping[str, Any]) -> Markup:
     ensemble = metrics["ensemble"]
     gain = ensemble["accuracy"] - metrics["accuracy"]
     p = ensemble["mcnemar"]
-    made = accuracies(groups(ensemble), metrics["chance"], f"The ensemble of {len(ensemble['trials'])}")
+    title = f"The ensemble of {len(ensemble['trials'])}"
+    made = accuracies(groups(ensemble), metrics["chance"], title)
     said = (
         (
             f"The mean of the probabilities of {', '.join(ensemble['trials'])}."

@@ -15,6 +15,7 @@ from components.download.archive import unpack
 from components.evaluate.report import Answers, figures
 from components.evaluate.report import write_report as evaluation_report
 from components.preprocess.core import PreprocessConfig, preprocess
+from components.select.report import write_report as sweep_report
 from components.train.report import write_report as training_report
 from pipeline.report import as_page, compare, write_index
 
@@ -33,12 +34,26 @@ def reports(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
     _write_data(run, sample)
     _write_training(run)
     _write_evaluation(run)
+    _write_selection(run)
     steps = [
         {"name": name, "seconds": 2.0, "cached": name == "binarize", "exit_status": 0}
         for name in ("preprocess", "binarize", "train")
     ]
-    steps.append({"name": "evaluate", "seconds": 61.0, "cached": False, "exit_status": 7})
-    record = {"state": "failed", "runner": "subprocess", "parameters": {"hostile": HOSTILE}}
+    steps += [
+        {
+            "name": f"{name} (seed {seed}, lr 1e-05)",
+            "trial": f"seed-{seed}-lr-1e-05",
+            "log": "",
+            "seconds": 61.0,
+            "cached": False,
+            "exit_status": 0,
+        }
+        for seed in (1, 2, 3)
+        for name in ("train", "evaluate")
+    ]
+    steps.append({"name": "gate", "seconds": 0.5, "cached": False, "exit_status": 7})
+    parameters = {"hostile": HOSTILE, "evaluate_min_accuracy": 90.0}
+    record = {"state": "failed", "runner": "subprocess", "parameters": parameters}
     (run / "run.json").write_text(json.dumps({**record, "steps": steps}))
     write_index(run)
     (run / "compare.html").write_text(as_page(compare([run, run])), encoding="utf-8")
@@ -156,11 +171,46 @@ def _write_evaluation(run: Path) -> None:
     (run / "report" / "report.html").write_text(report, encoding="utf-8")
 
 
+def _write_selection(run: Path) -> None:
+    """What select makes of three trials with the same evaluation, one of them without figures."""
+    evaluation = json.loads((run / "report" / "metrics.json").read_text())
+    keys = ("accuracy", "accuracy_middle", "accuracy_high")
+    spread = {"mean": 80.0, "deviation": 1.5, "median": 80.0, "min": 78.0, "max": 82.0}
+    trials = [
+        {
+            "label": f"seed {seed}, lr 1e-05",
+            "collapsed": HOSTILE if seed == 3 else "",
+            "updates": 2000,
+            "dev_accuracy": None if seed == 3 else 81.0,
+            "dev_loss": None if seed == 3 else 0.5,
+            "interval": {} if seed == 3 else evaluation["interval"],
+            **{key: None if seed == 3 else evaluation[key] for key in keys},
+        }
+        for seed in (1, 2, 3)
+    ]
+    labels = [trial["label"] for trial in trials]
+    metrics = {
+        **evaluation,
+        "selected": labels[0],
+        "dev_accuracy": 81.0,
+        "median_accuracy": 80.0,
+        "collapsed": 1,
+        "trials": trials,
+        "spread": dict.fromkeys(("dev", "all", "middle", "high"), spread),
+        "ensemble": {**evaluation, "trials": labels[:2], "mcnemar": 0.04},
+        "parameters": {"ensemble": 2},
+    }
+    (run / "selection").mkdir()
+    (run / "selection" / "metrics.json").write_text(json.dumps(metrics))
+    (run / "selection" / "report.html").write_text(sweep_report(metrics), encoding="utf-8")
+
+
 PAGES = {
     "data/report.html": ["Data report", "sequences cut", "62,445", "Skipped files", "not JSON"],
     "model/report.html": ["81.5 %", "94.1", "Loss scale", "3 min 25 s", "3 updates skipped"],
     "report/report.html": ["83.2", "86.5", "81.3", "Surest mistakes", "✗ chosen", "A is right"],
-    "index.html": ["not as good as was asked for (90 %)", "1 min 01 s", "failed (7)", "Evaluation"],
+    "selection/report.html": ["best of 3 trials", "ensemble of 2", "1 of 3 trials", "83.2", "1.50"],
+    "index.html": ["not as good as was asked for (90 %)", "1 min 01 s", "failed (7)", "selected"],
     "compare.html": ["2 runs side by side", "None.", "right in the first only"],
 }
 # Charts by the title in their caption.
@@ -170,6 +220,7 @@ CHARTS = {
         *("Loss", "Accuracy", "Learning rate", "Norm of the gradient", "Loss scale", "Throughput")
     ],
     "report/report.html": ["Accuracy by confidence", "Questions by confidence"],
+    "selection/report.html": ["Accuracy on dev", "Accuracy on all test questions"],
 }
 
 
@@ -261,7 +312,8 @@ def test_the_index_leads_to_every_report_and_file_that_is_there(
 ) -> None:
     page = browser.open(reports / "index.html")
     links = page.evaluate("[...document.links].map(e => e.getAttribute('href'))")
-    assert {f"{folder}/report.html" for folder in ("data", "model", "report")} <= set(links)
+    folders = ("data", "model", "report", "selection")
+    assert {f"{folder}/report.html" for folder in folders} <= set(links)
     assert all((reports / link).is_file() for link in links)
 
 

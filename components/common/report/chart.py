@@ -13,7 +13,7 @@ from components.common.report.html import Content, Markup, tag
 
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 8, 34
-ROW = 24  # height of a row of dots
+ROW = 26  # height of a row of dots
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -105,3 +105,20 @@ def test_a_chart_of_any_few_values_lies_within_its_frame(values: list[float]) ->
     for x, y in (map(float, pair.split(",")) for pair in path[1].split()):
         assert chart.LEFT <= x <= chart.WIDTH
         assert 0 <= y <= chart.HEIGHT
+
+
+@pytest.mark.parametrize("value", [None, 0.0, 25.0, 100.0])
+def test_dots_lie_within_their_frame_and_say_what_they_are(value: float | None) -> None:
+    rows = [
+        chart.Dot("one", 99.5, (98.0, 100.0)),
+        chart.Dot("a < longer name", value, hollow=True),
+    ]
+    made = chart.dots("t", rows, unit="%", hollow_means="lost", mark=25.0, mark_name="guess")
+    heights = [float(y) for y in re.findall(r' cy="([\d.]+)"', made)]
+    assert len(heights) == (1 if value is None else 2)
+    assert made.count('class="hollow"') == (0 if value is None else 1)
+    assert all(0 <= float(x) <= chart.WIDTH for x in re.findall(r' (?:cx|x1|x2)="([\d.]+)"', made))
+    assert "<title>one: 99.50 (98.0 to 100.0)</title>" in made
+    shown = "none" if value is None else f"{value:.2f}"
+    assert f"<title>a &lt; longer name: {shown}, lost</title>" in made
+    assert made.count(">lost</text>") == (1 if value is None else 0)
