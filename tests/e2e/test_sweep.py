@@ -209,7 +209,28 @@ def test_data_steps_come_from_the_cache_and_the_gate_judges_the_selected_model(
     assert "best: seed 1" in again.stdout
 
 
+def test_what_would_fail_in_every_trial_is_tried_once(
+    two: subprocess.CompletedProcess[str], place: Place
+) -> None:
+    assert two.returncode == 0
+    wrong = place.race("wrong", "seeds=[1,2]", "train_encoder_layers=3")
+    assert wrong.returncode == 2, wrong.stderr
+    assert "error: train (seed 1): " in wrong.stderr.splitlines()[-1]
+    assert not any("(seed 2)" in line for line in wrong.stderr.splitlines())
+
+
 # The whole of it
+
+
+@pytest.mark.slow
+def test_when_all_trials_collapse_the_run_fails_and_their_reports_are_kept(place: Place) -> None:
+    done = place.race("none", "seeds=[1,2]", f"train_learning_rate={HOPELESS}", GIVE_UP)
+    assert done.returncode == 6, done.stderr
+    assert "error: select: all 2 trials collapsed" in done.stderr.splitlines()[-1]
+    for name in ("seed-1", "seed-2"):
+        assert (place.runs / "none" / "trials" / name / "model" / "report.html").is_file()
+    page = (place.runs / "none" / "index.html").read_text()
+    assert page.count('<td class="bad">collapsed</td>') == 2
 
 
 @pytest.mark.slow
