@@ -161,10 +161,11 @@ class Api:
                 mend=f"It takes {self.kind.installed_by}; check the cluster_ parameters",
             ) from error
 
-    def get(self, name: str) -> dict[str, Any] | None:
+    def get(self, name: str, patience: Patience | None = None) -> dict[str, Any] | None:
         """The job as it stands; None if there is none."""
+        path = f"{self._jobs()}/{name}"
         try:
-            job: dict[str, Any] = self._request("GET", f"{self._jobs()}/{name}", "read the job")
+            job: dict[str, Any] = self._request("GET", path, "read the job", patience=patience)
         except AnswerError as error:
             if error.status != 404:
                 raise self._unexpected(error) from error

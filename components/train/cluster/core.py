@@ -101,7 +101,10 @@ def launch(
 
     with atomic_folder(config.output) as folder:
         kind = manifest.KINDS[cluster.node_job]
-        job = _Job(Api(kind, cluster.namespace, timing.patience), config, addresses, timing)
+        body = manifest.job(
+            config, cluster, addresses, processes=the_plan.processes, environment=os.environ
+        )
+        job = _Job(Api(kind, cluster.namespace, timing.patience), body, addresses, timing)
         with job.removed():
             if storage.find(addresses.output):
                 logger.info("an earlier attempt has trained already")
@@ -111,12 +114,7 @@ def launch(
                 storage.publish(config.data, addresses.data)
                 with _as_artifact(pretrained) as source:
                     storage.publish(source, addresses.pretrained)
-                processes = the_plan.processes
-                job.start(
-                    manifest.job(
-                        config, cluster, addresses, processes=processes, environment=os.environ
-                    )
-                )
+                job.start()
                 job.follow()
             storage.fetch(addresses.output, folder)
         metrics = json.loads((folder / "metrics.json").read_text())
@@ -141,12 +139,12 @@ class _Job:
     """The job in the cluster, from its making to its end."""
 
     def __init__(
-        self, api: Api, config: TrainConfig, addresses: manifest.Addresses, timing: Timing
+        self, api: Api, body: dict[str, Any], addresses: manifest.Addresses, timing: Timing
     ) -> None:
-        self.api, self._config, self._addresses, self._timing = api, config, addresses, timing
-        self.name = manifest.job_name(config.checkpoint_uri)
+        self.api, self._body, self._addresses, self._timing = api, body, addresses, timing
+        self.name: str = body["metadata"]["name"]
         self._title = f"{api.kind.name} {self.name}"
-        self._touched, self._ours = False, True
+        self._touched = False
         self._shown = ""
 
     @contextlib.contextmanager
@@ -180,17 +178,22 @@ class _Job:
             return False
 
     def _remove(self) -> None:
-        if not self._ours:
-            return
         # Whoever sent SIGTERM does not wait for minutes.
         brief = replace(self._timing.patience, attempts=4, read=10.0)
         try:
-            self.api.delete(self.name, brief)
+            found = self.api.get(self.name, brief)
+            if found and self._is_ours(found):
+                self.api.delete(self.name, brief)
         except RaceError as error:
             level = logging.WARNING if self._touched else logging.DEBUG
             logger.log(level, "%s was not deleted: %s", self._title, error)
 
-    def start(self, body: Mapping[str, Any]) -> None:
+    def _is_ours(self, found: Mapping[str, Any]) -> bool:
+        """Whether a job is what this attempt asks for, or an earlier one has asked for."""
+        digest = self._body["metadata"]["annotations"][manifest.DIGEST]
+        return bool(found["metadata"].get("annotations", {}).get(manifest.DIGEST) == digest)
+
+    def start(self) -> None:
         """Create the job, or adopt the one that an earlier attempt has made.
 
         Raises:
@@ -198,9 +201,8 @@ class _Job:
             TrainingError: an earlier one does not go.
         """
         self._touched = True
-        owners = self.api.owners()
-        body = {**body, "metadata": {**body["metadata"], "ownerReferences": owners}}
-        digest = body["metadata"]["annotations"][manifest.DIGEST]
+        owners = {"ownerReferences": self.api.owners()}
+        body = {**self._body, "metadata": {**self._body["metadata"], **owners}}
         deadline = time.monotonic() + self._timing.removal
         while True:
             try:
@@ -210,10 +212,8 @@ class _Job:
                 found = self.api.get(self.name)
             if found is None:
                 continue  # it went in between
-            about = found["metadata"]
-            if "deletionTimestamp" not in about:
-                if about.get("annotations", {}).get(manifest.DIGEST) != digest:
-                    self._ours = False
+            if "deletionTimestamp" not in found["metadata"]:
+                if not self._is_ours(found):
                     raise ConfigError(
                         f"{self._title} exists in namespace {self.api.namespace}, and trains"
                         " something else",
