@@ -255,17 +255,30 @@ def test_three_seeds_and_a_learning_rate_that_cannot_learn(place: Place) -> None
 
 
 @pytest.mark.slow
-def test_the_smoke_profile_sweeps_over_seeds_and_marks_what_only_guesses(place: Place) -> None:
-    command = [sys.executable, "-m", "pipeline", "run", "--profile", "smoke", "--name", "smoke"]
-    command += ["--output", str(place.runs), "-p", "seeds=[1,2,3]"]
-    command += ["-p", "learning_rates=[0.001,0.0]"]
-    done = subprocess.run(command, capture_output=True, text=True)
+def test_the_smoke_profile_sweeps_over_seeds(place: Place) -> None:
+    """As the README has it."""
+    done = smoke(place, "smoke", "seeds=[1,2,3]")
     assert done.returncode == 0, done.stderr
+    assert [name for name in shown(done) if "(" in name] == in_loop(["seed 1", "seed 2", "seed 3"])
     metrics = json.loads((place.runs / "smoke" / "selection" / "metrics.json").read_text())
-    for trial in metrics["trials"]:
-        guesses = "cannot be told from guessing (25 %)" in trial["collapsed"]
-        assert guesses is (trial["learning_rate"] == 0), trial
     assert metrics["ensemble"]["accuracy"] >= metrics["median_accuracy"] > 60
+    assert metrics["collapsed"] == 0
+
+
+@pytest.mark.slow
+def test_a_trial_that_only_guesses_counts_as_collapsed(place: Place) -> None:
+    done = smoke(place, "guess", "learning_rates=[0.0]", "train_max_updates=2")
+    assert done.returncode == 6, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "the only trial collapsed: its accuracy on dev, " in last
+    assert "cannot be told from guessing (25 %)" in last
+
+
+def smoke(place: Place, name: str, *assignments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", "run", "--profile", "smoke", "--name", name]
+    command += ["--output", str(place.runs)]
+    command += [word for setting in assignments for word in ("-p", setting)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.slow
