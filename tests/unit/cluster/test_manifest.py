@@ -323,6 +323,11 @@ def test_a_job_may_have_a_pod_failure_policy() -> None:
     assert rule["onExitCodes"]["values"] == sorted(LASTING)
 
 
+def test_a_lost_node_restarts_both_kinds_of_job_as_often(cluster) -> None:
+    policy = at(runtime(), *RUNTIME)["failurePolicy"]
+    assert policy["maxRestarts"] == cluster.restarts == 10
+
+
 def test_runtime_and_pytorchjob_leave_node_0_time_for_its_last_checkpoint(body, config) -> None:
     assert at(runtime(), *RUNTIME, *NODE)["terminationGracePeriodSeconds"] == 180
     default = {f.name: f.default for f in dataclasses.fields(TrainConfig)}["stop_timeout"]
