@@ -60,7 +60,7 @@ def groups(figures: Mapping[str, Any]) -> dict[str, Group]:
 
 def _lead(metrics: Mapping[str, Any]) -> str:
     trials, collapsed = len(metrics["trials"]), metrics["collapsed"]
-    said = f"{metrics['selected']} was selected: it is the best on dev with"
+    said = f"Selected for being the best on dev: {metrics['selected']}, with"
     said += f" {metrics['dev_accuracy']:.1f} %; the test sets had no say in that."
     if collapsed:
         were = "was" if collapsed == 1 else "were"

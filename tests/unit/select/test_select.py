@@ -300,7 +300,7 @@ def test_the_page_shows_the_headline_the_trials_and_the_reason(sweep: Any) -> No
     selected(sweep)
     page = (sweep.folder / "selection" / "report.html").read_text()
     assert "The best of 3 trials: 80.0 % of the test questions correct" in text(page)
-    assert "seed 1 was selected: it is the best on dev with 90.0 %" in text(page)
+    assert "Selected for being the best on dev: seed 1, with 90.0 %" in text(page)
     assert "1 of 3 trials collapsed, and was left out of all figures" in text(page)
     assert "seed 3: the <loss> is still 1.386." in text(page)
     assert "<loss>" not in page
