@@ -99,7 +99,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 def shown(result: subprocess.CompletedProcess[str]) -> list[str]:
     """The names that steps' lines start with, in order."""
-    found = (re.match(r"(\S+(?: \([^)]*\))?) +[\d.]+ s", s) for s in result.stderr.splitlines())
+    found = (
+        re.match(r"(\S+(?: \([^)]*\))?) +(?:\d+ min )?[\d.]+ s", s)
+        for s in result.stderr.splitlines()
+    )
     return [line[1] for line in found if line]
 
 
