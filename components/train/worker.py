@@ -107,15 +107,21 @@ def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:
     except hooks.Stopped:
         sys.stdout.write(f"{hooks.STOPPED}\n")
         sys.stdout.flush()
+        _leave(boundaries)
     except Ended:
-        pass
+        _leave(boundaries)
     except CollapseError:
-        if boundaries and boundaries.group:
-            boundaries.group.leave()
+        _leave(boundaries)
         raise
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _leave(boundaries: hooks.Boundaries | None) -> None:
+    """End together with the ranks of other nodes, which have come to the same point."""
+    if boundaries and boundaries.group:
+        boundaries.group.leave()
 
 
 if __name__ == "__main__":

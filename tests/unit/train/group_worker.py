@@ -34,6 +34,7 @@ def stop(folder: Path, ranks: group.Group) -> dict[str, Any]:
             (control / hooks.STOP).touch()
         if boundaries._stops():
             break
+    ranks.leave()
     return {"stopped after": boundaries.passed}
 
 
@@ -59,7 +60,10 @@ def agree(folder: Path, case: str) -> dict[str, Any]:
     error = ""
     try:
         ranks.agree(checkpoint)
-    except (RaceError, group.Ended) as raised:
+    except group.Ended as raised:
+        error = f"{type(raised).__name__}: {raised}"
+        ranks.leave()
+    except RaceError as raised:
         error = f"{type(raised).__name__}: {raised}"
     except RuntimeError:
         error = "lost"
