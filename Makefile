@@ -5,6 +5,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 PIP    := $(BIN)/pip --disable-pip-version-check
+# Files of tests side by side, one on each core, where threads of torch would be in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadfile \
+  --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-slow lint check fmt compile docs lock images bench clean
@@ -29,10 +32,10 @@ run: setup ## the whole pipeline on a made-up sample: download to evaluation, ab
 	@$(BIN)/race run --profile smoke
 
 test: setup ## the tests, under ten minutes
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 test-slow: setup ## the tests that take longer
-	@$(BIN)/pytest -m slow
+	@$(PYTEST) -m slow
 
 lint: setup ## ruff, mypy, and whether the compiled pipelines and the README's tables are fresh; edits nothing
 	@$(BIN)/ruff check .

@@ -142,6 +142,7 @@ def test_again_takes_data_from_the_cache_trains_anew_and_fails_at_the_gate(
     assert "not as good as was asked for (100" in (run / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_gate_that_is_passed_says_so(
     first: subprocess.CompletedProcess[str], place: Place
 ) -> None:

@@ -200,6 +200,7 @@ def test_the_selected_model_answers_like_that_of_a_single_run(
     assert re.search(r"^\* B .* ten$", done.stdout, re.MULTILINE), done.stdout
 
 
+@pytest.mark.slow
 def test_data_steps_come_from_the_cache_and_the_gate_judges_the_selected_model(
     two: subprocess.CompletedProcess[str], place: Place
 ) -> None:

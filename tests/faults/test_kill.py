@@ -34,6 +34,7 @@ def uninterrupted(tiny_race: Any, tmp_path_factory: pytest.TempPathFactory) -> d
     return run(tiny_race, folder, **ENGINES["packed"])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_terminated_ends_as_if_it_had_not_been(
     tiny_race: Any, uninterrupted: Any, tmp_path: Path, bucket: str
 ) -> None:

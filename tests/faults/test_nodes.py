@@ -188,6 +188,7 @@ def undisturbed(tiny_race: Any, tmp_path_factory: pytest.TempPathFactory) -> Any
     return of
 
 
+@pytest.mark.slow
 def test_two_nodes_give_what_one_with_two_ranks_gives(
     tiny_race: Any, network: Network, tmp_path: Path
 ) -> None:

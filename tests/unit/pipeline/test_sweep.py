@@ -63,6 +63,7 @@ def inputs(path: Path) -> Any:
     return spec["root"]["inputDefinitions"]["parameters"]
 
 
+@pytest.mark.slow
 def test_compile_writes_both_pipelines_and_checks_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,6 +191,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         assert_equal(last(parts)[key], last(whole)[key], key)
 
 
+@pytest.mark.slow
 def test_a_run_in_16_bits_resumes_with_rounded_moments(tiny_race: Any, tmp_path: Path) -> None:
     kwargs = {"engine": "packed", "precision": "bf16"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -112,6 +112,7 @@ def config(tiny_race: Any, output: Path, **parameters: object) -> TrainConfig:
     )
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_left_out_where_it_is_not_wanted(
     tiny_race: Any, tmp_path: Path
 ) -> None:
