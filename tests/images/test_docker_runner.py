@@ -64,7 +64,7 @@ def test_the_dag_runs_and_the_secret_is_nowhere(
     assert metrics["questions"] > 0
     assert (runs / "latest" / "model" / "checkpoint_best.pt").is_file()
     assert ours(docker_engine, built) == []
-    assert len(started) == 7
+    assert len(started) == 8
 
     assert canary not in shown.out + shown.err
     assert canary not in json.dumps(started)
@@ -74,7 +74,7 @@ def test_the_dag_runs_and_the_secret_is_nowhere(
 
     # Again: the data steps come from the cache, and the next steps find what they wrote.
     assert main(arguments) == 0
-    assert len(started) == 9
+    assert len(started) == 8 + 3
     assert capfd.readouterr().err.count(" cached ") == 5
 
 

@@ -20,6 +20,8 @@ STEPS = {
     "download": "data",
     "preprocess": "data",
     "binarize": "data",
+    "select": "data",
+    "gate": "data",
     "train": "train",
     "evaluate": "train",
     "predict": "train",
