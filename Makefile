@@ -53,9 +53,8 @@ fmt: setup ## format the code and mend what ruff can mend
 compile: setup ## write pipeline.yaml and sweep.yaml
 	@$(BIN)/race compile
 
-docs: setup ## write the README's tables and docs/scaling.md's anew
+docs: setup ## write the generated parts of README.md and docs/
 	@$(BIN)/python -m pipeline.docs
-	@$(BIN)/python -m benchmarks.scaling --write
 
 lock: setup ## write requirements/*.txt anew from pyproject.toml
 	@bash requirements/lock.sh $(BIN)

@@ -27,6 +27,7 @@ from components.export.config import ExportConfig
 from components.import_.config import ImportConfig
 from components.predict.config import PredictConfig
 from pipeline.display import say, step_line, working
+from pipeline.estimate import EstimateConfig, estimate, table
 from pipeline.images import Images, images
 from pipeline.parameters import (
     DEFAULT_PROFILE,
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_run,
         _add_report,
         _add_compare,
+        _add_estimate,
         _add_predict,
         _add_export,
         _add_import,
@@ -316,6 +318,38 @@ def _compare(arguments: argparse.Namespace) -> None:
     write_comparison(comparison, output)
     print(as_text(comparison))
     say(f"wrote {output}")
+
+
+# -- estimate
+
+
+def _add_estimate(commands: Any) -> None:
+    made = _command(
+        commands,
+        "estimate",
+        _estimate,
+        "reckon a training's time and cost on other GPUs from a measured speed",
+        """
+        examples:
+          race estimate --questions-per-second 128 --price 3
+          race estimate runs/latest --gpus 8 16 --network 40
+          race estimate runs/latest --questions 87866 --epochs 5
+
+        The first is RoBERTa-large on all of RACE on 1, 2, 4 and 8 GPUs, of which one makes 128
+        questions a second. The others take speed, GPUs, questions, epochs and batch from a run.
+        Computing divides over the GPUs; adding up the gradients takes 2 (p - 1) / p times their
+        size over the bandwidth. docs/scaling.md has the formula and what it leaves out.
+        """,
+    )
+    made.add_argument(
+        "run", type=Path, nargs="?", metavar="RUN", help="a run's folder, or the one train wrote"
+    )
+    add_options(made, EstimateConfig)
+
+
+def _estimate(arguments: argparse.Namespace) -> None:
+    config = config_of(EstimateConfig, arguments)
+    print(table(estimate(config, arguments.run), config.price))
 
 
 # -- predict, export, import

@@ -35,6 +35,8 @@ from components.train.cluster.config import DEADLINE, SHM_SIZE
 from components.train.config import TrainConfig
 from components.train.core import train
 from components.train.flags import table
+from pipeline.estimate import EstimateConfig, estimate
+from pipeline.estimate import table as estimates
 from pipeline.parameters import CLUSTER, parameters
 from pipeline.pipeline import (
     DATA_STEPS,
@@ -179,6 +181,11 @@ def resources() -> str:
     )
 
 
+def example_estimate() -> str:
+    """What `race estimate --questions-per-second 128` prints."""
+    return f"```\n{estimates(estimate(EstimateConfig(questions_per_second=128)), 0)}\n```"
+
+
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table, the first row its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -201,6 +208,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
         for step, (config, function) in STEPS.items()
     },
     "resources": resources,
+    "estimate": example_estimate,
 }
 
 

@@ -12,7 +12,7 @@ from pipeline import cli
 from pipeline.parameters import parameters
 
 COMMANDS = (
-    *("run", "predict", "export", "import"),
+    *("run", "estimate", "predict", "export", "import"),
     *("submit", "compile", "parameters", "sample", "images"),
 )
 
