@@ -246,7 +246,6 @@ def train(
     log_interval: int,
     run_id: str,
     trial: str,
-    cluster_node_job: str,
     cluster_node_runtime: str,
     cluster_node_cpu: str,
     cluster_node_memory: str,

@@ -157,14 +157,7 @@ CLUSTER = (
     Parameter("cluster_node_memory", str, "256Gi", "memory of each node, /dev/shm included"),
     Parameter("cluster_node_gpus", int, 8, "GPUs of each node, one process on each"),
     Parameter(
-        "cluster_node_job",
-        str,
-        "trainjob",
-        "what makes the nodes: Kubeflow Trainer 2.2 or later, or the training operator before it",
-        ("trainjob", "pytorchjob"),
-    ),
-    Parameter(
-        "cluster_node_runtime", str, "race-torch", "with trainjob: the ClusterTrainingRuntime"
+        "cluster_node_runtime", str, "race-torch", "Kubeflow Trainer's ClusterTrainingRuntime"
     ),
     Parameter(
         "cluster_node_service_account",

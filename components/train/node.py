@@ -8,7 +8,7 @@ Every machine runs the same command; its environment says which one it is:
     PET_MASTER_PORT   a port there that is free
 
 PET_ is what torchrun's own arguments are called by in the environment (torch/distributed/run.py).
-Kubeflow Trainer's torch runtimes and the training operator's PyTorchJob set them on each pod.
+Kubeflow Trainer's torch runtimes set them on each pod.
 """
 
 import fcntl

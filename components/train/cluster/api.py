@@ -14,7 +14,8 @@ import urllib3
 
 from components.common.errors import ConfigError, TransferError
 from components.common.transfer import Patience, root_of, told
-from components.train.cluster.manifest import TRAINJOB, Kind
+from components.train.cluster import manifest
+from components.train.cluster.manifest import API_VERSION, GROUP, PLURAL
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class CutError(Exception):
 
 
 class Api:
-    """One kind of job, in one namespace.
+    """TrainJobs, in one namespace.
 
     What passes is tried again, with growing waits.
 
@@ -62,8 +63,7 @@ class Api:
         TransferError: the API server cannot be reached, or goes on failing.
     """
 
-    def __init__(self, kind: Kind, namespace: str = "", patience: Patience = PATIENCE) -> None:
-        self.kind = kind
+    def __init__(self, namespace: str = "", patience: Patience = PATIENCE) -> None:
         self._patience = patience
         self._client, own = _connect()
         self.namespace = namespace or own
@@ -72,23 +72,22 @@ class Api:
     # What has to be there
 
     def require_access(self, runtime: str) -> None:
-        """See that this pod may do what it will have to, and that the cluster knows the kind.
+        """See that this pod may do what it will have to, and that the cluster knows TrainJobs.
 
         Args:
-            runtime: with a TrainJob, the ClusterTrainingRuntime that it refers to.
+            runtime: the ClusterTrainingRuntime that the job refers to.
 
         Raises:
-            ConfigError: all rights that are missing; or the kind, or the runtime, is not there.
+            ConfigError: all rights that are missing; or Trainer, or the runtime, is not there.
         """
-        kind = self.kind
         try:
-            self._request("GET", f"/apis/{kind.api_version}", "read the API's kinds")
+            self._request("GET", f"/apis/{API_VERSION}", "read the API's kinds")
         except AnswerError as error:
             raise ConfigError(
-                f"the cluster does not know {kind.resource}/{kind.version}",
-                mend=f"Install {kind.installed_by}, or set cluster_node_job to the other kind",
+                f"the cluster does not know {PLURAL}.{API_VERSION}",
+                mend=f"Install {manifest.INSTALLED_BY}",
             ) from error
-        wanted = [(verb, kind.group, kind.plural, "") for verb in _JOB_VERBS]
+        wanted = [(verb, GROUP, PLURAL, "") for verb in _JOB_VERBS]
         wanted += [(verb, "", resource, below) for verb, resource, below in _POD_RIGHTS]
         missing = [right for right in wanted if not self._may(*right)]
         if missing:
@@ -100,8 +99,8 @@ class Api:
                 f"{self._who()} lacks rights in namespace {self.namespace}: {rights}",
                 mend=f"Bind the Role of {MANIFESTS} to it, see the README there",
             )
-        path = f"/apis/{kind.api_version}/clustertrainingruntimes/{runtime}"
-        if kind is TRAINJOB and self._may("get", kind.group, "clustertrainingruntimes", ""):
+        path = f"/apis/{API_VERSION}/clustertrainingruntimes/{runtime}"
+        if self._may("get", GROUP, "clustertrainingruntimes", ""):
             try:
                 self._request("GET", path, "read the runtime")
             except AnswerError as error:
@@ -157,8 +156,8 @@ class Api:
             if error.status == 409:
                 raise
             raise ConfigError(
-                f"the cluster refuses the {self.kind.name}: {error.message}",
-                mend=f"It takes {self.kind.installed_by}; check the cluster_ parameters",
+                f"the cluster refuses the {manifest.KIND}: {error.message}",
+                mend=f"It takes {manifest.INSTALLED_BY}; check the cluster_ parameters",
             ) from error
 
     def get(self, name: str, patience: Patience | None = None) -> dict[str, Any] | None:
@@ -206,13 +205,13 @@ class Api:
                 yield event["object"]
 
     def _jobs(self) -> str:
-        return f"/apis/{self.kind.api_version}/namespaces/{self.namespace}/{self.kind.plural}"
+        return f"/apis/{API_VERSION}/namespaces/{self.namespace}/{PLURAL}"
 
     # Its pods
 
     def pods(self, name: str) -> list[dict[str, Any]]:
         """The job's pods, newest first; a restarted group has left some behind, perhaps."""
-        query = [("labelSelector", f"{self.kind.job_label}={name}")]
+        query = [("labelSelector", f"{manifest.JOB_LABEL}={name}")]
         try:
             found: list[dict[str, Any]] = self._request(
                 "GET", self._pods(), "list the pods", query=query
@@ -274,7 +273,7 @@ class Api:
             CutError: by the iterator: the connection was cut.
             TransferError: the API server cannot be reached.
         """
-        query = [("container", self.kind.container), ("timestamps", "true")]
+        query = [("container", manifest.CONTAINER), ("timestamps", "true")]
         given = {
             "sinceTime": since,
             "follow": "true" if follow else "",

@@ -3,11 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from components.common.errors import ConfigError
-
-NodeJob = Literal["trainjob", "pytorchjob"]
 
 HOUR = 3600  # seconds
 
@@ -36,8 +34,7 @@ class ClusterConfig:
         ConfigError: a value cannot be right.
     """
 
-    node_job: NodeJob
-    node_runtime: str  # with trainjob: a ClusterTrainingRuntime
+    node_runtime: str  # a ClusterTrainingRuntime
     node_cpu: str
     node_memory: str  # /dev/shm included
     node_gpus: int
@@ -51,14 +48,9 @@ class ClusterConfig:
     image: str = ""  # of this very step
     namespace: str = ""  # "": that of this pod, or of the kubeconfig's context
     shm_size: str = SHM_SIZE
-    restarts: int = 10  # with pytorchjob; a ClusterTrainingRuntime says it itself
     deadline: int = DEADLINE  # seconds
 
     def __post_init__(self) -> None:
-        if self.node_job not in get_args(NodeJob):
-            raise ConfigError(
-                f"cluster_node_job is {self.node_job!r}", mend="Use trainjob or pytorchjob"
-            )
         for name in ("node_cpu", "node_memory", "shm_size"):
             if not _QUANTITY.fullmatch(getattr(self, name)):
                 raise ConfigError(
@@ -70,8 +62,7 @@ class ClusterConfig:
         names = ("s3_secret", "image_pull_secret", "node_service_account", "namespace")
         for name in ("node_runtime", *names):
             value = getattr(self, name)
-            may_lack = name in names or self.node_job == "pytorchjob"
-            if not (_NAME.fullmatch(value) or (may_lack and not value)):
+            if not (_NAME.fullmatch(value) or (name in names and not value)):
                 raise ConfigError(
                     f"cluster_{name} is {value!r}",
                     mend="Use small letters, digits, dots and hyphens, as Kubernetes does",

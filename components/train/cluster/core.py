@@ -68,7 +68,7 @@ def launch(
     the next attempt adopts it.
 
     Raises:
-        ConfigError: the parameters do not fit; the cluster lacks a right, the kind of job or its
+        ConfigError: the parameters do not fit; the cluster lacks a right, Trainer or its
             runtime, or refuses the job; another job has its name.
         DataError: data or pretrained checkpoint are missing.
         OutputError: the store has other data for this training.
@@ -100,11 +100,10 @@ def launch(
     addresses = manifest.Addresses(config.checkpoint_uri)
 
     with atomic_folder(config.output) as folder:
-        kind = manifest.KINDS[cluster.node_job]
         body = manifest.job(
             config, cluster, addresses, processes=the_plan.processes, environment=os.environ
         )
-        job = _Job(Api(kind, cluster.namespace, timing.patience), body, addresses, timing)
+        job = _Job(Api(cluster.namespace, timing.patience), body, addresses, timing)
         with job.removed():
             if storage.find(addresses.output):
                 logger.info("an earlier attempt has trained already")
@@ -143,7 +142,7 @@ class _Job:
     ) -> None:
         self.api, self._body, self._addresses, self._timing = api, body, addresses, timing
         self.name: str = body["metadata"]["name"]
-        self._title = f"{api.kind.name} {self.name}"
+        self._title = f"{manifest.KIND} {self.name}"
         self._touched = False
         self._shown = ""
 
@@ -295,14 +294,14 @@ class _Job:
         """How nodes failed, those first that say most about why."""
         found = []
         for pod in pods:
-            status = container_status(pod, self.api.kind.container)
+            status = container_status(pod, manifest.CONTAINER)
             for now in ("state", "lastState"):
                 ended = status.get(now, {}).get("terminated")
                 if ended and ended["exitCode"]:
                     found.append(
                         _Ending(
                             pod["metadata"]["name"],
-                            self.api.kind.rank(pod),
+                            manifest.rank_of(pod),
                             ended["exitCode"],
                             ended.get("reason", ""),
                             ended.get("finishedAt") or "",
@@ -316,13 +315,10 @@ class _Job:
         """The error for a job that failed."""
         condition = _conditions(job).get("Failed", {})
         said = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
-        if "DeadlineExceeded" in said or "longer than specified deadline" in said:
-            spec = job["spec"]
-            seconds = (
-                spec.get("activeDeadlineSeconds") or spec["runPolicy"]["activeDeadlineSeconds"]
-            )
+        if "DeadlineExceeded" in said:
             return TrainingError(
-                f"{self._title} was not done within {duration(seconds)}",
+                f"{self._title} was not done within"
+                f" {duration(job['spec']['activeDeadlineSeconds'])}",
                 mend="Start it again: it goes on from the last checkpoint",
             )
         ending = next(iter(self._endings(self.api.pods(self.name))), None)
@@ -391,16 +387,14 @@ def _phase(job: Mapping[str, Any]) -> str:
     if "deletionTimestamp" in job["metadata"]:
         return "being deleted"
     true = _conditions(job)
-    for phase, names in (
-        ("succeeded", ("Complete", "Succeeded")),
-        ("failed", ("Failed",)),
-        ("suspended", ("Suspended",)),
-        ("restarting", ("Restarting",)),
-        ("running", ("Running",)),
+    for phase, name in (
+        ("succeeded", "Complete"),
+        ("failed", "Failed"),
+        ("suspended", "Suspended"),
     ):
-        if any(name in true for name in names):
+        if name in true:
             return phase
-    nodes = job.get("status", {}).get("jobsStatus") or []  # a TrainJob has these, no condition
+    nodes = job.get("status", {}).get("jobsStatus") or []
     if any(node.get("ready") for node in nodes):
         return "running"
     return "pending" if nodes or true else ""

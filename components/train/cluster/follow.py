@@ -11,6 +11,7 @@ from typing import Any
 
 from components.common.errors import RaceError
 from components.train.cluster.api import AnswerError, Api, CutError
+from components.train.cluster.manifest import CONTAINER, rank_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +84,10 @@ class LogFollower:
 
     def _look(self) -> bool:
         """Read what there is to read; whether that was all that this pod will ever say."""
-        pod = next((p for p in self._api.pods(self._job) if self._api.kind.rank(p) == 0), None)
+        pod = next((p for p in self._api.pods(self._job) if rank_of(p) == 0), None)
         if pod is None:
             return True
-        status = container_status(pod, self._api.kind.container)
+        status = container_status(pod, CONTAINER)
         uid, restarts = pod["metadata"]["uid"], status.get("restartCount", 0)
         if uid != self._pod:
             self._pod, self._restarts = uid, restarts

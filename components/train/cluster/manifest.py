@@ -1,21 +1,18 @@
-"""The job that makes the nodes, as Kubernetes wants it: a TrainJob or a PyTorchJob.
+"""The job that makes the nodes, as Kubernetes wants it: a TrainJob.
 
-A TrainJob refers to a ClusterTrainingRuntime (pipeline/manifests has ours), whose JobSet template
-it completes: `spec.trainer` says what runs, `spec.runtimePatches` where. A PyTorchJob says all of
-it itself. Either gives its pods torchrun's PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and
-PET_MASTER_PORT, from which a node knows its place (components.train.node), so nobody else may set
-those.
+It refers to a ClusterTrainingRuntime (pipeline/manifests has ours), whose JobSet template it
+completes: `spec.trainer` says what runs, `spec.runtimePatches` where. Its pods get torchrun's
+PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT, from which a node knows its place
+(components.train.node), so nobody else may set those.
 
-Sources: the CRDs and the admission webhooks of Kubeflow Trainer 2.2 and 2.3
-(kubeflow/trainer pkg/apis/trainer/v1alpha1, pkg/runtime/framework/plugins) and of the training
-operator 1.9 (kubeflow/training-operator pkg/controller.v1).
+Sources: the CRDs and the admission webhooks of Kubeflow Trainer 2.2 and 2.3 (kubeflow/trainer
+pkg/apis/trainer/v1alpha1, pkg/runtime/framework/plugins).
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from components.common.cli import LOG_FORMAT_VARIABLE, arguments_of
@@ -30,68 +27,24 @@ DIGEST = "race-pipeline/digest"
 # Who owns our entry of runtimePatches; a path with a domain, as Trainer's webhook wants it.
 MANAGER = "race-pipeline/train"
 
-# A pod's name is its job's with "-node-0-12-abcde" or "-worker-12" behind it, and 63 at most.
+# A pod's name is its job's with "-node-0-12-abcde" behind it, and 63 at most.
 MAX_NAME = 40
-
-# What node 0 takes over the network for its checkpoint after SIGTERM, and for its own end.
-GRACE_SECONDS = 60
 
 # Environment variables of this step that the nodes are to have as well.
 HANDED_ON = ("RACE_REVISION", LOG_FORMAT_VARIABLE)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of job: what it is called in the API, and by which labels its pods are known."""
-
-    name: str
-    group: str
-    version: str
-    plural: str
-    container: str  # that trains, in each pod
-    job_label: str
-    installed_by: str
-
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/{self.version}"
-
-    @property
-    def resource(self) -> str:
-        return f"{self.plural}.{self.group}"
-
-    def rank(self, pod: Mapping[str, Any]) -> int | None:
-        """Which node a pod is; None for one that is none."""
-        about = pod["metadata"]
-        # Kubernetes has the index as an annotation too, and before 1.28 only there.
-        marks = {**about.get("annotations", {}), **about.get("labels", {})}
-        index = marks.get("batch.kubernetes.io/job-completion-index")
-        if self is PYTORCHJOB:
-            master = marks.get("training.kubeflow.org/replica-type") == "master"
-            index = marks.get("training.kubeflow.org/replica-index")
-            return 0 if master else int(index) + 1 if index is not None else None
-        return int(index) if index is not None else None
+KIND, GROUP, VERSION, PLURAL = "TrainJob", "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+API_VERSION = f"{GROUP}/{VERSION}"
+CONTAINER = "node"  # that trains, in each pod
+JOB_LABEL = "jobset.sigs.k8s.io/jobset-name"  # of the pods
+INSTALLED_BY = "Kubeflow Trainer 2.2 or later"
 
 
-TRAINJOB = Kind(
-    "TrainJob",
-    "trainer.kubeflow.org",
-    "v1alpha1",
-    "trainjobs",
-    "node",
-    "jobset.sigs.k8s.io/jobset-name",
-    "Kubeflow Trainer 2.2 or later",
-)
-PYTORCHJOB = Kind(
-    "PyTorchJob",
-    "kubeflow.org",
-    "v1",
-    "pytorchjobs",
-    "pytorch",
-    "training.kubeflow.org/job-name",
-    "Kubeflow's training operator 1.7 or later",
-)
-KINDS = {"trainjob": TRAINJOB, "pytorchjob": PYTORCHJOB}
+def rank_of(pod: Mapping[str, Any]) -> int | None:
+    """Which node a pod is; None for one that is none."""
+    index = pod["metadata"].get("labels", {}).get("batch.kubernetes.io/job-completion-index")
+    return int(index) if index is not None else None
 
 
 class Addresses:
@@ -132,13 +85,11 @@ def job(
         processes: on each node.
         environment: of this step; the nodes get some of it.
     """
-    kind = KINDS[cluster.node_job]
-    make = _trainjob if kind is TRAINJOB else _pytorchjob
-    spec = make(config, cluster, addresses, processes, environment)
-    digest = hashlib.sha256(json.dumps([kind.api_version, spec], sort_keys=True).encode())
+    spec = _spec(config, cluster, addresses, processes, environment)
+    digest = hashlib.sha256(json.dumps([API_VERSION, spec], sort_keys=True).encode())
     return {
-        "apiVersion": kind.api_version,
-        "kind": kind.name,
+        "apiVersion": API_VERSION,
+        "kind": KIND,
         "metadata": {
             "name": job_name(config.checkpoint_uri),
             "labels": {
@@ -151,25 +102,20 @@ def job(
     }
 
 
-def _trainjob(
+def _spec(
     config: TrainConfig,
     cluster: ClusterConfig,
     addresses: Addresses,
     processes: int,
     environment: Mapping[str, str],
 ) -> dict[str, Any]:
-    pod = _pod(cluster)
-    # The variables of this container may only be set in `trainer`, says Trainer's webhook.
-    container = {
-        "name": TRAINJOB.container,
-        "securityContext": _container_security(),
-        "volumeMounts": _mounts(),
-    }
-    node = {"metadata": _pod_metadata(), "spec": {**pod, "containers": [container]}}
+    # A profile of Kubeflow gives pods a proxy, which never ends, and which NCCL does not get past.
+    off = {"sidecar.istio.io/inject": "false"}
+    node = {"metadata": {"labels": off, "annotations": off}, "spec": _pod(cluster)}
     patch = {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": node}}}]}
     return {
         "runtimeRef": {
-            "apiGroup": TRAINJOB.group,
+            "apiGroup": GROUP,
             "kind": "ClusterTrainingRuntime",
             "name": cluster.node_runtime,
         },
@@ -185,52 +131,6 @@ def _trainjob(
         "runtimePatches": [
             {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": patch}}}
         ],
-    }
-
-
-def _pytorchjob(
-    config: TrainConfig,
-    cluster: ClusterConfig,
-    addresses: Addresses,
-    processes: int,
-    environment: Mapping[str, str],
-) -> dict[str, Any]:
-    container = {
-        "name": PYTORCHJOB.container,
-        "image": cluster.image,
-        "imagePullPolicy": "IfNotPresent",
-        **_command(config, addresses),
-        "resources": _resources(cluster),
-        "env": _environment(cluster, environment),
-        "securityContext": _container_security(),
-        "volumeMounts": _mounts(),
-    }
-    pod = {
-        **_pod(cluster),
-        "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": config.stop_timeout + GRACE_SECONDS,
-        "containers": [container],
-    }
-    # A lost node has to restart all of them, since torchrun's group is a fixed one. The operator
-    # has no word for that, but this does it: the nodes that are left cannot reach the lost one and
-    # end with an error, and on an error a container is started again where it was.
-    replica = {
-        "restartPolicy": "OnFailure",
-        "template": {"metadata": _pod_metadata(), "spec": pod},
-    }
-    return {
-        "nprocPerNode": str(processes),
-        "runPolicy": {
-            "activeDeadlineSeconds": cluster.deadline,
-            # It counts the restarts of all containers together.
-            "backoffLimit": cluster.restarts * config.nodes,
-            # The log of node 0 is read to its end; then the job is deleted.
-            "cleanPodPolicy": "None",
-        },
-        "pytorchReplicaSpecs": {
-            "Master": {"replicas": 1, **replica},
-            "Worker": {"replicas": config.nodes - 1, **replica},
-        },
     }
 
 
@@ -263,8 +163,22 @@ def _environment(cluster: ClusterConfig, environment: Mapping[str, str]) -> list
 
 
 def _pod(cluster: ClusterConfig) -> dict[str, Any]:
-    """What a pod of either kind has, besides its container."""
     pod: dict[str, Any] = {
+        "containers": [
+            {
+                # Its variables may only be set in `trainer`, says Trainer's webhook.
+                "name": CONTAINER,
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                # Fetched inputs, checkpoints and output are below /tmp until they are published.
+                "volumeMounts": [
+                    {"name": "shm", "mountPath": "/dev/shm"},
+                    {"name": "tmp", "mountPath": "/tmp"},
+                ],
+            }
+        ],
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -284,18 +198,3 @@ def _pod(cluster: ClusterConfig) -> dict[str, Any]:
     if cluster.node_service_account:
         pod["serviceAccountName"] = cluster.node_service_account
     return pod
-
-
-def _mounts() -> list[dict[str, str]]:
-    # Fetched inputs, checkpoints and the output are below /tmp until they are published.
-    return [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}]
-
-
-def _container_security() -> dict[str, Any]:
-    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-
-
-def _pod_metadata() -> dict[str, dict[str, str]]:
-    # A profile of Kubeflow gives pods a proxy, which never ends, and which NCCL does not get past.
-    off = {"sidecar.istio.io/inject": "false"}
-    return {"labels": off, "annotations": off}

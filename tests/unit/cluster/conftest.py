@@ -23,7 +23,7 @@ from components.common.transfer import Patience
 from components.train.cluster.api import Api
 from components.train.cluster.config import ClusterConfig
 from components.train.cluster.core import Timing
-from components.train.cluster.manifest import KINDS
+from components.train.cluster.manifest import API_VERSION, CONTAINER, JOB_LABEL
 from components.train.config import TrainConfig
 
 SECOND = 1_000_000_000  # nanoseconds
@@ -65,7 +65,7 @@ class FakeKubernetes:
     def __init__(self) -> None:
         self.address = ""
         self.token = "good-token"
-        self.known = {kind.api_version for kind in KINDS.values()}
+        self.known = {API_VERSION}
         self.runtimes = {"race-torch"}
         self.denied: set[str] = set()  # such as "create trainjobs" or "get pods/log"
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -104,29 +104,18 @@ class FakeKubernetes:
 
     def pod(self, job: str, rank: int, name: str = "", **status: Any) -> str:
         """Make a node's pod, or change its status; gives its name."""
-        kind = self.kind(job)
         name = name or f"{job}-{rank}"
         with self.changed:
             if name not in self.pods:
                 self._uids += 1
                 made = f"2026-01-01T00:00:{self._uids % 60:02}Z"
                 index = {"batch.kubernetes.io/job-completion-index": str(rank)}
-                if kind == "PyTorchJob":
-                    role = "worker" if rank else "master"
-                    index = {
-                        "training.kubeflow.org/replica-type": role,
-                        "training.kubeflow.org/replica-index": str(max(0, rank - 1)),
-                    }
-                label = {
-                    "TrainJob": "jobset.sigs.k8s.io/jobset-name",
-                    "PyTorchJob": "training.kubeflow.org/job-name",
-                }[kind]
                 self.pods[name] = {
                     "metadata": {
                         "name": name,
                         "uid": f"uid-{self._uids}",
                         "creationTimestamp": made,
-                        "labels": {label: job, **index},
+                        "labels": {JOB_LABEL: job, **index},
                     }
                 }
             self.pods[name]["status"] = status
@@ -138,7 +127,7 @@ class FakeKubernetes:
         """Make a node's pod with a container in a state, such as running={}; gives its log."""
         last = state.pop("last", None)
         status = {
-            "name": "node" if self.kind(job) == "TrainJob" else "pytorch",
+            "name": CONTAINER,
             "restartCount": restarts,
             "state": state,
         }
@@ -147,9 +136,6 @@ class FakeKubernetes:
         phase = "Pending" if "waiting" in state else "Running"
         made = self.pod(job, rank, name, phase=phase, containerStatuses=[status])
         return self.logs.setdefault((made, restarts), Log())
-
-    def kind(self, job: str) -> str:
-        return str(self.jobs[job]["kind"])
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
         """Wait until something is so."""
@@ -450,14 +436,13 @@ def timing() -> Timing:
 
 @pytest.fixture
 def api(kubernetes: FakeKubernetes) -> Api:
-    return Api(KINDS["trainjob"], patience=PATIENCE)
+    return Api(patience=PATIENCE)
 
 
 @pytest.fixture
 def cluster() -> ClusterConfig:
     """Two GPUs on each node, and everything else that can be asked for."""
     return ClusterConfig(
-        node_job="trainjob",
         node_runtime="race-torch",
         node_cpu="8",
         node_memory="64Gi",

@@ -101,23 +101,16 @@ def trains_well(publish: Callable[[], None]) -> Callable[[Any, Any], None]:
 
     def control(k: Any, job: Any) -> None:
         name = job["metadata"]["name"]
-        pytorch = job["kind"] == "PyTorchJob"
-        if pytorch:
-            k.true(name, "Created")
-        else:
-            k.state(name, jobsStatus=[{"name": "node", "active": 1, "ready": 0}])
+        k.state(name, jobsStatus=[{"name": "node", "active": 1, "ready": 0}])
         k.container(name, 0, waiting={"reason": "ContainerCreating"})
         log = k.container(name, 0, running={})
         k.container(name, 1, running={})
-        if pytorch:
-            k.true(name, "Running")
-        else:
-            k.state(name, jobsStatus=[{"name": "node", "active": 1, "ready": 1}])
+        k.state(name, jobsStatus=[{"name": "node", "active": 1, "ready": 1}])
         log.write("training on 3 nodes", "epoch 1", "trained 27 updates")
         publish()
         k.container(name, 0, terminated=terminated(0, "Completed"))
         log.end()
-        k.true(name, "Succeeded" if pytorch else "Complete")
+        k.true(name, "Complete")
 
     return control
 
@@ -143,12 +136,11 @@ def test_object_storage_is_all_that_step_and_nodes_share(
     assert storage.newest(uri) is None  # resuming does not take any of it for a checkpoint
 
 
-@pytest.mark.parametrize("kind", ["trainjob", "pytorchjob"])
 def test_the_nodes_train_and_what_node_0_made_is_the_output(
-    kubernetes, train, publish, config, name, kind, capfd, caplog
+    kubernetes, train, publish, config, name, capfd, caplog
 ) -> None:
     kubernetes.controller = trains_well(publish)
-    result = train(node_job=kind)
+    result = train()
     assert result.metrics == {"best_valid_accuracy": 81.5}
     assert result.checkpoint_best == config.output / "checkpoint_best.pt"
     assert result.checkpoint_last is None
@@ -337,17 +329,10 @@ def test_a_failure_without_pods_is_told_with_its_reason(kubernetes, train) -> No
         train()
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason", "message"),
-    [
-        ("trainjob", "DeadlineExceeded", "The TrainJob was active longer than that"),
-        ("pytorchjob", "PyTorchJobFailed", "it was active longer than specified deadline"),
-    ],
-)
-def test_the_deadline_is_an_error_of_its_own(kubernetes, train, kind, reason, message) -> None:
-    kubernetes.controller = fails((0, 143, "epoch 1"), reason=reason, message=message)
+def test_the_deadline_is_an_error_of_its_own(kubernetes, train) -> None:
+    kubernetes.controller = fails((0, 143, "epoch 1"), reason="DeadlineExceeded", message="long")
     with pytest.raises(TrainingError, match=r"was not done within 2 h 00 min"):
-        train(node_job=kind, deadline=7200)
+        train(deadline=7200)
 
 
 def test_an_error_that_stays_ends_the_job_before_its_restarts_are_spent(
@@ -360,7 +345,7 @@ def test_an_error_that_stays_ends_the_job_before_its_restarts_are_spent(
 
     kubernetes.controller = control
     with pytest.raises(ConfigError, match="node 0: no such parameter"):
-        train(node_job="pytorchjob")
+        train()
     assert not kubernetes.jobs
 
 
@@ -400,11 +385,10 @@ def test_a_job_that_somebody_deletes_is_told(kubernetes, train, name) -> None:
         train()
 
 
-@pytest.mark.parametrize("kind", ["trainjob", "pytorchjob"])
-def test_a_failed_job_is_deleted(kubernetes, train, kind) -> None:
+def test_a_failed_job_is_deleted(kubernetes, train) -> None:
     kubernetes.controller = fails((0, 6, "error: no"))
     with pytest.raises(TrainingError):
-        train(node_job=kind)
+        train()
     assert not kubernetes.jobs
 
 
@@ -507,7 +491,6 @@ def test_other_data_at_the_same_place_is_refused(kubernetes, train, config, tmp_
         ({"processes": 4}, "processes is 4, but 2 GPUs"),
         ({"node_gpus": 0, "precision": "fp16"}, "precision fp16 needs a GPU"),
         ({"image": ""}, "the nodes' image is not known"),
-        ({"node_job": "mpijob"}, "cluster_node_job is 'mpijob'"),
         ({"node_memory": "64 GB"}, "cluster_node_memory is '64 GB'"),
         ({"node_gpus": -1}, "cluster_node_gpus is -1"),
         ({"node_runtime": ""}, "cluster_node_runtime is ''"),
@@ -559,18 +542,12 @@ def test_a_right_that_is_taken_away_later_is_told(kubernetes, train) -> None:
         train()
 
 
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [
-        ("trainjob", "trainjobs.trainer.kubeflow.org/v1alpha1. Install Kubeflow Trainer 2.2"),
-        ("pytorchjob", "pytorchjobs.kubeflow.org/v1. Install Kubeflow's training operator 1.7"),
-    ],
-)
-def test_a_cluster_without_the_kind_of_job_is_told(kubernetes, train, kind, says) -> None:
+def test_a_cluster_without_trainer_is_told(kubernetes, train) -> None:
     kubernetes.known.clear()
     with pytest.raises(ConfigError) as raised:
-        train(node_job=kind)
-    assert f"the cluster does not know {says}" in str(raised.value)
+        train()
+    says = "does not know trainjobs.trainer.kubeflow.org/v1alpha1. Install Kubeflow Trainer 2.2"
+    assert says in str(raised.value)
 
 
 def test_a_missing_runtime_is_told(kubernetes, train) -> None:
@@ -795,7 +772,7 @@ STEP = """
         data, pretrained, output, uri = sys.argv[1:]
         config = TrainConfig(Path(data), Path(pretrained), Path(output), nodes=2,
                              precision="fp32", checkpoint_uri=uri)
-        launch(config, ClusterConfig("trainjob", "race-torch", "8", "64Gi", 0, "", "nvidia.com/gpu",
+        launch(config, ClusterConfig("race-torch", "8", "64Gi", 0, "", "nvidia.com/gpu",
                                      {}, [], "", "", image="image"))
 
     raise SystemExit(run_step(main))

@@ -1,8 +1,8 @@
-"""TrainJob, PyTorchJob and the manifests fit the published schemas, and say what they should.
+"""TrainJob and the manifests fit the published schemas, and say what they should.
 
-The schemas are those of Kubeflow's own API packages, which are generated from the OpenAPI
-descriptions of their CRDs: kubeflow-trainer-api (of the oldest Trainer that will do) and
-kubeflow-training. They leave out some of what the CRDs check; that is added here.
+The schemas are those of Kubeflow's own API package, which is generated from the OpenAPI description
+of its CRDs: kubeflow-trainer-api, of the oldest Trainer that will do. They leave out some of what
+the CRDs check; that is added here.
 """
 
 import copy
@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kubeflow.training.models as training
 import kubeflow_trainer_api.models as trainer
 import kubernetes.client.models as core
 import pytest
@@ -28,8 +27,6 @@ from components.train.cluster.config import USER, ClusterConfig
 from components.train.cluster.core import LASTING
 from components.train.cluster.manifest import (
     DIGEST,
-    GRACE_SECONDS,
-    KINDS,
     MAX_NAME,
     Addresses,
     job,
@@ -44,7 +41,6 @@ MANIFESTS = Path(__file__).parents[3] / "pipeline" / "manifests"
 LONGEST = {"command": 128, "args": 128, "env": 128, "runtimePatches": 16, "replicatedJobs": 100}
 ONE_OF = {
     "restartPolicy": ("Always", "OnFailure", "Never", "ExitCode"),
-    "cleanPodPolicy": ("", "All", "Running", "None"),
     "imagePullPolicy": ("Always", "IfNotPresent", "Never"),
     "medium": ("", "Memory"),
     "completionMode": ("Indexed", "NonIndexed"),
@@ -112,7 +108,7 @@ def valid_openapi(model: str, value: Any, path: str = "") -> None:
         if type(value) is not plain:
             raise SchemaError(f"{path}: {value!r} is no {model}")
     else:
-        found = getattr(training, model, None) or getattr(core, model)
+        found = getattr(core, model)
         names = found.attribute_map
         known = {
             alias: (found.openapi_types[name], _required(found, name))
@@ -161,7 +157,6 @@ SCHEMAS: dict[str, Callable[[Any], None]] = {
     "ClusterTrainingRuntime": lambda body: valid(
         trainer.TrainerV1alpha1ClusterTrainingRuntime, body
     ),
-    "PyTorchJob": lambda body: valid_openapi("KubeflowOrgV1PyTorchJob", body),
     "Secret": lambda body: valid_openapi("V1Secret", body),
     "ServiceAccount": lambda body: valid_openapi("V1ServiceAccount", body),
     **{
@@ -181,13 +176,13 @@ def check(body: Any) -> None:
 
 @pytest.fixture
 def body(config: TrainConfig, cluster: ClusterConfig) -> Callable[..., Any]:
-    def make(kind: str = "trainjob", **changes: Any) -> Any:
+    def make(**changes: Any) -> Any:
         ours = {k: v for k, v in changes.items() if hasattr(config, k)}
         theirs = {k: v for k, v in changes.items() if k not in ours}
         a_config = dataclasses.replace(config, **ours)
         return job(
             a_config,
-            dataclasses.replace(cluster, node_job=kind, **theirs),
+            dataclasses.replace(cluster, **theirs),
             Addresses(a_config.checkpoint_uri),
             processes=2,
             environment={"RACE_REVISION": "abc", "RACE_LOG_FORMAT": "json", "SECRET": "canary"},
@@ -211,9 +206,8 @@ BARE = {
 
 
 @pytest.mark.parametrize("changes", [{}, BARE], ids=["all", "bare"])
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_job_fits_its_published_schema(body, kind, changes) -> None:
-    check(body(kind, **changes))
+def test_a_job_fits_its_published_schema(body, changes) -> None:
+    check(body(**changes))
 
 
 def test_the_runtime_fits_its_published_schema() -> None:
@@ -228,7 +222,6 @@ def at(value: Any, *path: Any) -> Any:
 
 NODE = ("replicatedJobs", 0, "template", "spec", "template", "spec")
 PATCH = ("spec", "runtimePatches", 0, "trainingRuntimeSpec", "template", "spec", *NODE)
-WORKER = ("spec", "pytorchReplicaSpecs", "Worker")
 RUNTIME = ("spec", "template", "spec")
 
 
@@ -254,14 +247,6 @@ RUNTIME = ("spec", "template", "spec")
         ("trainjob", (*PATCH, "volumes", 0, "emptyDir"), "medium", "RAM"),  # none of those
         ("trainjob", ("metadata",), "name", "0-race"),
         ("trainjob", ("metadata",), "name", "race-" + "x" * 60),
-        ("pytorchjob", ("spec",), "nprocsPerNode", "2"),
-        ("pytorchjob", ("spec",), "nprocPerNode", 2),
-        ("pytorchjob", ("spec", "runPolicy"), "backoffLimit", "3"),
-        ("pytorchjob", ("spec", "runPolicy"), "cleanPodPolicy", "Nothing"),
-        ("pytorchjob", WORKER, "restartPolicy", "Sometimes"),
-        ("pytorchjob", (*WORKER, "template", "spec"), "containers", [{"image": "image"}]),
-        ("pytorchjob", (*WORKER, "template", "spec"), "nodeselector", {}),
-        ("pytorchjob", (*WORKER, "template", "spec"), "containers", None),
         ("runtime", (*RUNTIME, "failurePolicy"), "maxRestart", 3),
         ("runtime", (*RUNTIME, "failurePolicy"), "maxRestarts", "3"),
         ("runtime", (*RUNTIME, "failurePolicy", "rules", 0), "action", "Fail"),
@@ -272,17 +257,9 @@ RUNTIME = ("spec", "template", "spec")
     ],
 )
 def test_the_schemas_refuse_what_is_wrong(body, kind, path, name, value) -> None:
-    wrong = runtime() if kind == "runtime" else copy.deepcopy(body(kind))
+    wrong = runtime() if kind == "runtime" else copy.deepcopy(body())
     at(wrong, *path)[name] = value
     with pytest.raises(SchemaError):
-        check(wrong)
-
-
-@pytest.mark.parametrize("path", [("spec", "runPolicy"), ("spec", "pytorchReplicaSpecs")])
-def test_the_schemas_refuse_what_lacks_something(body, path) -> None:
-    wrong = body("pytorchjob")
-    del at(wrong, *path[:-1])[path[-1]]
-    with pytest.raises(SchemaError, match="is missing"):
         check(wrong)
 
 
@@ -323,40 +300,33 @@ def test_a_job_may_have_a_pod_failure_policy() -> None:
     assert rule["onExitCodes"]["values"] == sorted(LASTING)
 
 
-def test_a_lost_node_restarts_both_kinds_of_job_as_often(cluster) -> None:
-    policy = at(runtime(), *RUNTIME)["failurePolicy"]
-    assert policy["maxRestarts"] == cluster.restarts == 10
+def test_a_lost_node_restarts_the_group() -> None:
+    assert at(runtime(), *RUNTIME)["failurePolicy"]["maxRestarts"] == 10
 
 
-def test_runtime_and_pytorchjob_leave_node_0_time_for_its_last_checkpoint(body, config) -> None:
+def test_the_runtime_leaves_node_0_time_for_its_last_checkpoint() -> None:
     assert at(runtime(), *RUNTIME, *NODE)["terminationGracePeriodSeconds"] == 180
     default = {f.name: f.default for f in dataclasses.fields(TrainConfig)}["stop_timeout"]
-    assert default + GRACE_SECONDS == 180
-    made = body("pytorchjob", stop_timeout=300)
-    pod = at(made, *WORKER)["template"]["spec"]
-    assert pod["terminationGracePeriodSeconds"] == 300 + GRACE_SECONDS
+    assert default + 60 == 180  # to publish it, and for its own end
 
 
-# What the jobs say
+# What the job says
 
 
 def pod_of(made: Any) -> Any:
-    return at(made, *(PATCH if made["kind"] == "TrainJob" else (*WORKER, "template", "spec")))
+    return at(made, *PATCH)
 
 
 def container_of(made: Any) -> Any:
     """The container as it will be, with what a TrainJob says elsewhere."""
     (container,) = pod_of(made)["containers"]
-    if made["kind"] == "PyTorchJob":
-        return container
     said = made["spec"]["trainer"]
     return {**container, **said, "resources": said["resourcesPerNode"]}
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_the_command_is_the_step_s_own_with_all_its_parameters(body, kind, config) -> None:
+def test_the_command_is_the_step_s_own_with_all_its_parameters(body, config) -> None:
     given = {"epochs": 3, "save_optimizer": True, "keep_last": False, "resume_from": "s3://b/$(X)"}
-    made = container_of(body(kind, **given))
+    made = container_of(body(**given))
     assert made["command"] == ["python", "-m", "components.train"]
     # Kubernetes puts the values of variables in place of $(NAME), and $ in place of $$.
     arguments = [a.replace("$$", "$") for a in made["args"]]
@@ -373,9 +343,8 @@ def test_the_command_is_the_step_s_own_with_all_its_parameters(body, kind, confi
     assert read == expected
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_node_gets_resources_gpus_shared_memory_and_its_place(body, kind) -> None:
-    made = body(kind)
+def test_a_node_gets_resources_gpus_shared_memory_and_its_place(body) -> None:
+    made = body()
     asked = {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "2"}
     assert container_of(made)["resources"] == {"requests": asked, "limits": asked}
     pod = pod_of(made)
@@ -386,9 +355,8 @@ def test_a_node_gets_resources_gpus_shared_memory_and_its_place(body, kind) -> N
     assert pod["serviceAccountName"] == "race-nodes"
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_what_was_not_asked_for_is_left_out(body, kind) -> None:
-    made = body(kind, **BARE)
+def test_what_was_not_asked_for_is_left_out(body) -> None:
+    made = body(**BARE)
     asked = {"cpu": "8", "memory": "64Gi"}
     assert container_of(made)["resources"] == {"requests": asked, "limits": asked}
     absent = {"nodeSelector", "tolerations", "imagePullSecrets", "serviceAccountName"}
@@ -400,9 +368,9 @@ def test_what_was_not_asked_for_is_left_out(body, kind) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [*sorted(KINDS), "runtime"])
+@pytest.mark.parametrize("kind", ["trainjob", "runtime"])
 def test_a_node_is_nobody_special(body, kind) -> None:
-    pod = at(runtime(), *RUNTIME, *NODE) if kind == "runtime" else pod_of(body(kind))
+    pod = at(runtime(), *RUNTIME, *NODE) if kind == "runtime" else pod_of(body())
     assert pod["securityContext"] == {
         "runAsNonRoot": True,
         "runAsUser": USER,
@@ -417,9 +385,8 @@ def test_a_node_is_nobody_special(body, kind) -> None:
         assert pod["automountServiceAccountToken"] is False
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_credentials_come_from_the_secret_and_nothing_else_of_this_step(body, kind) -> None:
-    made = container_of(body(kind))
+def test_credentials_come_from_the_secret_and_nothing_else_of_this_step(body) -> None:
+    made = container_of(body())
     references = {v["name"]: v["valueFrom"] for v in made["env"] if "valueFrom" in v}
     assert references == {
         name: {"secretKeyRef": {"name": "race-s3", "key": name, "optional": True}}
@@ -438,20 +405,6 @@ def test_a_trainjob_has_its_nodes_and_processes(body) -> None:
     assert (spec["trainer"]["numNodes"], spec["trainer"]["numProcPerNode"]) == (3, 2)
     assert spec["runtimeRef"]["name"] == runtime()["metadata"]["name"] == "race-torch"
     assert spec["activeDeadlineSeconds"] == 71 * 3600
-
-
-def test_a_pytorchjob_has_a_master_and_restarts_all_of_its_nodes(body) -> None:
-    spec = body("pytorchjob")["spec"]
-    replicas = spec["pytorchReplicaSpecs"]
-    assert {name: r["replicas"] for name, r in replicas.items()} == {"Master": 1, "Worker": 2}
-    assert {r["restartPolicy"] for r in replicas.values()} == {"OnFailure"}
-    assert spec["nprocPerNode"] == "2"
-    assert "elasticPolicy" not in spec
-    assert spec["runPolicy"] == {
-        "activeDeadlineSeconds": 71 * 3600,
-        "backoffLimit": 30,  # 10 restarts of 3 nodes
-        "cleanPodPolicy": "None",
-    }
 
 
 # Its identity
@@ -535,8 +488,7 @@ def rights(role: Any) -> set[tuple[str, str, str]]:
 
 
 def test_the_role_gives_what_the_step_asks_for_and_no_more(kubernetes) -> None:
-    for kind in KINDS.values():
-        Api(kind).require_access("race-torch")
+    Api().require_access("race-torch")
     asked = {
         (r["verb"], r["group"], "/".join(filter(None, (r["resource"], r["subresource"]))))
         for r in kubernetes.reviews
