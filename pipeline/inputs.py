@@ -1,5 +1,6 @@
 """Inputs for a profile that asks for the made-up sample."""
 
+import contextlib
 import dataclasses
 import hashlib
 import tempfile
@@ -64,5 +65,7 @@ def sample_inputs(
             digest.update(path.read_bytes())
         folder = runs / f"sample-{digest.hexdigest()[:8]}"
         if not folder.exists():
-            sample.make_sample(folder, options=options, shape=shape, dictionary=dictionary)
+            # Another run may make the same one meanwhile.
+            with contextlib.suppress(FileExistsError):
+                sample.make_sample(folder, options=options, shape=shape, dictionary=dictionary)
     return {name: str(folder / SAMPLE[name]) for name in missing}

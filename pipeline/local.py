@@ -12,13 +12,17 @@ A folder of runs looks like this:
       sample-1f0c/                  the made-up inputs, where a profile wants them
       latest -> 2026-01-31.12-00-00-smoke
       2026-01-31.12-00-00-smoke/
-        race roberta bpe text data model report     links to the outputs, a cached step's as well
+        race roberta bpe text data model report     the outputs, a cached step's as well
         trials/seed-1/                              those of a sweep's trials, and
         selection                                   what was selected from them
         logs/                       one file a step, and kfp.log
         run.json                    parameters, times and results
         index.html                  a page that leads to the reports, see pipeline.report
-        artifacts/                  what the steps of this run wrote
+        artifacts/                  where the steps of this run wrote: their metrics as KFP keeps
+                                    them, and links to the outputs for the cache
+
+Nothing in a run's folder depends on what is outside: each can be removed, moved or copied by itself.
+What a cached step left for an earlier run is linked file by file (hard links, or copies).
 """
 
 import contextlib
@@ -28,7 +32,9 @@ import json
 import logging
 import os
 import re
+import secrets
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,7 +55,7 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 import components
 from components.common.cli import LOG_FORMAT_VARIABLE
 from components.common.errors import ConfigError, DataError, GateError, RaceError
-from components.common.files import atomic_file
+from components.common.files import atomic_file, atomic_folder, link_or_copy
 from components.common.processes import running
 from components.common.progress import duration
 from components.evaluate.trained import read_metrics
@@ -94,7 +100,11 @@ class StepError(RaceError):
 
 @dataclass
 class Step:
-    """One step of a run. `artifacts` are KFP's, by output name; `seconds` is wall time."""
+    """One step of a run.
+
+    `artifacts` are KFP's, by output name; `outputs` tells where they lie below the run's folder;
+    `seconds` is wall time.
+    """
 
     name: str
     logs: Path
@@ -104,6 +114,7 @@ class Step:
     cached: bool = True  # until its process is started
     exit_status: int = 0
     artifacts: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -295,7 +306,7 @@ def _recorded(run: Run, values: Mapping[str, Any], runner: str) -> Iterator[None
                 "cached": step.cached,
                 "exit_status": step.exit_status,
                 "figures": step.figures,
-                "outputs": {name: artifact.path for name, artifact in step.artifacts.items()},
+                "outputs": step.outputs,
             }
             for step in run.steps
         ]
@@ -388,7 +399,7 @@ def _without(run: Run, failures: Sequence[StepError]) -> StepError:
 
 
 def _finish(run: Run, step: Step) -> None:
-    """Check, link and show what a step left."""
+    """Check, put into its place and show what a step left."""
     if step.exit_status == GateError.exit_status and step.name == "gate":
         say(run.line(step, duration(step.seconds), "failed"))
         run.refused = _error(step, _lines(step))
@@ -402,20 +413,32 @@ def _finish(run: Run, step: Step) -> None:
                 f"{step.label}: it ended well, but left no {name}", mend=f"See {shown(step.log)}"
             )
         if not isinstance(artifact, COPIES):
-            _link(run, step, name, path)
+            _place(run, step, name, path)
     if step.name == "select":
         # The selected trial's: with it the run's folder looks like that of a single training.
-        _link(run, step, "report", Path(step.artifacts["selection"].path) / "report")
+        _link_files(run.folder / "selection" / "report", run.folder / "report")
     if step.name == "gate" and not run.values["evaluate_min_accuracy"]:
         return  # nothing was asked for
     spent = "cached" if step.cached else duration(step.seconds)
     say(run.line(step, spent, _outcome(run, step)))
 
 
-def _link(run: Run, step: Step, name: str, path: Path) -> None:
-    folder = run.folder / "trials" / step.trial.name if step.trial else run.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).symlink_to(os.path.relpath(path, folder))
+def _place(run: Run, step: Step, name: str, path: Path) -> None:
+    """Put an output into the run's folder, where `path` still finds it unless it is cached."""
+    step.outputs[name] = f"trials/{step.trial.name}/{name}" if step.trial else name
+    target = run.folder / step.outputs[name]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if step.cached:
+        _link_files(path, target)
+    else:
+        path.rename(target)
+        path.symlink_to(os.path.relpath(target, path.parent))
+
+
+def _link_files(source: Path, target: Path) -> None:
+    """The files of a folder in a new folder as well."""
+    with atomic_folder(target) as partial:
+        shutil.copytree(source, partial, copy_function=link_or_copy, dirs_exist_ok=True)
 
 
 def _fail(run: Run, step: Step) -> None:
@@ -505,8 +528,7 @@ def _new_folder(runs: Path, name: str) -> Path:
         except FileExistsError:
             continue
     latest = runs / "latest"
-    temporary = runs / f".latest-{os.getpid()}"
-    temporary.unlink(missing_ok=True)
+    temporary = runs / f".latest-{secrets.token_hex(4)}"
     temporary.symlink_to(folder.name)
     os.replace(temporary, latest)
     return folder

@@ -19,8 +19,10 @@ def atomic_folder(output: Path) -> Iterator[Path]:
     cannot become the output is refused before the work starts, so that no work is lost to it.
 
     Raises:
-        OSError: `output` is a file or a folder with something in it, or cannot be written. An
-            OSError of the block that names no path (a full disk does not) leaves it with `output`.
+        FileExistsError: `output` is a file or a folder with something in it, before the block or
+            at its end.
+        OSError: `output` cannot be written. An OSError of the block that names no path (a full
+            disk does not) leaves it with `output`.
         OutputError: `output` is a mount point, which cannot be replaced in one step.
     """
     output = Path(os.path.realpath(output))  # a rename would replace a link, not what it leads to
@@ -32,7 +34,13 @@ def atomic_folder(output: Path) -> Iterator[Path]:
     partial.mkdir()
     with _named(output), _removed_if_raised(partial):
         yield partial
-        os.replace(partial, output)
+        try:
+            os.replace(partial, output)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            # Another process was faster.
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output)) from None
 
 
 @contextlib.contextmanager
@@ -50,6 +58,20 @@ def atomic_file(output: Path) -> Iterator[Path]:
     with _named(output), _removed_if_raised(partial):
         yield partial
         os.replace(partial, output)
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, which is free; where a file system has no links, a copy.
+
+    For files that are never changed in place, as outputs are not.
+    """
+    source = os.path.realpath(source)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no links here, or not to another file system, or not to another user's files
+        shutil.copyfile(source, target)
 
 
 def _beside(output: Path) -> Path:

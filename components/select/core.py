@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from components.common.errors import DataError, TrainingError
-from components.common.files import atomic_folder
+from components.common.files import atomic_folder, link_or_copy
 from components.evaluate.predictions import Predictions, read_predictions
 from components.evaluate.statistics import Group, mcnemar, wilson
 from components.select.config import SelectConfig
@@ -94,7 +93,7 @@ def select(config: SelectConfig) -> Selection:
 
     with atomic_folder(config.output) as folder:
         for source, name in ((best.model, MODEL), (best.evaluation, REPORT)):
-            shutil.copytree(source, folder / name, copy_function=_link)
+            shutil.copytree(source, folder / name, copy_function=link_or_copy)
         with (folder / ENSEMBLE).open("w") as file:
             file.writelines(ensemble.lines())
         metrics = _metrics(config, trials, left, best)
@@ -338,14 +337,6 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
         "min": min(values),
         "max": max(values),
     }
-
-
-def _link(source: str, target: str) -> None:
-    """The same file under a second name; a copy where the file system cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _json(path: Path, writer: str) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
-import shutil
 
 from fairseq.file_io import PathManager
+
+from components.common.files import link_or_copy
 
 
 class LinkingPathManager(PathManager):  # type: ignore[misc]
@@ -26,8 +27,5 @@ def link(source: str, target: str) -> None:
     partial = f"{target}.partial"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(partial)
-    try:
-        os.link(source, partial)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, partial)
+    link_or_copy(source, partial)
     os.replace(partial, target)

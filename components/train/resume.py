@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError, DataError, RaceError
+from components.common.files import link_or_copy
 from components.train import checkpoints
 from components.train.config import TrainConfig
 from components.train.hooks import BEST, CHECKPOINT
@@ -114,10 +115,7 @@ def _placed(fetched: Path, folder: Path, where: str) -> Resumed:
     if progress.best == BEST:
         (fetched / BEST).rename(save_dir / "checkpoint_best.pt")
     elif progress.best:
-        with contextlib.suppress(OSError):
-            (save_dir / "checkpoint_best.pt").hardlink_to(save_dir / "checkpoint_last.pt")
-        if not (save_dir / "checkpoint_best.pt").exists():
-            shutil.copyfile(save_dir / "checkpoint_last.pt", save_dir / "checkpoint_best.pt")
+        link_or_copy(save_dir / "checkpoint_last.pt", save_dir / "checkpoint_best.pt")
     if (fetched / TENSORBOARD).is_dir():
         (fetched / TENSORBOARD).rename(folder / TENSORBOARD)
     shutil.rmtree(fetched)

@@ -1,5 +1,6 @@
 """`race run` through KFP's SubprocessRunner, from the command line to the last file."""
 
+import dataclasses
 import json
 import os
 import re
@@ -92,15 +93,9 @@ def test_everything_lies_where_the_run_says(
     assert len(named) == 6
     assert all(path.exists() for path in named)
     run = place.runs / "first"
-    assert {path.name for path in run.iterdir() if path.is_symlink()} == {
-        "race",
-        "bpe",
-        "roberta",
-        "text",
-        "data",
-        "model",
-        "report",
-    }
+    outputs = {"race", "bpe", "roberta", "text", "data", "model", "report"}
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {*outputs, "logs", "artifacts"}
+    assert not any(path.is_symlink() for path in run.iterdir())
     predictions = (run / "report" / "predictions.jsonl").read_text().splitlines()
     assert (
         len(predictions) == json.loads((run / "report" / "metrics.json").read_text())["questions"]
@@ -131,8 +126,10 @@ def test_again_takes_data_from_the_cache_trains_anew_and_fails_at_the_gate(
     assert "Traceback" not in again.stderr
     assert [line for line in lines if "error:" in line] == lines[-1:]
     run = place.runs / "again"
-    assert (run / "data").resolve() == (place.runs / "first" / "data").resolve()
-    assert (run / "model").resolve() != (place.runs / "first" / "model").resolve()
+    dictionaries = [
+        place.runs / name / "data" / "input0" / "dict.txt" for name in ("first", "again")
+    ]
+    assert dictionaries[0].samefile(dictionaries[1])
     assert json.loads((run / "run.json").read_text())["state"] == "failed"
     metrics = json.loads((run / "report" / "metrics.json").read_text())
     assert f"both     {metrics['questions']:>11,} {metrics['accuracy']:>8.2f} %" in again.stdout
@@ -140,6 +137,48 @@ def test_again_takes_data_from_the_cache_trains_anew_and_fails_at_the_gate(
     for name in ("index.html", "data/report.html", "model/report.html", "report/report.html"):
         assert (run / name).is_file()
     assert "not as good as was asked for (100" in (run / "index.html").read_text()
+
+
+def race(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_copy_of_a_run_serves_without_the_runs_it_took_from(place: Place, tmp_path: Path) -> None:
+    place = dataclasses.replace(place, runs=tmp_path / "runs")
+    for name in ("old", "new"):
+        assert not place.race("--name", name, "-p", "evaluate_min_accuracy=0").returncode
+    copies = [tmp_path / "copy of new", tmp_path / "moved"]
+    subprocess.run(["cp", "-r", place.runs / "new", copies[0]], check=True)
+    shutil.rmtree(place.runs / "old")
+    (place.runs / "new").rename(copies[1])
+    for copy in copies:
+        asked = ("--passage", "Ann has a cat.", "--question", "Ann has a _.")
+        options = [word for option in ("dog", "cat", "cow", "hen") for word in ("--option", option)]
+        for result in (
+            race("report", copy),
+            race("predict", "--model", copy, *asked, *options),
+            race("export", "--model", copy, "--output", tmp_path / f"{copy.name} exported"),
+        ):
+            assert not result.returncode, result.stderr
+    assert not race("compare", *copies).returncode
+    again = place.race("--name", "old", "-p", "train_encoder_layers=1")  # which does not fit
+    assert again.returncode == 2
+    assert not any(step.startswith("cached") for step in steps(again).values())
+
+
+@pytest.mark.slow
+def test_two_first_runs_at_once_share_a_folder(tmp_path: Path) -> None:
+    settings = ("train_max_updates=2", "evaluate_min_accuracy=0")
+    command = [sys.executable, "-m", "pipeline", "run", "--profile", "smoke"]
+    command += [word for setting in settings for word in ("-p", setting)]
+    command += ["--output", str(tmp_path / "runs"), "--name", "mine"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert (tmp_path / "runs" / "mine.2" / "run.json").is_file()
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_what_fills_the_output_meanwhile_is_not_overwritten(tmp_path: Path) -> N
             output.mkdir()
             (output / "theirs").touch()
 
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(FileExistsError, match="out'"):
         work()
     assert os.listdir(tmp_path) == ["out"]
     assert os.listdir(output) == ["theirs"]

@@ -1,22 +1,30 @@
 """What surrounds KFP's local runner: processes, the cache's key, paths, and made-up inputs."""
 
+import errno
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
+from kfp import dsl
 
 from components.common.errors import DataError, TransferError
 from components.download.archive import unpack
 from pipeline import display, inputs, local
 from pipeline.display import say, step_line
+from pipeline.images import Images
 from pipeline.parameters import load_profile, resolve
+from pipeline.report import read_run
 
 
 def python(program: str) -> list[str]:
@@ -134,6 +142,94 @@ def test_two_runs_of_one_name_do_not_meet(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "latest").resolve() == folders[2].resolve()
 
 
+def test_runs_that_start_at_once_get_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # as in two containers
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda _: local._new_folder(tmp_path / "runs", "mine"), range(64)))
+    assert len(set(made)) == 64
+    assert (tmp_path / "runs" / "latest").resolve() in made
+    assert len(os.listdir(tmp_path / "runs")) == 65
+
+
+@pytest.fixture
+def small_pipeline(monkeypatch: pytest.MonkeyPatch) -> Callable[..., local.Run]:
+    """Runs a pipeline of two steps, of which the first is cached, in a folder of runs."""
+    component = partial(dsl.component, base_image="data", install_kfp_package=False)
+
+    @component
+    def first(text: dsl.Output[dsl.Dataset], figures: dsl.Output[dsl.Metrics]) -> None:
+        from pathlib import Path
+
+        Path(text.path, "deep").mkdir(parents=True)
+        Path(text.path, "deep", "lines").write_text("one")
+        Path(figures.path).write_text("{}")
+
+    @component
+    def second(text: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model]) -> None:
+        import shutil
+
+        shutil.copytree(text.path, model.path)
+
+    @dsl.pipeline
+    def small() -> None:
+        made = first()
+        second(text=made.outputs["text"]).set_caching_options(False)
+
+    monkeypatch.setattr(local, "build", lambda *_: small)
+    values = resolve(load_profile("smoke"), {})
+    images = Images("data", "train")
+    return lambda runs, name: local.run_pipeline(values, images, runs, name=name)
+
+
+def test_a_run_s_folder_is_whole_by_itself(
+    tmp_path: Path, small_pipeline: Callable[..., local.Run]
+) -> None:
+    runs = tmp_path / "runs"
+    old = small_pipeline(runs, "old")
+    new = small_pipeline(runs, "new")
+    assert [step.cached for step in (*old.steps, *new.steps)] == [False, False, True, False]
+    lines = [run.folder / "text" / "deep" / "lines" for run in (old, new)]
+    assert lines[0].samefile(lines[1])  # takes no space
+    shutil.rmtree(old.folder)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", new.folder, copy], check=True)
+    moved = new.folder.rename(tmp_path / "moved")
+    shutil.rmtree(runs)
+    for folder in (copy, moved):
+        for name in ("text", "model"):
+            assert (folder / name / "deep" / "lines").read_text() == "one"
+        inside = [path.resolve().is_relative_to(folder) for path in folder.rglob("*")]
+        assert all(inside)
+        outputs = [step["outputs"] for step in read_run(folder).steps]
+        assert outputs == [{"text": "text"}, {"model": "model"}]
+
+
+@pytest.mark.parametrize("lost", ["", "text", "artifacts"])
+def test_a_step_whose_cached_outputs_are_lost_runs_again(
+    tmp_path: Path, small_pipeline: Callable[..., local.Run], lost: str
+) -> None:
+    shutil.rmtree(small_pipeline(tmp_path, "old").folder / lost)
+    again = small_pipeline(tmp_path, "new")
+    assert [step.cached for step in again.steps] == [False, False]
+    assert (again.folder / "model" / "deep" / "lines").read_text() == "one"
+
+
+def test_without_hard_links_files_are_copied(
+    tmp_path: Path, small_pipeline: Callable[..., local.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(os, "link", link)
+    small_pipeline(tmp_path, "old")
+    assert small_pipeline(tmp_path, "new").steps[0].cached
+    files = [tmp_path / name / "text" / "deep" / "lines" for name in ("old", "new")]
+    assert not files[0].samefile(files[1])
+    assert files[1].read_text() == "one"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -196,6 +292,24 @@ def test_the_sample_stands_for_what_is_not_given_and_is_made_once(
     assert first.items() >= second.items()
     assert len(small_sample) == 1
     assert not inputs.sample_inputs(dict.fromkeys(inputs.SAMPLE, "x"), values, tmp_path)
+
+
+def test_runs_that_start_at_once_share_one_sample(
+    tmp_path: Path, small_sample: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barrier, real = threading.Barrier(3), inputs.sample.make_sample
+
+    def make_sample(output: Path, **arguments: object) -> None:
+        barrier.wait(30)  # each has found that there is none
+        real(output, **arguments)
+
+    monkeypatch.setattr(inputs.sample, "make_sample", make_sample)
+    values = resolve(load_profile("smoke"), {})
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: inputs.sample_inputs({}, values, tmp_path), range(3)))
+    assert found[0] == found[1] == found[2]
+    assert all(Path(path).is_file() for path in found[0].values())
+    assert len(os.listdir(tmp_path)) == 1, "nothing half made is left"
 
 
 def test_the_sample_s_model_has_the_size_that_is_asked_for(
