@@ -62,6 +62,7 @@ COPY --from=packages /made/ /
 # Any user may run it, on a read-only root: what has to be written goes below /tmp.
 ENV PATH=/opt/race/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
+    PYTHONSAFEPATH=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \

@@ -82,6 +82,7 @@ COPY --from=packages /made/ /
 # name for its user, which a bare number does not have.
 ENV PATH=/opt/race/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
+    PYTHONSAFEPATH=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \

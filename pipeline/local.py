@@ -21,7 +21,7 @@ A folder of runs looks like this:
         artifacts/                  where the steps of this run wrote: their metrics as KFP keeps
                                     them, and links to the outputs for the cache
 
-Nothing in a run's folder depends on what is outside: each can be removed, moved or copied by itself.
+Nothing in a run's folder depends on what is outside: it can be moved, copied and removed by itself.
 What a cached step left for an earlier run is linked file by file (hard links, or copies).
 """
 
@@ -48,6 +48,7 @@ from urllib.parse import unquote, urlsplit
 
 import kfp.local
 from kfp import dsl
+from kfp.dsl.component_factory import EXECUTOR_MODULE
 from kfp.local import status as kfp_status
 from kfp.local import subprocess_task_handler
 from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
@@ -56,7 +57,7 @@ import components
 from components.common.cli import LOG_FORMAT_VARIABLE
 from components.common.errors import ConfigError, DataError, GateError, RaceError
 from components.common.files import atomic_file, atomic_folder, link_or_copy
-from components.common.processes import running
+from components.common.processes import python, running
 from components.common.progress import duration
 from components.evaluate.trained import read_metrics
 from components.select.core import table
@@ -225,7 +226,8 @@ def subprocess_runner(run: Run, images: Images, readable: Sequence[Path]) -> Ite
             # too, and does not quote it. It belongs into the third part, the shell script, only,
             # in place of the shell, which would otherwise end first when both are asked to.
             command = list(self.full_command)
-            command[2] = command[2].replace("python3", f"exec {shlex.quote(sys.executable)}")
+            start = f"exec {shlex.join(python(EXECUTOR_MODULE))}"
+            command[2] = command[2].replace(f"python3 -m {EXECUTOR_MODULE}", start)
             step = run.steps[-1]
             step.cached = False
             step.exit_status = supervise(command, self.env_vars, step.log)
@@ -392,7 +394,7 @@ def _without(run: Run, failures: Sequence[StepError]) -> StepError:
     output = shlex.quote(shown(run.folder / "selection"))
     say(f"{len(ended)} of {len(run.trials)} trials ended well; to select from them:")
     say(
-        f"  python -m components.select --models {paths('model')}"
+        f"  python -P -m components.select --models {paths('model')}"
         f" --evaluations {paths('report')} --output {output}"
     )
     return first

@@ -29,6 +29,22 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with modules that are called like ours and others that we use; none is to be run.
+
+    Its folder `path` has only those that are called like ours, for PYTHONPATH.
+    """
+    folder = tmp_path_factory.mktemp("strangers")
+    ours = ["components/__init__.py", "components/common/__init__.py", "components/train.py"]
+    packages = [f"{name}/__init__.py" for name in ("pipeline", "torch", "numpy", "kfp", "docker")]
+    others = [*packages, "json.py", "random.py"]
+    for name in (*ours, *others, *(f"path/{name}" for name in ours)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("raise SystemExit('a module of the user's was run')\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small one of what `race sample` makes: 140 questions to train on, 21 in dev, 21 in test."""
     from pipeline.sample import make_sample

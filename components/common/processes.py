@@ -4,9 +4,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 # How long (seconds) the kernel may take over processes that were killed. A container whose first
@@ -14,7 +16,14 @@ from typing import Any
 # so this is a bound and no condition.
 BURIAL = 5.0
 
+START = Path(__file__).with_name("start.py")
+
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module with this Python and this package, wherever it is called."""
+    return [sys.executable, "-P", str(START), module, *arguments]
 
 
 @contextlib.contextmanager

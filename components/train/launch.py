@@ -1,6 +1,6 @@
 """The ranks of this machine, through torchrun; all of them end with the process that asked.
 
-python -m components.train.launch --standalone --nproc-per-node=2 -m components.train.worker ...
+python -m components.train.launch --standalone --nproc-per-node=2 --no-python python WORKER ...
 """
 
 import signal

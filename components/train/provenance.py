@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import components
 from components.common.manifest import Manifest, Scalar
 from components.train.config import Plan, TrainConfig, as_dict
 from components.train.flags import OURS
@@ -76,7 +75,7 @@ def provenance(config: TrainConfig, plan: Plan, pretrained: Path) -> Provenance:
     """Of a run; reads the whole data set and the pretrained checkpoint once."""
     producer: dict[str, Scalar] = {
         "step": "train",
-        "code_sha256": _digest(Path(components.__file__).parent, "**/*.py"),
+        "code_sha256": _digest(Path(__file__).parents[1], "**/*.py"),
         # Of what runs here, as far as the container tells.
         "revision": os.environ.get("RACE_REVISION", ""),
         "image": os.environ.get("RACE_IMAGE", ""),

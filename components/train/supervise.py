@@ -3,12 +3,11 @@
 import os
 import selectors
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from components.common.processes import running
+from components.common.processes import python, running
 from components.train.launch import torchrun_arguments
 from components.train.node import ALONE, PREFIX, Node, interface_to
 from components.train.worker import PARENT
@@ -29,11 +28,13 @@ def command(
     Args:
         patience: seconds that nodes wait for each other at the start.
     """
-    worker = ["-m", "components.train.worker", *arguments]
+    worker = python("components.train.worker", *arguments)
     if processes == 1 and node.alone:
-        return [sys.executable, *worker]
+        return worker
     torchrun = torchrun_arguments(processes, node, patience)
-    return [sys.executable, "-m", "components.train.launch", *torchrun, *worker]
+    # torchrun fills "$" expressions in.
+    escaped = [argument.replace("$", "$$") for argument in worker]
+    return python("components.train.launch", *torchrun, "--no-python", *escaped)
 
 
 def environment(

@@ -67,8 +67,9 @@ def test_everything_that_is_copied_exists_and_reaches_the_engine(dockerfile: str
             assert source.startswith(("components/", "requirements/")), source
 
 
-def test_what_the_data_image_holds_is_enough_for_its_steps(tmp_path: Path) -> None:
+def test_what_the_data_image_holds_is_enough_for_its_steps(tmp_path: Path, strangers: Path) -> None:
     dockerfile = (ROOT / "docker" / "data.Dockerfile").read_text()
+    environment = dict(re.findall(r"^[ENV ]+(PYTHON\w+)=(\S+)", dockerfile, re.MULTILINE))
     for *sources, target in map(
         str.split, re.findall(r"^COPY (comp.+)$", dockerfile, re.MULTILINE)
     ):
@@ -82,8 +83,8 @@ def test_what_the_data_image_holds_is_enough_for_its_steps(tmp_path: Path) -> No
     for step in ("download", "preprocess", "binarize", "gate", "select"):
         done = subprocess.run(
             [sys.executable, "-m", f"components.{step}", "--help"],
-            cwd=tmp_path / "app",
-            env={"PYTHONPATH": str(tmp_path / "app"), "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=strangers,  # as a folder of the user's may be that is mounted there
+            env=environment | {"PYTHONPATH": str(tmp_path / "app")},
             capture_output=True,
             text=True,
         )

@@ -24,38 +24,44 @@ from components.download.archive import unpack
 from pipeline.inputs import SAMPLE
 from pipeline.sample import make_sample
 
+RACE = str(Path(sys.executable).with_name("race"))
 DATA_STEPS = {"download-race", "download-bpe", "download-roberta", "preprocess", "binarize"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """A small sample, and a folder of runs whose name is as awkward as a user's may be."""
+    """A small sample, a folder of runs whose name is as awkward as a user's may be, and the folder
+    where `race` is called, see the fixture `strangers`.
+    """
 
     sample: Path
     runs: Path
+    cwd: Path
 
     def command(self, *arguments: str, **inputs: str) -> list[str]:
         paths = {name: str(self.sample / file) for name, file in SAMPLE.items()} | inputs
         settings = [f"{name}={value}" for name, value in paths.items()]
         settings += ["train_max_updates=2", "train_effective_batch=8", "train_batch_size=8"]
-        start = [sys.executable, "-m", "pipeline", "run", "--profile", "smoke"]
+        start = [RACE, "run", "--profile", "smoke"]
         assignments = [word for setting in settings for word in ("-p", setting)]
         return [*start, "--output", str(self.runs), *assignments, *arguments]
 
     def race(self, *arguments: str, **inputs: str) -> subprocess.CompletedProcess[str]:
         command = self.command(*arguments, **inputs)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.cwd / "path")}
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=self.cwd
+        )
 
     def latest(self) -> Path:
         return self.runs / "latest"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory, strangers: Path) -> Place:
     folder = tmp_path_factory.mktemp("e2e")
     make_sample(folder / "sample", passages=16)
-    return Place(folder / "sample", folder / "my 'runs' of python3")
+    return Place(folder / "sample", folder / "my 'runs' of python3", strangers)
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +146,7 @@ def test_again_takes_data_from_the_cache_trains_anew_and_fails_at_the_gate(
 
 
 def race(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run([RACE, *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -171,7 +176,7 @@ def test_a_copy_of_a_run_serves_without_the_runs_it_took_from(place: Place, tmp_
 @pytest.mark.slow
 def test_two_first_runs_at_once_share_a_folder(tmp_path: Path) -> None:
     settings = ("train_max_updates=2", "evaluate_min_accuracy=0")
-    command = [sys.executable, "-m", "pipeline", "run", "--profile", "smoke"]
+    command = [RACE, "run", "--profile", "smoke"]
     command += [word for setting in settings for word in ("-p", setting)]
     command += ["--output", str(tmp_path / "runs"), "--name", "mine"]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]

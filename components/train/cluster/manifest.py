@@ -140,7 +140,7 @@ def _command(config: TrainConfig, addresses: Addresses) -> dict[str, list[str]]:
     )
     # Kubernetes would put the value of a variable in place of "$(NAME)".
     escaped = [argument.replace("$", "$$") for argument in arguments]
-    return {"command": ["python", "-m", MODULE], "args": escaped}
+    return {"command": ["python", "-P", "-m", MODULE], "args": escaped}
 
 
 def _resources(cluster: ClusterConfig) -> dict[str, dict[str, str]]:

@@ -327,7 +327,7 @@ def container_of(made: Any) -> Any:
 def test_the_command_is_the_step_s_own_with_all_its_parameters(body, config) -> None:
     given = {"epochs": 3, "save_optimizer": True, "keep_last": False, "resume_from": "s3://b/$(X)"}
     made = container_of(body(**given))
-    assert made["command"] == ["python", "-m", "components.train"]
+    assert made["command"] == ["python", "-P", "-m", "components.train"]
     # Kubernetes puts the values of variables in place of $(NAME), and $ in place of $$.
     arguments = [a.replace("$$", "$") for a in made["args"]]
     assert not re.search(r"(?<!\$)\$\(", " ".join(made["args"]))

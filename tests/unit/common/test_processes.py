@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.common.processes import running
+from components.common.processes import python, running
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -89,3 +89,15 @@ print(*(child.pid for child in children), flush=True)
             children = [int(pid) for pid in process.stdout.readline().split()]
             assert len(children) == 8
         assert [pid for pid in children if state(pid) not in ("", "Z", "X")] == []
+
+
+@pytest.mark.parametrize("module", ["components.gate", "components.train.launch"])
+def test_our_modules_are_run_whatever_lies_where_they_are_called(
+    strangers: Path, module: str
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(strangers / "path")}
+    done = subprocess.run(
+        python(module, "--help"), cwd=strangers, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--" in done.stdout

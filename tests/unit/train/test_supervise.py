@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from components.common.processes import python
 from components.train import supervise
 from components.train.node import Node
 
@@ -152,25 +153,25 @@ SECOND = Node(1, 2, "first.example", 29400)
 
 
 def test_one_rank_on_one_machine_needs_no_torchrun() -> None:
-    worker = [sys.executable, "-m", "components.train.worker", "DATA"]
-    assert supervise.command(1, ["DATA"]) == worker
+    assert supervise.command(1, ["DATA"]) == python("components.train.worker", "DATA")
 
 
 def test_ranks_of_one_machine_meet_by_themselves() -> None:
-    command = supervise.command(2, ["DATA"])
-    assert command[1:3] == ["-m", "components.train.launch"]
-    assert command[3:6] == ["--standalone", "--nproc-per-node=2", "--max-restarts=0"]
-    assert command[6:] == ["-m", "components.train.worker", "DATA"]
+    command = supervise.command(2, ["${local_rank}"])
+    assert command[:4] == python("components.train.launch")
+    assert command[4:7] == ["--standalone", "--nproc-per-node=2", "--max-restarts=0"]
+    worker = python("components.train.worker", "$${local_rank}")  # which torchrun would fill in
+    assert command[7:] == ["--no-python", *worker]
 
 
 @pytest.mark.parametrize("processes", [1, 8])
 def test_ranks_of_several_nodes_meet_at_node_0(processes: int) -> None:
     command = supervise.command(processes, ["DATA"], SECOND, patience=600)
-    assert set(command[3:]) == {
+    assert set(command[4:]) == {
         *("--nnodes=2", "--node-rank=1", f"--nproc-per-node={processes}", "--max-restarts=0"),
         *("--rdzv-backend=static", "--rdzv-conf=timeout=600"),
         *("--master-addr=first.example", "--master-port=29400"),
-        *("-m", "components.train.worker", "DATA"),
+        *("--no-python", *python("components.train.worker", "DATA")),
     }
 
 
