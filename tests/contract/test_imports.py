@@ -27,7 +27,7 @@ MODULES = sorted(
 )
 HEAVY = ("torch", "fairseq", "kfp")
 # Loaded only by what needs them, because they take a large part of a second.
-LAZY = ("boto3", "botocore")
+LAZY = ("boto3", "botocore", "jinja2")
 
 
 def test_every_step_is_looked_at() -> None:
