@@ -3,23 +3,30 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.common.progress import duration
-from components.common.report import chart
-from components.common.report.html import (
-    Content,
-    Markup,
-    definitions,
-    key_figures,
-    page,
-    section,
-    table,
-    tag,
-)
+from components.common.report.axes import Line, Plot, line, number, plot
+from components.common.report.page import fixed, render
 
 Record = Mapping[str, Any]
+
+# Charts: title, name in a record, unit, what the upright axis has to hold.
+_CHARTS: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
+    ("Loss", "loss", "nats a question", (0.0,)),
+    ("Accuracy", "accuracy", "%", (0.0, 100.0)),
+    ("Learning rate", "learning_rate", "", (0.0,)),
+    ("Norm of the gradient", "gradient_norm", "before clipping", (0.0,)),
+    ("Loss scale", "loss_scale", "powers of two", ()),
+    ("Throughput", "questions_per_second", "questions a second", (0.0,)),
+)
+_STAGES = {
+    "start": "start: processes, data, model",
+    "training": "training",
+    "validation": "validation",
+    "checkpoints": "checkpoints and end",
+}
 
 
 def write_report(metrics: Mapping[str, Any], records: Sequence[Record]) -> str:
@@ -29,35 +36,22 @@ def write_report(metrics: Mapping[str, Any], records: Sequence[Record]) -> str:
         metrics: what metrics.json holds.
         records: those of train_log.jsonl, see components.train.log.
     """
-    parameters = metrics["parameters"]
-    chance = math.log(parameters["num_classes"])
-    return page(
-        _title(metrics),
-        _key(metrics, records),
-        section(
-            "Course",
-            _charts(records),
-            note="A line is the mean of some records, the band behind it their range; dots are the"
-            f" validation questions after an epoch. Guessing has a loss of ln"
-            f" {parameters['num_classes']} = {chance:.3f} nats.",
-        ),
-        _epochs(records),
-        _time(metrics, records),
-        _hardware(metrics),
-        section("Settings", definitions([(k, _spelled(v)) for k, v in parameters.items()])),
-        kind="Training report",
-        lead=_lead(metrics, records, chance),
+    rate = metrics["questions_per_second"]
+    spent = stages(metrics, records)
+    return render(
+        "components/train/templates/training.html",
+        metrics=metrics,
+        model=_model(metrics["parameters"]),
+        epochs=max((int(record["epoch"]) for record in records), default=0),
+        chance=math.log(metrics["parameters"]["num_classes"]),
+        rate=None if rate is None else float(f"{rate:.3g}"),
+        plots=list(_plots(records)),
+        validations=_validations(records),
+        spent=[(_STAGES[name], seconds) for name, seconds in spent.items()]
+        if records and sum(spent.values()) > 0
+        else [],
+        machine=_machine(metrics),
     )
-
-
-def _title(metrics: Mapping[str, Any]) -> str:
-    arch = _model(metrics["parameters"])
-    best = metrics["best_valid_accuracy"]
-    if metrics.get("collapsed"):
-        return f"{arch}: collapsed, {_plural(metrics['updates'], 'update')}"
-    if best is None:
-        return f"{arch}, {metrics['updates']:,} updates"
-    return f"{arch}: {best:.1f} % of the validation questions correct"
 
 
 def _model(parameters: Mapping[str, Any]) -> str:
@@ -69,99 +63,34 @@ def _model(parameters: Mapping[str, Any]) -> str:
     return f"RoBERTa of {', '.join(sizes)}"
 
 
-def _lead(metrics: Mapping[str, Any], records: Sequence[Record], chance: float) -> Content:
-    parts: list[Content] = [
-        f"{metrics['questions']:,} questions, {_plural(_last_epoch(records), 'epoch')},"
-        f" {metrics['updates']:,} updates of {_batch(metrics)} questions in"
-        f" {duration(metrics['seconds'])}."
-    ]
-    skipped = metrics["skipped_updates"]
-    if skipped:
-        parts.append(
-            f" {_plural(skipped, 'update')} skipped because of overflow in 16 bits, which lowers"
-            " the loss scale; some are usual."
-        )
-    final = metrics["final_train_loss"]
-    if metrics.get("collapsed"):
-        parts.append(
-            f" It was given up, and there is no model: {metrics['collapsed']}. A lower learning"
-            " rate, a warm-up or another seed may help."
-        )
-    elif final is None:
-        parts.append(" The loss is not finite: nothing was learned.")
-    elif final > chance - 0.01:
-        parts.append(
-            " The loss stayed at that of guessing: nothing was learned. A lower learning rate, a"
-            " warm-up or another seed may help."
-        )
-    return parts
-
-
-def _batch(metrics: Mapping[str, Any]) -> int:
-    return int(metrics["parameters"]["effective_batch"])
-
-
-def _key(metrics: Mapping[str, Any], records: Sequence[Record]) -> Markup:
-    best, final = metrics["best_valid_accuracy"], metrics["final_valid_loss"]
-    rate = metrics["questions_per_second"]
-    where = "GPU" if metrics["device"] == "cuda" else "CPU process"
-    count = metrics["processes"]
-    return key_figures(
-        [
-            (
-                "best validation accuracy",
-                "unknown" if best is None else f"{best:.1f} %",
-                None if best is None else f"after update {metrics['best_valid_update']:,}",
-            ),
-            (
-                "last validation loss",
-                "not finite" if final is None else f"{final:.3f}",
-                "nats a question",
-            ),
-            (
-                "throughput",
-                "unknown" if rate is None else chart.number(float(f"{rate:.3g}")),
-                "questions a second",
-            ),
-            (
-                "time",
-                duration(metrics["seconds"]),
-                f"on {_plural(count, where)}",
-            ),
-        ]
-    )
-
-
-# Chart: title, name in a record, unit, further arguments.
-_CHARTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("Loss", "loss", "nats a question", {"low": 0.0}),
-    ("Accuracy", "accuracy", "%", {"low": 0.0, "high": 100.0}),
-    ("Learning rate", "learning_rate", "", {"low": 0.0}),
-    ("Norm of the gradient", "gradient_norm", "before clipping", {"low": 0.0}),
-    ("Loss scale", "loss_scale", "powers of two", {"log2": True}),
-    ("Throughput", "questions_per_second", "questions a second", {"low": 0.0}),
-)
-
-
-def _charts(records: Sequence[Record]) -> Markup:
-    drawn = []
-    for title, name, unit, arguments in _CHARTS:
+def _plots(records: Sequence[Record]) -> Iterator[tuple[str, str, Plot]]:
+    """The charts that there are values for: title, unit, lines."""
+    for title, name, unit, ends in _CHARTS:
+        log2 = name == "loss_scale"
         # Means of powers of two would be none: the loss scale is shown as it was, if possible.
-        most = 400 if "log2" in arguments else 100
         series = [
-            made
+            line(said, points, dots=split == "valid", most=400 if log2 else 100)
             for split, said in (("train", "training"), ("valid", "validation"))
-            if (points := _points(records, split, name, positive="log2" in arguments))
-            and (made := chart.line(said, points, dots=split == "valid", most=most))
+            if (points := _points(records, split, name, positive=log2))
         ]
-        if name == "learning_rate" and series:
+        if series and name == "learning_rate":
             series, unit = _scaled(series)
         if series:
-            drawn.append(chart.lines(title, series, x="update", unit=unit, **arguments))
-    return tag("div", drawn, class_="charts")
+            yield title, unit, plot(series, ends=ends, log2=log2)
 
 
-def _scaled(series: Sequence[chart.Line]) -> tuple[list[chart.Line], str]:
+def _points(
+    records: Sequence[Record], split: str, name: str, *, positive: bool
+) -> list[tuple[float, float]]:
+    found = [(r["update"], r.get(name)) for r in records if r["split"] == split]
+    return [
+        (float(update), float(value))
+        for update, value in found
+        if value is not None and (value > 0 or not positive)
+    ]
+
+
+def _scaled(series: Sequence[Line]) -> tuple[list[Line], str]:
     """Small numbers as multiples of a power of ten, which is then the unit."""
     highest = max(y for s in series for _, y in s.points)
     if not 0 < highest < 0.1:
@@ -176,46 +105,26 @@ def _scaled(series: Sequence[chart.Line]) -> tuple[list[chart.Line], str]:
         )
         for s in series
     ]
-    return scaled, f"× {chart.number(10.0**power)}"
+    return scaled, f"× {number(10.0**power)}"
 
 
-def _points(
-    records: Iterable[Record], split: str, name: str, *, positive: bool
-) -> list[tuple[float, float]]:
-    found = [(r["update"], r.get(name)) for r in records if r["split"] == split]
+def _validations(records: Sequence[Record]) -> list[list[str]]:
+    """A row for each validation, with the means of the epoch before it."""
+    trained = {r["update"]: r for r in records if r["split"] == "train_epoch"}
     return [
-        (float(update), float(value))
-        for update, value in found
-        if value is not None and (value > 0 or not positive)
+        [
+            str(record["epoch"]),
+            fixed(record["update"]),
+            *(
+                fixed(found.get(name), digits)
+                for found in (trained.get(record["update"], {}), record)
+                for name, digits in (("loss", 3), ("accuracy", 1))
+            ),
+            duration(record["seconds"]),
+        ]
+        for record in records
+        if record["split"] == "valid"
     ]
-
-
-def _epochs(records: Sequence[Record]) -> Markup | None:
-    trained = [r for r in records if r["split"] == "train_epoch"]
-    validated = [r for r in records if r["split"] == "valid"]
-    if not validated:
-        return None
-    by_update = {r["update"]: r for r in trained}
-    rows: list[list[Content]] = []
-    for record in validated:
-        mean = by_update.get(record["update"], {})
-        rows.append(
-            [
-                record["epoch"],
-                f"{record['update']:,}",
-                *(_shown(mean.get("loss"), 3), _shown(mean.get("accuracy"), 1)),
-                *(_shown(record.get("loss"), 3), _shown(record.get("accuracy"), 1)),
-                duration(record["seconds"]),
-            ]
-        )
-    head = ["epoch", "update", "training loss", "accuracy, %"]
-    head += ["validation loss", "accuracy, %", "after"]
-    return section(
-        "Epochs",
-        table(head, rows),
-        note="Training figures are means over the epoch, while the model was still learning and"
-        " with dropout: they are no measure of the model at its end.",
-    )
 
 
 def stages(metrics: Mapping[str, Any], records: Sequence[Record]) -> dict[str, float]:
@@ -252,78 +161,12 @@ def stages(metrics: Mapping[str, Any], records: Sequence[Record]) -> dict[str, f
     return found
 
 
-_STAGES = {
-    "start": "start: processes, data, model",
-    "training": "training",
-    "validation": "validation",
-    "checkpoints": "checkpoints and end",
-}
-
-
-def _time(metrics: Mapping[str, Any], records: Sequence[Record]) -> Markup | None:
-    spent = stages(metrics, records)
-    total = sum(spent.values())
-    if not records or total <= 0:
-        return None
-    rows = [
-        [
-            [tag("span", class_=f"swatch fill-{i}"), _STAGES[name]],
-            duration(seconds),
-            f"{100 * seconds / total:.1f} %",
-        ]
-        for i, (name, seconds) in enumerate(spent.items())
-    ]
-    bar = tag(
-        "div",
-        [
-            tag(
-                "span",
-                class_=f"fill-{i}",
-                style=f"--share:{seconds / total:.4f}",
-                title=f"{_STAGES[name]}: {duration(seconds)}",
-            )
-            for i, (name, seconds) in enumerate(spent.items())
-        ],
-        class_="spans",
-        aria_hidden="true",
-    )
-    return section(
-        "Time",
-        bar,
-        table(["stage", "time", "share"], rows, class_="narrow"),
-        note="Of fairseq’s processes, by the times in its log; updates beside a validation count"
-        " with the mean time of an update.",
-    )
-
-
-def _hardware(metrics: Mapping[str, Any]) -> Markup:
-    pairs: list[tuple[str, Content]] = [
-        (name, _spelled(value)) for name, value in metrics.get("hardware", {}).items()
-    ]
-    if metrics.get("nodes", 1) > 1:
-        pairs.append(("nodes", metrics["nodes"]))
-    pairs += [("processes", metrics["processes"]), ("update_freq", metrics["update_freq"])]
-    pairs += list(metrics["versions"].items())
-    return section("Hardware and software", definitions(pairs))
-
-
-def _last_epoch(records: Sequence[Record]) -> int:
-    return max((int(r["epoch"]) for r in records), default=0)
-
-
-def _plural(count: int, name: str) -> str:
-    if count == 1:
-        return f"1 {name}"
-    return f"{count:,} {name}{'es' if name.endswith('s') else 's'}"
-
-
-def _shown(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _spelled(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return chart.number(value)
-    return str(value) or "–"
+def _machine(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    nodes = metrics.get("nodes", 1)
+    return {
+        **metrics.get("hardware", {}),
+        **({"nodes": nodes} if nodes > 1 else {}),
+        "processes": metrics["processes"],
+        "update_freq": metrics["update_freq"],
+        **metrics["versions"],
+    }
