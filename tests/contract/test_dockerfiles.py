@@ -80,15 +80,30 @@ def test_what_the_data_image_holds_is_enough_for_its_steps(tmp_path: Path, stran
             else:
                 place.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / source, place)
-    for step in ("download", "preprocess", "binarize", "gate", "select"):
+    steps = ("download", "preprocess", "binarize", "gate", "select")
+    for command in [*(["-m", f"components.{step}", "--help"] for step in steps), ["-c", TEMPLATES]]:
         done = subprocess.run(
-            [sys.executable, "-m", f"components.{step}", "--help"],
+            [sys.executable, *command],
             cwd=strangers,  # as a folder of the user's may be that is mounted there
             env=environment | {"PYTHONPATH": str(tmp_path / "app")},
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stderr
+    assert "components/select/templates/sweep.html" in done.stdout.split()
+
+
+# Prints the names of all templates, and fails if one needs another that is not there.
+TEMPLATES = """
+from components.common.report.page import environment
+from jinja2 import meta
+every = environment()
+for name in every.list_templates(extensions=["html"]):
+    source, _, _ = every.loader.get_source(every, name)
+    for needed in meta.find_referenced_templates(every.parse(source)):
+        every.get_template(needed)
+    print(name)
+"""
 
 
 def test_the_walk_by_hand_trains_the_model_of_the_sample() -> None:
