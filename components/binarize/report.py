@@ -1,29 +1,19 @@
 """The data as a page: are they RACE, whole, and how much of them does a model get to see?"""
 
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.common.asked import read_asked, read_passages
 from components.common.errors import DataError
-from components.common.exam import LETTERS, level_of, read_test_sets
+from components.common.exam import level_of, read_test_sets
 from components.common.indexed import read_sizes
-from components.common.report import chart
-from components.common.report.html import (
-    Content,
-    Markup,
-    hidden,
-    key_figures,
-    page,
-    section,
-    table,
-    tag,
-)
+from components.common.report.page import fixed, percent, render, share, signed
 from components.preprocess.core import ASKED, OFFICIAL, SUMMARY_FILE, Count, Part
 
 # What the sentence_ranking task makes of question, option and passage (fairseq/tasks/
@@ -34,7 +24,6 @@ TOKENS = 512
 BINS = 32
 LONGEST = 2 * TOKENS  # longer sequences are in the last bin
 SKIPPED = 200
-PASSAGE_CHARACTERS = 3_000
 
 
 @dataclass(frozen=True)
@@ -88,51 +77,33 @@ def write_report(text: Path, data: Path, *, tokens: int, unknown: int) -> str:
     tests = read_test_sets(data)
     names = {"train": "train", "valid": "dev"}
     names |= {name: "test" if s == "test" else f"test, {level_of(s)}" for name, s in tests.items()}
-    splits = {split: lengths(data, split) for split in names}
-    questions = sum(len(found.whole) for found in splits.values())
-    official = counts == OFFICIAL
-    everything = Lengths(
-        np.concatenate([found.whole for found in splits.values()]),
-        np.concatenate([found.options for found in splits.values()]),
-    )
-    verdict = (
-        "Passages and questions are exactly as many as RACE’s authors published."
-        if official
-        else "The numbers are not those that RACE’s authors published: this is a part of RACE, a"
-        " sample, or another exam."
-    )
-    return page(
-        f"{questions:,} questions",
-        key_figures(
-            [
-                ("questions", f"{questions:,}", _AS_PUBLISHED[official] if counts else None),
-                (
-                    "passages",
-                    f"{sum(c.passages for c in counts.values()):,}" if counts else "unknown",
-                    None,
-                ),
-                ("sequences cut", _percent(everything.cut), f"at {TOKENS} tokens"),
-                (
-                    "unknown tokens",
-                    _percent(unknown / tokens if tokens else 0.0),
-                    f"{unknown:,} of {tokens:,}",
-                ),
-            ]
-        ),
-        _counts(counts),
-        _lengths({names[split]: found for split, found in splits.items()}),
-        _labels(data, names),
-        _examples(text, list(tests.values())),
-        _skipped(skipped),
-        kind="Data report",
-        lead=verdict if counts else None,
+    splits = {name: lengths(data, split) for split, name in names.items()}
+    whole = np.concatenate([found.whole for found in splits.values()])
+    options = len(list(data.glob("input[0-9]*"))) - 1
+    return render(
+        "components/binarize/templates/data.html",
+        questions=len(whole),
+        cut=Lengths(whole, whole).cut,
+        tokens=tokens,
+        unknown=unknown,
+        option_tokens=OPTION_TOKENS,
+        most_tokens=TOKENS,
+        longest=LONGEST,
+        official=counts == OFFICIAL,
+        counts=_count_rows(counts) if counts else [],
+        passages=sum(count.passages for count in counts.values()),
+        lengths=[_length_row(name, one) for name, one in splits.items() if one.whole.size],
+        histograms=[_histogram(name, one) for name, one in splits.items() if one.whole.size],
+        options=options,
+        labels=[_label_row(data, split, name, options) for split, name in names.items()],
+        examples=[example for split in tests.values() for example in _examples(text, split)],
+        skipped=skipped[:SKIPPED],
+        more_skipped=max(len(skipped) - SKIPPED, 0),
+        summary_file=SUMMARY_FILE,
     )
 
 
-_AS_PUBLISHED = {True: "as published", False: "not as published"}
-
-
-def _summary(text: Path) -> tuple[dict[Part, Count], list[dict[str, str]]]:
+def _summary(text: Path) -> tuple[dict[Part, Count], list[tuple[str, str]]]:
     """What preprocess counted and skipped; nothing where its summary is not there."""
     try:
         summary = json.loads((text / SUMMARY_FILE).read_text(encoding="utf-8"))
@@ -141,7 +112,7 @@ def _summary(text: Path) -> tuple[dict[Part, Count], list[dict[str, str]]]:
             for split, levels in summary["counts"].items()
             for level, count in levels.items()
         }
-        skipped = [{"file": str(s["file"]), "reason": str(s["reason"])} for s in summary["skipped"]]
+        skipped = [(str(s["file"]), str(s["reason"])) for s in summary["skipped"]]
     except FileNotFoundError:
         return {}, []
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -152,120 +123,63 @@ def _summary(text: Path) -> tuple[dict[Part, Count], list[dict[str, str]]]:
     return counts, skipped
 
 
-def _percent(share: float) -> str:
-    return "0 %" if not share else f"{100 * share:.{2 if share < 0.01 else 1}f} %"
+@dataclass(frozen=True)
+class CountRow:
+    """Passages and questions of a part beside the published ones, where there are any."""
+
+    split: str
+    level: str
+    count: Count
+    published: Count | None
+
+    @property
+    def difference(self) -> str:
+        if self.published is None:
+            return "–"
+        difference = self.count.questions - self.published.questions
+        return signed(difference) if difference else "✓"
 
 
-def _counts(counts: Mapping[Part, Count]) -> Markup | None:
-    if not counts:
-        return None
-    rows: list[Content] = []
-    total, official = Count(0, 0), Count(0, 0)
-    for part, count in counts.items():
-        published = OFFICIAL.get(part)
-        total, official = total + count, official + (published or Count(0, 0))
-        rows.append(_count_row(part.folder, part.level, count, published))
-    rows.append(_count_row("all", "", total, official if official.questions else None))
-    columns = ["split", "level", "passages", "published", "questions", "published", "difference"]
-    head = [
-        tag("th", name, scope="col", class_=None if i < 2 else "n wide-only" if i == 3 else "n")
-        for i, name in enumerate(columns)
+def _count_rows(counts: Mapping[Part, Count]) -> list[CountRow]:
+    """A row for each part, and one for all."""
+    rows = [CountRow(p.folder, p.level, count, OFFICIAL.get(p)) for p, count in counts.items()]
+    published = sum((row.published for row in rows if row.published), Count(0, 0))
+    every = sum(counts.values(), Count(0, 0))
+    return [*rows, CountRow("all", "", every, published if published.questions else None)]
+
+
+def _length_row(split: str, found: Lengths) -> list[str]:
+    sizes = found.whole.reshape(-1)
+    return [
+        split,
+        fixed(sizes.size),
+        *(f"{value:.0f}" for value in (sizes.mean(), np.median(sizes), np.quantile(sizes, 0.95))),
+        fixed(int(sizes.max())),
+        *map(share, (found.cut, found.lost, found.options_cut)),
     ]
-    made = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows))
-    return section(
-        "Passages and questions",
-        tag("div", made, class_="scroll", tabindex="0"),
-        note="Published: Lai et al. 2017, table 2.",
+
+
+def _histogram(split: str, found: Lengths) -> dict[str, Any]:
+    """What the chart of a split's lengths is drawn from."""
+    counts, edges = np.histogram(
+        np.minimum(found.whole, LONGEST), np.linspace(0, LONGEST, BINS + 1)
     )
+    return {
+        "title": split[0].upper() + split[1:],
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+        "cut": TOKENS,
+        "cut_name": f"{share(found.cut)} cut",
+    }
 
 
-def _count_row(split: str, level: str, count: Count, official: Count | None) -> Markup:
-    """`official` is None in an exam that has no such part in RACE."""
-    difference = count.questions - official.questions if official else 0
-    verdict = f"{difference:+,}".replace("-", "−") if difference else "✓"
-    return tag(
-        "tr",
-        tag("th", split, scope="row"),
-        tag("td", level),
-        tag("td", f"{count.passages:,}", class_="n"),
-        tag("td", f"{official.passages:,}" if official else "–", class_="n note wide-only"),
-        tag("td", f"{count.questions:,}", class_="n"),
-        tag("td", f"{official.questions:,}" if official else "–", class_="n note"),
-        tag("td", verdict if official else "–", class_="n"),
-        class_="sum" if split == "all" else None,
-    )
+def _label_row(data: Path, split: str, name: str, options: int) -> list[str]:
+    labels = (data / "label" / f"{split}.label").read_text().split()
+    found = np.bincount(np.array(labels, dtype=np.int64), minlength=options)
+    return [name, *(percent(100 * count / max(found.sum(), 1)) for count in found.tolist())]
 
 
-def _lengths(splits: Mapping[str, Lengths]) -> Markup:
-    """Of the splits by the names that people call them."""
-    rows = []
-    charts = []
-    edges = np.linspace(0, LONGEST, BINS + 1)
-    for split, found in splits.items():
-        sizes = found.whole.reshape(-1)
-        if not sizes.size:
-            continue
-        rows.append(
-            [
-                split,
-                f"{sizes.size:,}",
-                f"{sizes.mean():.0f}",
-                f"{np.median(sizes):.0f}",
-                f"{np.quantile(sizes, 0.95):.0f}",
-                f"{sizes.max():,}",
-                _percent(found.cut),
-                _percent(found.lost),
-                _percent(found.options_cut),
-            ]
-        )
-        heights = np.histogram(np.minimum(sizes, LONGEST), edges)[0].tolist()
-        charts.append(
-            chart.histogram(
-                split[0].upper() + split[1:],
-                edges.tolist(),
-                heights,
-                x="tokens",
-                unit="sequences",
-                cut=TOKENS,
-                cut_name=f"{_percent(found.cut)} cut",
-            )
-        )
-    head: list[Content] = ["split", "sequences", "mean", "median", "95th percentile", "longest"]
-    head += [f"over {TOKENS}", "tokens lost", f"options over {OPTION_TOKENS}"]
-    return section(
-        "Length of the sequences",
-        tag("div", charts, class_="charts"),
-        table(head, rows),
-        note="A sequence is a question with one of its options, cut to"
-        f" {OPTION_TOKENS} tokens, and the passage; what goes beyond {TOKENS} is cut off at the end"
-        f" of the passage. Longer than {LONGEST:,} is drawn in the last bar.",
-    )
-
-
-def _labels(data: Path, names: Mapping[str, str]) -> Markup:
-    options = len(list(data.glob("input[0-9]*"))) - 1
-    rows = []
-    for split, name in names.items():
-        labels = (data / "label" / f"{split}.label").read_text().split()
-        found = np.bincount(np.array(labels, dtype=np.int64), minlength=options)
-        rows.append(
-            [name, *(f"{100 * count / max(found.sum(), 1):.1f} %" for count in found.tolist())]
-        )
-    return section(
-        "Which option is right",
-        table(["split", *LETTERS[:options]], rows, class_="narrow"),
-        note="A model that always chooses the most frequent one is right as often as this.",
-    )
-
-
-def _examples(text: Path, tests: Sequence[str]) -> Markup | None:
-    made = [example for split in tests for example in _some(text, split)]
-    if not made:
-        return None
-    return section("Examples", *made, note="From the test sets; an underscore is a blank to fill.")
-
-
-def _some(text: Path, split: str) -> Iterator[Markup]:
+def _examples(text: Path, split: str) -> Iterator[dict[str, Any]]:
     """The first question of the first passage of a split, and of the one in its middle."""
     if not (text / f"{split}.{ASKED}").is_file():
         return
@@ -275,43 +189,9 @@ def _some(text: Path, split: str) -> Iterator[Markup]:
     chosen = sorted({starts[0], starts[len(starts) // 2]}) if starts else []
     passages = read_passages(text, split, chosen)
     for place in chosen:
-        options = [
-            tag(
-                "li",
-                tag("span", letter, class_="letter"),
-                tag(
-                    "span",
-                    tag("span", option, class_="said", dir="auto"),
-                    tag("span", "✓ right", class_="verdict good") if right else None,
-                ),
-            )
-            for letter, option, right in zip(
-                LETTERS,
-                asked[place].options,
-                (i == int(labels[place]) for i in itertools.count()),
-                strict=False,
-            )
-        ]
-        content = passages[place]
-        if len(content) > PASSAGE_CHARACTERS:
-            content = content[:PASSAGE_CHARACTERS] + "…"
-        yield tag(
-            "article",
-            tag("p", f"{split} · {asked[place].id}", class_="where"),
-            tag("p", asked[place].question, class_="ask", dir="auto"),
-            tag("ol", options, class_="options plain"),
-            hidden("passage", tag("p", content, class_="passage", dir="auto")),
-        )
-
-
-def _skipped(skipped: Sequence[Mapping[str, str]]) -> Markup | None:
-    if not skipped:
-        return None
-    rows = [[entry["file"], entry["reason"]] for entry in skipped[:SKIPPED]]
-    rest = len(skipped) - len(rows)
-    return section(
-        "Skipped files",
-        table(["file", "why"], rows, words=2),
-        tag("p", f"and {rest:,} more, in {SUMMARY_FILE}", class_="note") if rest else None,
-        note="They are no RACE passages, and --invalid skip left them out.",
-    )
+        yield {
+            "where": split,
+            "asked": asked[place],
+            "right": int(labels[place]),
+            "passage": passages[place],
+        }
