@@ -14,17 +14,7 @@ from components.common.errors import ConfigError, DataError
 from components.common.exam import in_order
 from components.common.files import atomic_file
 from components.common.progress import duration
-from components.common.report.html import (
-    Content,
-    Markup,
-    definitions,
-    hidden,
-    key_figures,
-    page,
-    section,
-    table,
-    tag,
-)
+from components.common.report.page import render
 from components.evaluate.statistics import mcnemar, wilson
 
 INDEX = "index.html"
@@ -131,37 +121,46 @@ def write_index(folder: Path) -> Path:
 
 
 def _index(record: Record) -> str:
-    return page(
-        record.name,
-        _key(record),
-        _reports(record),
-        _trials(record) if record.trials else None,
-        _steps(record),
-        _files(record),
-        section(
-            "Parameters",
-            hidden(
-                f"all {len(record.run['parameters'])}",
-                definitions([(k, _spelled(v)) for k, v in record.run["parameters"].items()]),
-            ),
-        ),
-        kind="Run",
-        lead=_lead(record),
+    sets = _sets([record])
+    return render(
+        "pipeline/templates/run.html",
+        run=record.run,
+        name=record.name,
+        training=record.training,
+        selection=record.selection,
+        failed=next((step["name"] for step in record.steps if step["exit_status"]), ""),
+        accuracies=[
+            (name, record.evaluation[f"accuracy{suffix}"], _interval(record, suffix))
+            for suffix, name in sets.items()
+            if record.evaluation
+        ],
+        tests=[name.removeprefix("test, ") for suffix, name in sets.items() if suffix],
+        trials=[_trial(record, name, list(sets)) for name in record.trials],
+        reports=(SWEEP_REPORT if record.trials else {}) | REPORTS,
+        files=FILES,
+        parameters={name: _spelled(value) for name, value in record.run["parameters"].items()},
+        there=lambda path: (record.folder / path).is_file(),
     )
 
 
-def _lead(record: Record) -> str:
-    failed = next((step["name"] for step in record.steps if step["exit_status"]), "")
-    state = record.run["state"]
-    said = {
-        "succeeded": "All steps succeeded",
-        "running": "Still running when this page was written",
-    }.get(state, f"Failed in {failed}" if failed else "Did not come to its end")
-    if failed == "gate":
-        wanted = record.run["parameters"]["evaluate_min_accuracy"]
-        said = f"The model is complete, but not as good as was asked for ({wanted:g} %)"
-    started = record.run.get("started")
-    return f"{said}. {f'Started {started}, ' if started else ''}runner {record.run['runner']}."
+def _trial(record: Record, name: str, suffixes: Sequence[str]) -> dict[str, Any]:
+    """A line of a sweep's page: label, state, folder, and accuracies on dev and the test sets."""
+    steps = [step for step in record.steps if step.get("trial") == name]
+    folder = f"trials/{name}"
+    training, evaluation = (_figures_of(record.folder / folder / p) for p in ("model", "report"))
+    label = steps[0]["name"].partition("(")[2].rstrip(")") or name
+    judged = {trial["label"]: trial for trial in record.selection.get("trials", ())}
+    state = ""
+    if any(step["exit_status"] for step in steps):
+        state = "failed"
+    elif judged.get(label, {}).get("collapsed") or training.get("collapsed"):
+        state = "collapsed"
+    elif label == record.selection.get("selected"):
+        state = "selected"
+    accuracies = [evaluation.get(f"accuracy{suffix}") for suffix in suffixes]
+    # All questions last.
+    values = [training.get("best_valid_accuracy"), *accuracies[1:], *accuracies[:1]]
+    return {"label": label, "state": state, "folder": folder, "accuracies": values}
 
 
 def levels(figures: Iterable[str]) -> list[str]:
@@ -176,136 +175,9 @@ def _sets(records: Iterable[Record]) -> dict[str, str]:
     return every | {f"_{name}": LEVELS.get(name, f"test, {name}") for name in in_order(found)}
 
 
-def _key(record: Record) -> Markup:
-    shown: list[tuple[str, Content, Content]] = []
-    for suffix, name in _sets([record]).items():
-        if record.evaluation:
-            low, high = _interval(record, suffix)
-            shown.append(
-                (name, f"{record.evaluation[f'accuracy{suffix}']:.1f} %", f"{low:.1f}–{high:.1f} %")
-            )
-    if record.selection:
-        shown += _sweep_key(record.selection)
-    best = record.training.get("best_valid_accuracy")
-    if best is not None:
-        shown.append(("best on dev", f"{best:.1f} %", f"{record.training['updates']:,} updates"))
-    shown.append(("time", duration(_seconds(record)), f"{len(record.steps)} steps"))
-    return key_figures(shown)
-
-
-def _sweep_key(selection: Mapping[str, Any]) -> list[tuple[str, Content, Content]]:
-    ensemble, count = selection["ensemble"], len(selection["trials"])
-    collapsed = selection["collapsed"]
-    told = f"{collapsed} of {count} collapsed" if collapsed else f"{count} trials"
-    shown: list[tuple[str, Content, Content]] = [
-        ("median trial", f"{selection['median_accuracy']:.1f} %", told)
-    ]
-    if len(ensemble["trials"]) > 1:
-        low, high = ensemble["interval"]["all"]
-        name = f"ensemble of {len(ensemble['trials'])}"
-        shown.append((name, f"{ensemble['accuracy']:.1f} %", f"{low:.1f}–{high:.1f} %"))
-    return shown
-
-
 def _interval(record: Record, suffix: str) -> tuple[float, float]:
     found = record.evaluation
     return wilson(found[f"correct{suffix}"], found[f"questions{suffix}"])
-
-
-def _seconds(record: Record) -> float:
-    return sum(float(step["seconds"]) for step in record.steps)
-
-
-def _reports(record: Record) -> Markup:
-    rows: list[list[Content]] = []
-    for folder, (title, about) in ((SWEEP_REPORT if record.trials else {}) | REPORTS).items():
-        path = f"{folder}/report.html"
-        there = (record.folder / path).is_file()
-        rows.append([tag("a", title, href=path) if there else title, about if there else "not yet"])
-    return section("Reports", table(["report", "what it shows"], rows, words=2))
-
-
-def _trials(record: Record) -> Markup:
-    """A line for each trial, with the way to its own reports."""
-    judged = {trial["label"]: trial for trial in record.selection.get("trials", ())}
-    tests = {s: n for s, n in _sets([record]).items() if s} or {}
-    rows: list[list[Content]] = []
-    for name in record.trials:
-        steps = [step for step in record.steps if step.get("trial") == name]
-        folder = f"trials/{name}"
-        training, evaluation = (
-            _figures_of(record.folder / folder / part) for part in ("model", "report")
-        )
-        label = steps[0]["name"].partition("(")[2].rstrip(")") or name
-        collapsed = judged.get(label, {}).get("collapsed") or training.get("collapsed")
-        state = "collapsed" if collapsed else ""
-        if any(step["exit_status"] for step in steps):
-            state = "failed"
-        elif label == record.selection.get("selected"):
-            state = "selected"
-        links: list[Content] = [
-            [tag("a", title, href=f"{folder}/{part}/report.html"), " "]
-            for part, title in (("model", "training"), ("report", "evaluation"))
-            if (record.folder / folder / part / "report.html").is_file()
-        ]
-        values = [training.get("best_valid_accuracy")]
-        values += [evaluation.get(f"accuracy{suffix}") for suffix in (*tests, "")]
-        shown = ["–" if value is None else f"{value:.1f}" for value in values]
-        rows.append(
-            [
-                label,
-                tag("td", state, class_="bad" if state in ("collapsed", "failed") else None),
-                tag("td", links or "–"),
-                *shown,
-            ]
-        )
-    head: list[Content] = ["trial", tag("th", "", scope="col"), tag("th", "reports", scope="col")]
-    head += ["dev", *(name.removeprefix("test, ") for name in tests.values()), "test"]
-    return section("Trials", table(head, rows), note="Accuracies in percent.")
-
-
-def _steps(record: Record) -> Markup:
-    longest = max((float(step["seconds"]) for step in record.steps), default=0.0) or 1.0
-    rows: list[list[Content]] = []
-    for step in record.steps:
-        seconds = float(step["seconds"])
-        log = f"logs/{step.get('log') or step['name'] + '.log'}"
-        state = "cached" if step["cached"] else "done"
-        if step["exit_status"]:
-            state = f"failed ({step['exit_status']})"
-        bar = tag(
-            "svg",
-            tag(
-                "rect",
-                width=f"{100 * seconds / longest:.2f}%",
-                height="0.5rem",
-                y="0.75rem",
-                rx=1,
-                class_="fill-one",
-            ),
-            aria_hidden="true",
-        )
-        there = (record.folder / log).is_file()
-        rows.append(
-            [
-                tag("a", step["name"], href=log) if there else step["name"],
-                tag("td", state),
-                "–" if step["cached"] else duration(seconds),
-                tag("td", bar, class_="strip"),
-            ]
-        )
-    head: list[Content] = ["step (its log)", tag("th", "state", scope="col"), "time"]
-    head.append(tag("th", "", class_="strip", scope="col"))
-    return section("Steps", table(head, rows))
-
-
-def _files(record: Record) -> Markup:
-    rows = [
-        [tag("a", tag("code", path), href=path), about]
-        for path, about in FILES.items()
-        if (record.folder / path).is_file()
-    ]
-    return section("Files", table(["file", "what it holds"], rows, words=2))
 
 
 def _spelled(value: object) -> str:
@@ -314,7 +186,7 @@ def _spelled(value: object) -> str:
 
 # -- runs side by side
 
-Row = tuple[str, list[str]]
+Row = list[str]  # its name, and a value for each run
 
 
 @dataclass(frozen=True)
@@ -345,9 +217,9 @@ def compare(folders: Sequence[Path]) -> Comparison:
     for name in names:
         values = [_spelled(record.run["parameters"].get(name, "–")) for record in records]
         if len(set(values)) > 1:
-            settings.append((name, values))
+            settings.append([name, *values])
     figures = [
-        (name, ["–" if value is None else value for value in values])
+        [name, *("–" if value is None else value for value in values)]
         for name, values in _figures(records)
         if any(value is not None for value in values)
     ]
@@ -403,7 +275,10 @@ def _paired(records: Sequence[Record]) -> list[Row]:
     first = answers[0]
     if not first:
         return []
-    lost, won, chance = ["–"], ["–"], ["–"]
+    lost, won, chance = (
+        [name, "–"]
+        for name in ("right in the first only", "right in this only", "p of no difference")
+    )
     for other in answers[1:]:
         if first.keys() != other.keys():
             for row in (lost, won, chance):
@@ -414,11 +289,7 @@ def _paired(records: Sequence[Record]) -> list[Row]:
         lost.append(f"{only_first:,}")
         won.append(f"{only_other:,}")
         chance.append(f"{mcnemar(only_first, only_other):.2g}")
-    return [
-        ("right in the first only", lost),
-        ("right in this only", won),
-        ("p of no difference", chance),
-    ]
+    return [lost, won, chance]
 
 
 def _answers(path: Path) -> dict[str, bool]:
@@ -438,18 +309,17 @@ def _answers(path: Path) -> dict[str, bool]:
 
 def as_text(comparison: Comparison) -> str:
     """For the terminal."""
-    parts = [("", [("", comparison.names)]), ("settings that differ", comparison.settings)]
+    parts = [("", [["", *comparison.names]]), ("settings that differ", comparison.settings)]
     parts += [("figures", comparison.figures), ("answers, beside the first run", comparison.paired)]
-    rows = [row for _, found in parts for row in found]
-    first = max(len(name) for name, _ in rows) + 2
-    widths = [max(map(len, column)) for column in zip(*(v for _, v in rows), strict=True)]
+    columns = zip(*(row for _, rows in parts for row in rows), strict=True)
+    first, *widths = (max(map(len, column)) for column in columns)
     lines = []
-    for title, found in parts:
-        if title and found:
+    for title, rows in parts:
+        if title and rows:
             lines += ["", title]
-        for name, values in found:
+        for name, *values in rows:
             cells = (value.rjust(width) for value, width in zip(values, widths, strict=True))
-            lines.append(f"  {name:<{first}}{'  '.join(cells)}".rstrip())
+            lines.append(f"  {name:<{first + 2}}{'  '.join(cells)}".rstrip())
     if not comparison.settings:
         lines.append("\nno setting differs")
     return "\n".join(lines)
@@ -457,28 +327,7 @@ def as_text(comparison: Comparison) -> str:
 
 def as_page(comparison: Comparison) -> str:
     """For a browser."""
-
-    def part(title: str, rows: Sequence[Row], note: str, empty: str = "") -> Markup | None:
-        if not rows and not empty:
-            return None
-        head = ["", *comparison.names]
-        made = table(head, [[name.strip(), *values] for name, values in rows])
-        return section(title, made if rows else tag("p", empty), note=note if rows else None)
-
-    return page(
-        f"{len(comparison.names)} runs side by side",
-        part("Settings that differ", comparison.settings, "All others are the same.", "None."),
-        part("Figures", comparison.figures, "Accuracies with their 95 % intervals (Wilson)."),
-        part(
-            "Answers",
-            comparison.paired,
-            "Each run beside the first, question by question. p is the probability that two models"
-            " of the same skill differ at least so much (McNemar, exact); below 0.05 is usually"
-            " taken as a real difference.",
-        ),
-        kind="Comparison",
-        lead=", ".join(comparison.names),
-    )
+    return render("pipeline/templates/comparison.html", comparison=comparison)
 
 
 def write_comparison(comparison: Comparison, output: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from components.binarize.core import BinarizeConfig, binarize
 from components.common.asked import Asked
-from components.common.report.html import Markup, page, section, text
+from components.common.report.page import environment
 from components.download.archive import unpack
 from components.evaluate.report import Answers, figures
 from components.evaluate.report import write_report as evaluation_report
@@ -318,14 +318,13 @@ def test_the_index_leads_to_every_report_and_file_that_is_there(
 
 
 def test_a_script_and_a_picture_that_got_in_would_do_nothing(browser: Any, tmp_path: Path) -> None:
-    made = page(
-        "quiet",
-        section("x", Markup("<script>document.title = 'owned'</script>")),
-        Markup("<img src='http://127.0.0.1:9/x'><a onclick='x()'>y</a>"),
-        kind="test",
+    made = environment().from_string(
+        """{% extends "base.html" %}
+        {% block kind %}test{% endblock %}{% block title %}quiet{% endblock %}{% block main %}
+        <script>document.title = 'owned'</script>
+        <img src='http://127.0.0.1:9/x'><a onclick='x()'>y</a>{% endblock %}"""
     )
-    (tmp_path / "page.html").write_text(made)
+    (tmp_path / "page.html").write_text(made.render())
     opened = browser.open(tmp_path / "page.html")
     assert opened.evaluate("document.title") == "quiet – test"
     assert any("Content Security Policy" in error for error in opened.errors)
-    assert text("<&\"'>") == "&lt;&amp;&quot;&#x27;&gt;"

@@ -1,14 +1,30 @@
-"""The building blocks of reports: escaping, numbers, scales."""
+"""The building blocks of reports: escaping, numbers, scales, charts."""
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.common.report import chart
-from components.common.report.html import POLICY, Markup, join, page, section, table, tag, text
+import components
+import pipeline
+from components.common.report import axes
+from components.common.report.page import environment, setting
+
+PAGE = """{% extends "base.html" %}{% from "macros.html" import table %}
+{% block kind %}{{ kind }}{% endblock %}{% block title %}{{ title }}{% endblock %}
+{% block main %}<p title="{{ value }}">{{ content }}</p>{{ table(["a"], [[1]]) }}{% endblock %}"""
+
+
+def made(template: str, **data: Any) -> str:
+    return environment().from_string(template).render(data)
+
+
+def chart(name: str, *arguments: Any, **more: Any) -> str:
+    return str(getattr(environment().get_template("charts.html").module, name)(*arguments, **more))
 
 
 class Seen(HTMLParser):
@@ -30,39 +46,50 @@ class Seen(HTMLParser):
 
 @given(st.text(), st.text())
 def test_no_text_makes_a_tag_or_ends_an_attribute(content: str, value: str) -> None:
-    seen = Seen(tag("p", content, title=value))
+    seen = Seen(made('<p title="{{ value }}">{{ content }}</p>', content=content, value=value))
     assert seen.tags == ["p"]
     assert "\x00" not in seen.text
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cn"])))
 def test_text_is_shown_as_it_was_written(content: str) -> None:
-    assert Seen(text(content)).text.replace("\xa0", " ") == content.replace("\xa0", " ")
+    shown = Seen(made("{{ content }}|", content=content)).text[:-1]
+    assert shown.replace("\xa0", " ") == content.replace("\xa0", " ")
 
 
 def test_what_a_page_cannot_hold_is_replaced() -> None:
-    assert text("\x00\x1b\ud800\ufffe\tx") == "\ufffd\ufffd\ufffd\ufffd\tx"
-    page("\ud800", kind="\udfff").encode()
-
-
-def test_markup_is_not_escaped_twice_and_none_is_nothing() -> None:
-    assert join(["a<", Markup("<b>"), None, 1, ["&"]]) == "a&lt;<b>1&amp;"
-    made = tag("a", "x", class_="n", data_x=1, hidden=True, title=None, open=False)
-    assert made == '<a class="n" data-x="1" hidden>x</a>'
+    assert made("{{ x }}", x="\x00\x1b\ud800\ufffe\tx") == "\ufffd\ufffd\ufffd\ufffd\tx"
+    made(PAGE, title="\ud800", kind="\udfff", value="\ud800", content="\0").encode()
 
 
 def test_a_number_stays_with_its_unit() -> None:
-    assert text("5 % of 3 s in 2 h") == "5\xa0% of 3\xa0s in 2\xa0h"
-    assert text("5 students") == "5 students"
+    assert made("{{ x }}", x="5 % of 3 s in 2 h") == "5\xa0% of 3\xa0s in 2\xa0h"
+    assert made("{{ x }}", x="5 students") == "5 students"
 
 
 def test_a_page_forbids_everything_but_its_own_style() -> None:
-    made = page("title", section("x", table(["a"], [[1]])), kind="kind")
-    assert made.startswith("<!doctype html>")
-    assert f'content="{text(POLICY)}"' in made
-    assert "default-src 'none'" in POLICY
-    assert "script-src" not in POLICY
-    assert not re.search(r"https?://|@import|url\(|<script", made)
+    page = made(PAGE, title="title", kind="kind", value="", content=None)
+    assert page.startswith("<!doctype html>")
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+    assert not re.search(r"https?://|@import|url\(|<script", page)
+
+
+def test_no_template_marks_anything_safe_and_all_templates_are_there() -> None:
+    roots = [Path(package.__path__[0]) for package in (components, pipeline)]
+    found = [path for root in roots for path in root.rglob("templates/*")]
+    assert {path.suffix for path in found} == {".html", ".css"}
+    for path in found:
+        assert not re.search(r"\|\s*safe|autoescape|Markup", path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(True, "on"), (0, "0"), (1e-5, "10⁻⁵"), ("", "–"), (None, "–"), ("x", "x"), ([1], "[1]")],
+)
+def test_settings_are_shown_as_people_write_them(value: object, shown: str) -> None:
+    assert setting(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -73,12 +100,12 @@ def test_a_page_forbids_everything_but_its_own_style() -> None:
     ],
 )
 def test_numbers_are_short(value: float, shown: str) -> None:
-    assert chart.number(value) == shown
+    assert axes.number(value) == shown
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
 def test_an_axis_has_a_few_round_ticks_within_its_ends(low: float, width: float) -> None:
-    scale = chart.Scale(low, low + width, 0, 100)
+    scale = axes.Scale(low, low + width, 0, 100)
     if scale.high - scale.low < 1e-9 * max(abs(low), 1):
         return  # closer than a chart could tell
     ticks = scale.ticks()
@@ -89,7 +116,7 @@ def test_an_axis_has_a_few_round_ticks_within_its_ends(low: float, width: float)
 
 def test_many_points_become_means_within_their_range() -> None:
     points = [(float(x), float(x % 7)) for x in range(1000)]
-    line = chart.line("x", points, most=90)
+    line = axes.line("x", points, most=90)
     assert len(line.points) == len(line.band) == 90
     assert line.points[-1][0] == 999
     for (x, mean), (at, low, high) in zip(line.points, line.band, strict=True):
@@ -99,26 +126,24 @@ def test_many_points_become_means_within_their_range() -> None:
 
 @pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [-1.0, 1.0], [1e-7, 2e-7]])
 def test_a_chart_of_any_few_values_lies_within_its_frame(values: list[float]) -> None:
-    made = chart.lines("t", [chart.Line("a", list(enumerate(values)))], x="x")
-    path = re.search(r'points="([^"]*)"', made)
+    drawn = chart("lines", "t", axes.plot([axes.Line("a", list(enumerate(values)))]), "x")
+    path = re.search(r'points="([^"]*)"', drawn)
     assert path is not None
     for x, y in (map(float, pair.split(",")) for pair in path[1].split()):
-        assert chart.LEFT <= x <= chart.WIDTH
-        assert 0 <= y <= chart.HEIGHT
+        assert axes.LEFT <= x <= axes.RIGHT
+        assert axes.TOP <= y <= axes.BASE
 
 
 @pytest.mark.parametrize("value", [None, 0.0, 25.0, 100.0])
 def test_dots_lie_within_their_frame_and_say_what_they_are(value: float | None) -> None:
-    rows = [
-        chart.Dot("one", 99.5, (98.0, 100.0)),
-        chart.Dot("a < longer name", value, hollow=True),
-    ]
-    made = chart.dots("t", rows, unit="%", hollow_means="lost", mark=25.0, mark_name="guess")
-    heights = [float(y) for y in re.findall(r' cy="([\d.]+)"', made)]
+    rows = [axes.Dot("one", 99.5, (98.0, 100.0)), axes.Dot("a < longer name", value, hollow=True)]
+    drawn = chart("dots", "t", rows, "%", hollow_means="lost", mark=25.0, mark_name="guess")
+    heights = re.findall(r' cy="([\d.]+)"', drawn)
     assert len(heights) == (1 if value is None else 2)
-    assert made.count('class="hollow"') == (0 if value is None else 1)
-    assert all(0 <= float(x) <= chart.WIDTH for x in re.findall(r' (?:cx|x1|x2)="([\d.]+)"', made))
-    assert "<title>one: 99.50 (98.0 to 100.0)</title>" in made
+    assert drawn.count('class="hollow"') == (0 if value is None else 1)
+    places = re.findall(r' (?:cx|x1|x2)="([\d.]+)"', drawn)
+    assert all(0 <= float(x) <= axes.WIDTH for x in places)
+    assert "<title>one: 99.50 (98.0 to 100.0)</title>" in drawn
     shown = "none" if value is None else f"{value:.2f}"
-    assert f"<title>a &lt; longer name: {shown}, lost</title>" in made
-    assert made.count(">lost</text>") == (1 if value is None else 0)
+    assert f"<title>a &lt; longer name: {shown}, lost</title>" in drawn
+    assert drawn.count(">lost</text>") == (1 if value is None else 0)
