@@ -129,7 +129,9 @@ def write_report(answers: Answers, passages: Mapping[int, str], metrics: Mapping
         edges=(100 * curve.edges).tolist(),
         counts=curve.questions.tolist(),
         bins=[b for b in zip(*percent, curve.questions.tolist(), strict=True) if b[-1]],
-        mistakes=[_mistake(answers, passages, place) for place in answers.worst()],
+        answers=answers,
+        worst=answers.worst(),
+        passages=passages,
     )
 
 
@@ -168,15 +170,3 @@ def _breakdowns(answers: Answers) -> list[tuple[str, str, list[Group]]]:
         groups = statistics.by_name(kinds, right, statistics.KINDS)
         found.insert(0, ("By what is asked", "question", groups))
     return found
-
-
-def _mistake(answers: Answers, passages: Mapping[int, str], place: int) -> dict[str, Any]:
-    return {
-        "id": answers.ids[place],
-        "level": answers.levels[place],
-        "asked": answers.asked[place] if answers.asked else None,
-        "predicted": int(answers.predicted[place]),
-        "gold": int(answers.gold[place]),
-        "shares": answers.probabilities[place].tolist(),
-        "passage": passages.get(place),
-    }

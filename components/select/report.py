@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.common.report.axes import Dot
-from components.common.report.page import fixed, render
+from components.common.report.page import render
 from components.evaluate.report import NAMES, published
 from components.evaluate.statistics import Group
 
@@ -27,9 +27,6 @@ def write_report(metrics: Mapping[str, Any]) -> str:
         tests=tests if len(tests) > 1 else [],
         on_dev=[_dot(trial, "dev_accuracy") for trial in metrics["trials"]],
         on_test=[_dot(t, "accuracy", t["interval"].get("all", ())) for t in metrics["trials"]],
-        spread=_spread(metrics["spread"], published(groups)),
-        settings={"ensemble": metrics["parameters"]["ensemble"]}
-        | {t["label"]: _updates(t["updates"]) for t in metrics["trials"]},
     )
 
 
@@ -44,20 +41,3 @@ def _groups(figures: Mapping[str, Any]) -> dict[str, Group]:
         suffix = "" if name == "all" else f"_{name}"
         found[name] = Group(name, figures[f"questions{suffix}"], figures[f"correct{suffix}"])
     return found
-
-
-def _spread(spread: Mapping[str, Any], published: Mapping[str, float]) -> list[list[str]]:
-    """A row for dev and each test set, with the published accuracy if there are any."""
-    keys = ("mean", "deviation", "median", "min", "max")
-    return [
-        [
-            NAMES.get(name, name),
-            *(fixed(figures[key], 2) for key in keys),
-            *([fixed(published.get(name), 1)] if published else []),
-        ]
-        for name, figures in spread.items()
-    ]
-
-
-def _updates(count: int | None) -> str:
-    return "–" if count is None else f"{count:,} updates"

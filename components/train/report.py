@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.common.progress import duration
 from components.common.report.axes import Line, Plot, line, number, plot
-from components.common.report.page import fixed, render
+from components.common.report.page import render
 
 Record = Mapping[str, Any]
 
@@ -46,7 +45,8 @@ def write_report(metrics: Mapping[str, Any], records: Sequence[Record]) -> str:
         chance=math.log(metrics["parameters"]["num_classes"]),
         rate=None if rate is None else float(f"{rate:.3g}"),
         plots=list(_plots(records)),
-        validations=_validations(records),
+        validations=[record for record in records if record["split"] == "valid"],
+        trained={r["update"]: r for r in records if r["split"] == "train_epoch"},
         spent=[(_STAGES[name], seconds) for name, seconds in spent.items()]
         if records and sum(spent.values()) > 0
         else [],
@@ -106,25 +106,6 @@ def _scaled(series: Sequence[Line]) -> tuple[list[Line], str]:
         for s in series
     ]
     return scaled, f"× {number(10.0**power)}"
-
-
-def _validations(records: Sequence[Record]) -> list[list[str]]:
-    """A row for each validation, with the means of the epoch before it."""
-    trained = {r["update"]: r for r in records if r["split"] == "train_epoch"}
-    return [
-        [
-            str(record["epoch"]),
-            fixed(record["update"]),
-            *(
-                fixed(found.get(name), digits)
-                for found in (trained.get(record["update"], {}), record)
-                for name, digits in (("loss", 3), ("accuracy", 1))
-            ),
-            duration(record["seconds"]),
-        ]
-        for record in records
-        if record["split"] == "valid"
-    ]
 
 
 def stages(metrics: Mapping[str, Any], records: Sequence[Record]) -> dict[str, float]:
