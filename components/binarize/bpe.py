@@ -8,15 +8,15 @@ on arbitrary text, and for arbitrary trained vocabularies.
 import json
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import gigatoken
 import numpy as np
 from numpy.typing import NDArray
 
+from components.common.dictionary import SPECIAL, Dictionary, read_dictionary
 from components.common.errors import DataError
-
-# Bounds the tables that are indexed by id; GPT-2 has 50,257 ids.
-MAX_ID = 1 << 24
+from components.common.vocabulary import Vocabulary, read_merges, read_pieces, vocabulary_of
 
 
 class Encoder:
@@ -37,8 +37,6 @@ class Encoder:
             ValueError: the two do not fit together; says why in a phrase.
         """
         alphabet = byte_characters()
-        if len(set(pieces.values())) != len(pieces):
-            raise ValueError("two tokens have the same id")
         # gigatoken relies on the order in which training finds merges, and on a token for each.
         made = set(alphabet)
         for number, (left, right) in enumerate(merges, start=1):
@@ -49,7 +47,7 @@ class Encoder:
             raise ValueError(f"{len(missing)} tokens, such as {min(missing)!r}, have no id")
         if len(set(merges)) != len(merges):
             raise ValueError("a merge is there twice")
-        self.ids = sorted(pieces.values())
+        self.pieces, self.merges = pieces, merges
         self.newline = pieces[alphabet[ord("\n")]]
         self._tokenizer = gigatoken.Tokenizer.from_json(_tokenizer_json(pieces, merges))
         self._lock = threading.Lock()
@@ -66,44 +64,70 @@ class Encoder:
 
 
 def read_encoder(encoder_json: Path, vocab_bpe: Path) -> Encoder:
-    """The encoder in GPT-2's two files: token to id as JSON, and one merge a line after a header.
+    """The encoder in GPT-2's two files.
 
     Raises:
-        DataError: a file is missing or not of this form, or the two do not fit together.
+        DataError: a file is missing or not of its form, the two do not fit together, or the first
+            is a Hugging Face vocab.json, whose ids are another model's.
     """
-    try:
-        pieces = json.loads(encoder_json.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{encoder_json}: no such file", mend=_MEND) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{encoder_json}: not JSON in UTF-8 ({error})", mend=_MEND) from None
-    if type(pieces) is not dict or not all(
-        type(i) is int and 0 <= i < MAX_ID for i in pieces.values()
-    ):
-        raise DataError(f"{encoder_json}: not a JSON object of tokens to ids", mend=_MEND)
-    try:
-        # As fairseq reads it: neither what precedes the first newline nor what follows the last.
-        rows = vocab_bpe.read_text(encoding="utf-8").split("\n")[1:-1]
-    except FileNotFoundError:
-        raise DataError(f"{vocab_bpe}: no such file", mend=_MEND) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{vocab_bpe}: not UTF-8 ({error.reason})", mend=_MEND) from None
-    merges = []
-    for number, row in enumerate(rows, start=2):
-        match row.split():
-            case [left, right]:
-                merges.append((left, right))
-            case _:
-                raise DataError(f"{vocab_bpe}: line {number} is not two tokens", mend=_MEND)
+    pieces, merges = read_pieces(encoder_json), read_merges(vocab_bpe)
+    made = {left + right for left, right in merges}
+    if theirs := [name for name in (*SPECIAL, "<mask>") if name in pieces and name not in made]:
+        raise DataError(
+            f"{encoder_json}: is a Hugging Face vocab.json, for it has {' '.join(theirs)}",
+            mend="Use GPT-2's encoder.json, or what `race import` makes of the Hugging Face model",
+        )
     try:
         return Encoder(pieces, merges)
     except ValueError as error:
         raise DataError(
-            f"{encoder_json} and {vocab_bpe} do not fit together: {error}", mend=_MEND
+            f"{encoder_json} and {vocab_bpe} do not fit together: {error}",
+            mend="Use the encoder.json and vocab.bpe that belong to the pretrained model",
         ) from None
 
 
-_MEND = "Use the encoder.json and vocab.bpe that belong to the pretrained model"
+class Bpe(NamedTuple):
+    """What takes text to a model's indices."""
+
+    encoder: Encoder
+    dictionary: Dictionary
+    vocabulary: Vocabulary
+
+    def require_complete(self) -> None:
+        """Refuse a dictionary that lacks ids of the encoder, or has others.
+
+        Raises:
+            DataError: it does.
+        """
+        ids = set(map(str, self.encoder.pieces.values()))
+        numbers = {symbol for symbol in self.dictionary.symbols if symbol.isdecimal()}
+        for some, holder, other in (
+            (ids - numbers, "encoder.json", "dict.txt"),
+            (numbers - ids, "dict.txt", "encoder.json"),
+        ):
+            if some:
+                raise DataError(
+                    f"{self.vocabulary.where}: {len(some)} ids of {holder}, such as {min(some)},"
+                    f" are not in {other}",
+                    mend="Use the encoder.json, vocab.bpe and dict.txt that belong together; with"
+                    " --max-unknown binarize takes a dictionary that lacks some",
+                )
+
+
+def read_bpe(folder: Path) -> Bpe:
+    """encoder.json and vocab.bpe, and dict.txt, whose symbols are the encoder's ids.
+
+    Raises:
+        DataError: a file is missing or damaged, or as `read_encoder` raises it.
+    """
+    dictionary = read_dictionary(folder / "dict.txt")
+    encoder = read_encoder(folder / "encoder.json", folder / "vocab.bpe")
+    files = {
+        "encoder.json": encoder.pieces,
+        "vocab.bpe": encoder.merges,
+        "dict.txt": dictionary.symbols,
+    }
+    return Bpe(encoder, dictionary, vocabulary_of(folder, files.items()))
 
 
 def byte_characters() -> list[str]:

@@ -1,11 +1,11 @@
 """The preprocess step's text columns to the binary data that fairseq trains on.
 
 For input0 to input4: dict.txt and {train,valid,test,test1}.{bin,idx}, where test is test-middle and
-test1 is test-high. Beside them label/*.label and id/*.id, splits.json, and report.html about the
-data. Where the text has other numbers of options or other test sets, so have the data, see
-components.common.exam. The bytes of the data are those of fairseq's
-examples/roberta/preprocess_RACE.sh: multiprocessing_bpe_encoder --keep-empty, then
-fairseq-preprocess --only-source --srcdict (whose log file is not written).
+test1 is test-high. Beside them label/*.label and id/*.id, splits.json, vocabulary.json (see
+components.common.vocabulary), and report.html about the data. Where the text has other numbers of
+options or other test sets, so have the data, see components.common.exam. The bytes of the data are
+those of fairseq's examples/roberta/preprocess_RACE.sh: multiprocessing_bpe_encoder --keep-empty,
+then fairseq-preprocess --only-source --srcdict (whose log file is not written).
 
 Where that takes 25 processes that hand each other numbers as text, here a table takes the encoder's
 ids to the dictionary's indices. And the passage, which stands in its column again for each of its
@@ -26,16 +26,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.binarize.bpe import Encoder, read_encoder
-from components.binarize.dictionary import (
-    END_OF_SENTENCE,
-    UNKNOWN,
-    Dictionary,
-    read_dictionary,
-)
+from components.binarize.bpe import Encoder, read_bpe
 from components.binarize.indexed import Tokens, Writer, token_type
 from components.binarize.report import write_report
 from components.common.cli import option
+from components.common.dictionary import END_OF_SENTENCE, UNKNOWN, Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.exam import LEVELS, OPTIONS, SPLITS_FILE, fairseq_splits
 from components.common.files import atomic_folder
@@ -64,7 +59,9 @@ class BinarizeConfig:
     bpe: Path = option(help="folder with encoder.json, vocab.bpe and dict.txt")
     output: Path = option(help="new folder for the binary data")
     max_unknown: float = option(
-        0.01, help="largest share of tokens that may be unknown to dict.txt, from 0 to 1"
+        0.0,
+        help="largest share of tokens that may be unknown to dict.txt, from 0 to 1; with 0 it must"
+        " have all ids of encoder.json",
     )
     workers: int = option(
         0, help=f"threads that encode; 0 means one for each core, at most {MOST_WORKERS}"
@@ -144,9 +141,11 @@ def binarize(config: BinarizeConfig) -> Summary:
     layout = _layout(config.text)
     splits = layout.splits
     questions = {split: _check_columns(config.text, split, layout) for split in splits}
-    dictionary = read_dictionary(config.bpe / "dict.txt")
-    encoder = read_encoder(config.bpe / "encoder.json", config.bpe / "vocab.bpe")
-    binarizer = Binarizer(encoder, dictionary)
+    bpe = read_bpe(config.bpe)
+    if not config.max_unknown:
+        bpe.require_complete()
+    dictionary = bpe.dictionary
+    binarizer = Binarizer(bpe.encoder, dictionary)
     workers = config.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     stretches = {
         (column, split): list(_stretches(config.text / f"{split}.{column}"))
@@ -161,6 +160,7 @@ def binarize(config: BinarizeConfig) -> Summary:
         ThreadPoolExecutor(workers, thread_name_prefix="binarize") as pool,
     ):
         (output / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
+        bpe.vocabulary.write(output)
         _copy_labels(config.text, output, splits)
         results = _ahead(pool, binarizer, in_order, limit=2 * workers)
         for column in layout.inputs:
@@ -198,8 +198,9 @@ class Binarizer:
     def __init__(self, encoder: Encoder, dictionary: Dictionary) -> None:
         self.kind = token_type(len(dictionary))
         self._encoder = encoder
-        self._table = np.full(max(encoder.ids) + 1, UNKNOWN, self.kind)
-        for i in encoder.ids:
+        ids = encoder.pieces.values()
+        self._table = np.full(max(ids) + 1, UNKNOWN, self.kind)
+        for i in ids:
             self._table[i] = dictionary.indices.get(str(i), UNKNOWN)
         # Between lines only: no line holds one.
         self._table[encoder.newline] = END_OF_SENTENCE

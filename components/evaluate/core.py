@@ -18,13 +18,14 @@ from components.common.exam import count_options, level_of, read_test_sets
 from components.common.files import atomic_folder
 from components.common.indexed import read_sizes
 from components.common.progress import bar
+from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate import trained
 from components.evaluate.predictions import PREDICTIONS, Predictions
 from components.evaluate.report import Answers, figures, write_absence, write_report
 from components.evaluate.score import Score, log_probabilities, score, table, together
 from components.gate.core import require, require_percent
 from components.train import checkpoints, compat
-from components.train.data import read_ids, read_labels, vocabulary_size
+from components.train.data import read_ids, read_labels, require_tokens, vocabulary_size
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     metrics = _origin(config)
     if metrics.get("absent"):
         return _absence(config, metrics)
+    require_same(read_vocabulary(config.data), read_vocabulary(_checkpoint(config.model).parent))
     with atomic_folder(config.output) as folder:
         model = Model(
             _checkpoint(config.model),
@@ -114,6 +116,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             for split, name in tests.items():
                 level = level_of(name)
                 gold = np.array(read_labels(config.data, split, model.options))
+                require_tokens(config.data, split)
                 ids = read_ids(config.data, split, len(gold))
                 logits = model.logits(split, config.batch_tokens)
                 scores[level] = score(logits, gold)

@@ -5,18 +5,18 @@ AutoModelForMultipleChoice and AutoTokenizer read it; transformers are not neede
 
 import json
 import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.binarize.dictionary import read_dictionary
 from components.common.files import atomic_folder
 from components.evaluate.core import Model
 from components.evaluate.trained import find_trained
 from components.export.card import Exported, model_card
 from components.export.config import ExportConfig
 from components.huggingface import tokenizer, weights
-from components.predict.core import data_set_of
+from components.predict.core import bpe_of, data_set_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ def export(config: ExportConfig) -> Export:
 
     trained = find_trained(config.model, config.bpe, config.evaluation)
     with atomic_folder(config.output) as folder:
-        dictionary = read_dictionary(trained.bpe / "dict.txt")
-        with data_set_of(dictionary) as data:
+        bpe = bpe_of(trained)
+        with data_set_of(bpe.dictionary) as data:
             model = Model(trained.checkpoint, data, "fp32")
         args, settings = model.network.args, model.settings
         state = weights.to_multiple_choice(model.network.state_dict(), int(args.encoder_layers))
@@ -70,6 +70,8 @@ def export(config: ExportConfig) -> Export:
         files = tokenizer.to_huggingface(trained.bpe, int(settings.max_positions))
         for name, text in files.items():
             _write(folder / name, text)
+        with tempfile.TemporaryDirectory(prefix="race-") as scratch:  # for who imports it
+            tokenizer.write_bpe(folder, Path(scratch)).write(folder)
         parameters = sum(tensor.numel() for tensor in tensors.values())
         card = Exported(task, parameters, trained.training, trained.evaluation)
         _write(folder / "README.md", model_card(card))

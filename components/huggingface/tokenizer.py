@@ -4,14 +4,16 @@ fairseq takes two steps: encoder.json and vocab.bpe take text to GPT-2's ids, an
 id, as a symbol, to the model's index. Hugging Face's vocab.json takes a piece to the index at once.
 """
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from components.binarize.bpe import byte_characters, read_encoder
-from components.binarize.dictionary import SPECIAL, read_dictionary
+from components.binarize.bpe import byte_characters, read_bpe
+from components.common.dictionary import SPECIAL
 from components.common.errors import DataError
+from components.common.vocabulary import Vocabulary, read_vocabulary
 
 MASK = "<mask>"  # which fairseq's tasks add at the end of the dictionary
 HEADER = "#version: 0.2\n"
@@ -27,11 +29,8 @@ def to_huggingface(bpe: Path, max_length: int) -> dict[str, str]:
     Raises:
         DataError: a file is missing, damaged, or does not fit the others.
     """
-    read_encoder(bpe / "encoder.json", bpe / "vocab.bpe")  # checks both, and together
-    pieces = json.loads((bpe / "encoder.json").read_text(encoding="utf-8"))
-    rows = (bpe / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
-    merges = [row.split() for row in rows]
-    symbols = read_dictionary(bpe / "dict.txt").symbols
+    encoder, dictionary, _ = read_bpe(bpe)
+    pieces, merges, symbols = encoder.pieces, encoder.merges, dictionary.symbols
     named = {str(number): piece for piece, number in pieces.items()}
     names = [named.get(symbol, symbol) for symbol in symbols[len(SPECIAL) :]]
     vocabulary = {name: index for index, name in enumerate([*SPECIAL, *names, MASK])}
@@ -86,7 +85,7 @@ def _settings(max_length: int) -> dict[str, Any]:
     }
 
 
-def _tokenizer(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
+def _tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> dict[str, Any]:
     """The format of the tokenizers library."""
     beginning, _, end, _ = SPECIAL
     split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -128,6 +127,13 @@ def _tokenizer(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str,
             "merges": merges,
         },
     }
+
+
+def write_bpe(source: Path, folder: Path) -> Vocabulary:
+    """Write what `from_huggingface` makes of a Hugging Face folder; its vocabulary."""
+    for name, text in from_huggingface(source).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return dataclasses.replace(read_vocabulary(folder), where=source)
 
 
 def from_huggingface(source: Path) -> dict[str, str]:

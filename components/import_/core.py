@@ -12,6 +12,7 @@ from typing import Any
 
 from components.common.errors import DataError
 from components.common.files import atomic_folder
+from components.common.vocabulary import read_vocabulary, require_same
 from components.huggingface import tokenizer, weights
 from components.import_.config import ImportConfig
 
@@ -62,8 +63,7 @@ def import_model(config: ImportConfig) -> Path:
             mend=_MEND,
         )
     with atomic_folder(config.output) as folder:
-        for name, text in bpe.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        require_same(tokenizer.write_bpe(config.source, folder), read_vocabulary(config.source))
         torch.save(
             {
                 "args": args,

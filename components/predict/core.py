@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.binarize.bpe import read_encoder
+from components.binarize.bpe import Bpe, read_bpe
 from components.binarize.core import Binarizer
-from components.binarize.dictionary import Dictionary, read_dictionary
+from components.common.dictionary import Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.exam import LETTERS
+from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.core import Model
 from components.evaluate.score import log_probabilities
 from components.evaluate.trained import Trained, find_trained
@@ -86,14 +87,13 @@ class Reader:
     """A trained model that answers questions in words.
 
     Raises:
-        ConfigError, DataError: as `Model`, `read_encoder` and `read_dictionary` raise them.
+        ConfigError, DataError: as `Model` and `bpe_of` raise them.
     """
 
     def __init__(self, trained: Trained, precision: str = "auto") -> None:
-        dictionary = read_dictionary(trained.bpe / "dict.txt")
-        encoder = read_encoder(trained.bpe / "encoder.json", trained.bpe / "vocab.bpe")
-        self._binarizer = Binarizer(encoder, dictionary)
-        with data_set_of(dictionary) as data:
+        bpe = bpe_of(trained)
+        self._binarizer = Binarizer(bpe.encoder, bpe.dictionary)
+        with data_set_of(bpe.dictionary) as data:
             self.model = Model(trained.checkpoint, data, precision)
 
     def logits(self, questions: Sequence[Question], batch_tokens: int) -> NDArray[np.float64]:
@@ -129,6 +129,19 @@ class Reader:
         option = _after(settings.init_token, option)[: settings.max_option_length]
         sequence = torch.cat([option, _after(settings.separator_token, passage)])
         return sequence[: settings.max_positions]
+
+
+def bpe_of(trained: Trained) -> Bpe:
+    """The BPE to read with what the model was trained to read.
+
+    Raises:
+        DataError: a file is missing or damaged, or is not the one that the model was trained with.
+    """
+    bpe = read_bpe(trained.bpe)
+    # That of the model may lack some ids, if binarize was told so.
+    if not require_same(bpe.vocabulary, read_vocabulary(trained.checkpoint.parent)):
+        bpe.require_complete()
+    return bpe
 
 
 @contextlib.contextmanager

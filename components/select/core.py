@@ -20,6 +20,7 @@ import numpy as np
 
 from components.common.errors import DataError, TrainingError
 from components.common.files import atomic_folder, link_or_copy
+from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.predictions import Predictions, read_predictions
 from components.evaluate.statistics import Group, mcnemar, wilson
 from components.select.config import SelectConfig
@@ -72,11 +73,15 @@ def select(config: SelectConfig) -> Selection:
 
     Raises:
         DataError: a folder is not what train or evaluate wrote, models and evaluations do not
-            belong together, or two trials answered different questions.
+            belong together, or two trials answered different questions, or read them with
+            another BPE or dictionary.
         TrainingError: all trials collapsed.
         OSError: `output` is in use or cannot be written.
     """
     trials = _read_trials(config)
+    first, *others = (read_vocabulary(trial.model) for trial in trials)
+    for other in others:
+        require_same(first, other)
     left = [trial for trial in trials if not trial.collapsed]
     if not left:
         raise TrainingError(

@@ -15,9 +15,10 @@ from typing import Any
 from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.exam import count_options
 from components.common.files import atomic_folder
+from components.common.vocabulary import read_vocabulary, require_same
 from components.train import checkpoints
 from components.train.config import Plan, TrainConfig, as_dict, plan
-from components.train.data import read_labels, vocabulary_size
+from components.train.data import read_labels, require_tokens, vocabulary_size
 from components.train.flags import Run
 from components.train.log import TrainLog, duration
 from components.train.node import Node, this_node
@@ -76,10 +77,14 @@ def train(config: TrainConfig) -> TrainResult:
     config = _with_options(config)
     questions = len(read_labels(config.data, "train", config.num_classes))
     read_labels(config.data, "valid", config.num_classes)
+    for split in ("train", "valid"):
+        require_tokens(config.data, split)
     the_plan = plan(config, gpus=torch.cuda.device_count(), questions=questions)
     pretrained = _fitting_checkpoint(config)
+    vocabulary = read_vocabulary(config.data)
+    require_same(vocabulary, read_vocabulary(pretrained.parent))
 
-    origin = provenance(config, the_plan, pretrained)
+    origin = provenance(config, the_plan, pretrained, vocabulary)
     if not node.leads:
         return _follow(config, the_plan, pretrained, origin, node)
     require_free(config.publish_uri, origin)
@@ -111,6 +116,7 @@ def train(config: TrainConfig) -> TrainResult:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         report = write_report(metrics, log.records)
         (folder / "report.html").write_text(report, encoding="utf-8")
+        vocabulary.write(folder)
 
     if config.publish_uri and not collapsed:
         publish_output(config, origin)
@@ -184,7 +190,15 @@ def _with_options(config: TrainConfig) -> TrainConfig:
 def _fitting_checkpoint(config: TrainConfig) -> Path:
     path = checkpoints.find_pretrained(config.pretrained).absolute()
     found = checkpoints.shape_of(checkpoints.load(path), path)
-    checkpoints.require_same_shape(found, config.shape(vocabulary_size(config.data)), path)
+    tokens = vocabulary_size(config.data)
+    checkpoints.require_same_shape(found, config.shape(tokens), path)
+    for name in ("init_token", "separator_token"):
+        if getattr(config, name) >= tokens:
+            raise ConfigError(
+                f"{name} is {getattr(config, name)}, but the dictionary of {config.data} has"
+                f" {tokens} tokens",
+                mend=f"Use an index from 0 to {tokens - 1}; <s> is 0, </s> is 2",
+            )
     return path
 
 

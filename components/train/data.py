@@ -4,6 +4,8 @@ import struct
 from pathlib import Path
 
 from components.common.errors import DataError
+from components.common.exam import count_options
+from components.common.indexed import read_tokens
 
 # fairseq/data/indexed_dataset.py, MMapIndexedDataset.Index
 _MAGIC = b"MMIDIDX\x00\x00"
@@ -61,6 +63,28 @@ def read_labels(data: Path, split: str, options: int) -> list[int]:
                 mend="Binarize again: the files of a split belong together",
             )
     return labels
+
+
+def require_tokens(data: Path, split: str) -> None:
+    """Refuse texts with an index that the dictionary does not have; reads all of them.
+
+    Raises:
+        DataError: there is one, or a file is damaged.
+    """
+    known = vocabulary_size(data)
+    for column in range(count_options(data) + 1):
+        prefix = data / f"input{column}" / split
+        try:
+            tokens = read_tokens(prefix)
+        except ValueError:
+            raise DataError(f"{prefix}.bin: damaged", mend="Binarize again") from None
+        for index in (int(tokens.min()), int(tokens.max())):
+            if not 0 <= index < known:
+                raise DataError(
+                    f"{prefix}.bin: holds a token of index {index}, but {data / 'input0'}/dict.txt"
+                    f" makes {known} tokens",
+                    mend="Binarize again: data and dictionary belong together",
+                )
 
 
 def read_ids(data: Path, split: str, questions: int) -> list[str]:

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from components.common.manifest import Manifest, Scalar
+from components.common.vocabulary import Vocabulary
 from components.train.config import Plan, TrainConfig, as_dict
 from components.train.flags import OURS
 
@@ -26,6 +27,8 @@ FREE = {
     "nodes",  # counted in the split
     "processes",  # likewise
 }
+# Checkpoints of 0.1.0 lack their digests.
+VOCABULARY = {"encoder.json", "vocab.bpe", "dict.txt"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Provenance:
                 (self.inputs, manifest.inputs),
             )
             for name, value in ours.items()
-            if theirs.get(name) != value
+            if theirs.get(name, value if name in VOCABULARY else None) != value
         ]
         return [text.replace("parameters.", "") for text in found]
 
@@ -71,8 +74,14 @@ class Provenance:
         }
 
 
-def provenance(config: TrainConfig, plan: Plan, pretrained: Path) -> Provenance:
-    """Of a run; reads the whole data set and the pretrained checkpoint once."""
+def provenance(
+    config: TrainConfig, plan: Plan, pretrained: Path, vocabulary: Vocabulary
+) -> Provenance:
+    """Of a run; reads the whole data set and the pretrained checkpoint once.
+
+    Args:
+        vocabulary: of the data.
+    """
     producer: dict[str, Scalar] = {
         "step": "train",
         "code_sha256": _digest(Path(__file__).parents[1], "**/*.py"),
@@ -94,6 +103,7 @@ def provenance(config: TrainConfig, plan: Plan, pretrained: Path) -> Provenance:
         {
             "data": _digest(config.data, "input*/*", "label/*"),
             "pretrained": digest,
+            **vocabulary.digests,
         },
     )
 

@@ -92,7 +92,7 @@ def publish_output(config: TrainConfig, origin: Provenance) -> None:
         folder.mkdir()
         half = config.precision == "fp16"
         publish(output / "checkpoint_best.pt", folder / "model.pt", half=half)
-        for name in ("metrics.json", "train_log.jsonl", "report.html"):
+        for name in ("metrics.json", "train_log.jsonl", "report.html", "vocabulary.json"):
             shutil.copyfile(output / name, folder / name)
         producer = {**origin.producer, "identity": origin.identity}
         # What an earlier attempt published is replaced: it is the same but for the times in it.

@@ -27,6 +27,7 @@ from components.common.exam import count_options
 from components.common.files import atomic_folder
 from components.common.progress import duration
 from components.common.transfer import Patience
+from components.common.vocabulary import read_vocabulary, require_same
 from components.train import checkpoints
 from components.train.cluster import manifest
 from components.train.cluster.api import PATIENCE, AnswerError, Api
@@ -97,6 +98,8 @@ def launch(
     questions = len(read_labels(config.data, "train", options))
     the_plan = plan(config, gpus=cluster.node_gpus, questions=questions)
     pretrained = checkpoints.find_pretrained(config.pretrained)
+    # Here, for the nodes get the checkpoint without what lies beside it.
+    require_same(read_vocabulary(config.data), read_vocabulary(pretrained.parent))
     addresses = manifest.Addresses(config.checkpoint_uri)
 
     with atomic_folder(config.output) as folder:

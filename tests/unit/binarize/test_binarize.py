@@ -12,10 +12,11 @@ from components.binarize import core
 from components.binarize.__main__ import main, table
 from components.binarize.bpe import byte_characters, read_encoder
 from components.binarize.core import BinarizeConfig, Count, binarize
-from components.binarize.dictionary import read_dictionary
 from components.binarize.indexed import token_type
 from components.common.cli import run_step
+from components.common.dictionary import read_dictionary
 from components.common.errors import ConfigError, DataError
+from components.huggingface.tokenizer import to_huggingface
 
 SPLITS = {"train": "train", "dev": "valid", "test-middle": "test", "test-high": "test1"}
 INPUTS = ("input0", "input1", "input2", "input3", "input4")
@@ -83,6 +84,7 @@ def test_every_column_can_be_read_back(text: Path, bpe: Path, tmp_path: Path) ->
         "label",
         "id",
         "splits.json",
+        "vocabulary.json",
         "report.html",
     }
     assert set(os.listdir(tmp_path / "bin" / "input0")) == {
@@ -134,7 +136,7 @@ def test_a_few_unknown_tokens_are_reported(
 ) -> None:
     (text / "dev.input0").write_text("the passage of\nnot ? known?\n")
     drop_symbols(bpe, "?")
-    summary = binarize(BinarizeConfig(text, bpe, tmp_path / "bin"))
+    summary = binarize(BinarizeConfig(text, bpe, tmp_path / "bin", max_unknown=0.01))
     assert summary.counts["input0"]["valid"].unknown == 2
     assert items(tmp_path / "bin" / "input0" / "valid")[1].count(3) == 2
     assert "2 of " in caplog.text
@@ -144,7 +146,7 @@ def test_a_few_unknown_tokens_are_reported(
 def test_vocabulary_of_another_model_is_refused(text: Path, bpe: Path, tmp_path: Path) -> None:
     drop_symbols(bpe, "aeinpst")
     with pytest.raises(DataError, match=r"tokens \(\d+\.\d\d%\) are unknown to dict.txt"):
-        binarize(BinarizeConfig(text, bpe, tmp_path / "bin"))
+        binarize(BinarizeConfig(text, bpe, tmp_path / "bin", max_unknown=0.01))
     assert not (tmp_path / "bin").exists()
     binarize(BinarizeConfig(text, bpe, tmp_path / "bin", max_unknown=1))
 
@@ -153,6 +155,13 @@ def edit(path: Path, old: str, new: str) -> None:
     content = path.read_text(encoding="utf-8")
     assert old in content
     path.write_text(content.replace(old, new, 1), encoding="utf-8")
+
+
+def as_huggingface(bpe: Path) -> None:
+    """Put vocab.json for encoder.json, and a dict.txt that knows its ids."""
+    content = to_huggingface(bpe, 512)["vocab.json"]
+    (bpe / "encoder.json").write_text(content)
+    (bpe / "dict.txt").write_text("".join(f"{i} 1\n" for i in json.loads(content).values()))
 
 
 BAD_INPUT = {
@@ -187,6 +196,32 @@ BAD_INPUT = {
     "encoder of lists": (
         lambda t, b: (b / "encoder.json").write_text('{"a": [1]}'),
         "not a JSON object of tokens to ids",
+    ),
+    "encoder of pairs": (lambda t, b: (b / "encoder.json").write_text('[["a", 1]]'), "tokens to"),
+    "encoder of nothing": (lambda t, b: (b / "encoder.json").write_text("{}"), "tokens to ids"),
+    "id as text": (lambda t, b: edit(b / "encoder.json", ": 7,", ': "7",'), "tokens to ids"),
+    "id as a fraction": (lambda t, b: edit(b / "encoder.json", ": 7,", ": 7.0,"), "tokens to ids"),
+    "id true": (lambda t, b: edit(b / "encoder.json", ": 1,", ": true,"), "tokens to ids"),
+    "token twice": (lambda t, b: edit(b / "encoder.json", "{", '{"t": 999, '), "is there twice"),
+    "Hugging Face's encoder": (
+        lambda t, b: (b / "encoder.json").write_text(to_huggingface(b, 512)["vocab.json"]),
+        "encoder.json: is a Hugging Face vocab.json, for it has <s> <pad> </s> <unk> <mask>",
+    ),
+    "Hugging Face's, its dictionary made to fit": (
+        lambda t, b: as_huggingface(b),
+        "encoder.json: is a Hugging Face vocab.json",
+    ),
+    "id unknown to the dictionary": (
+        lambda t, b: drop_symbols(b, "?"),
+        "1 ids of encoder.json, such as",
+    ),
+    "id unknown to the encoder": (
+        lambda t, b: edit(b / "dict.txt", "madeupword0000", "99999"),
+        "1 ids of dict.txt, such as 99999, are not in encoder.json",
+    ),
+    "merge without a piece": (
+        lambda t, b: edit(b / "encoder.json", '"th":', '"thx":'),
+        "1 tokens, such as 'th'",
     ),
     "negative id": (lambda t, b: edit(b / "encoder.json", ": 0,", ": -1,"), "tokens to ids"),
     "same id": (lambda t, b: edit(b / "encoder.json", ": 7,", ": 0,"), "have the same id"),

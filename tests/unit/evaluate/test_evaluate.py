@@ -161,8 +161,12 @@ def test_a_data_set_with_another_dictionary_is_refused(
     data = changed(tiny_race.data, tmp_path)
     with (data / "input0" / "dict.txt").open("a") as dictionary:
         dictionary.write("more 1\n")
-    with pytest.raises(DataError, match=r"knows 65 tokens, but the dictionary .* has 66"):
+    with pytest.raises(DataError, match=r"data and .*: were made with different dict\.txt"):
         evaluate(EvaluateConfig(data, trained.together, tmp_path / "out"))
+    alone = tmp_path / "model.pt"  # nothing is known of its vocabulary but the size
+    alone.hardlink_to(trained.together / "checkpoint_best.pt")
+    with pytest.raises(DataError, match=r"knows 65 tokens, but the dictionary .* has 66"):
+        evaluate(EvaluateConfig(data, alone, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

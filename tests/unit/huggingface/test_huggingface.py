@@ -134,7 +134,7 @@ def tokens_agree(bpe: Path, folder: Path, texts: list[str]) -> None:
 
     from components.binarize.bpe import read_encoder
     from components.binarize.core import Binarizer
-    from components.binarize.dictionary import read_dictionary
+    from components.common.dictionary import read_dictionary
 
     encoder = read_encoder(bpe / "encoder.json", bpe / "vocab.bpe")
     binarizer = Binarizer(encoder, read_dictionary(bpe / "dict.txt"))
@@ -216,6 +216,18 @@ def test_what_was_exported_comes_back_and_answers_alike(
     assert (Reader(found, "fp32").logits(asked, 16384) == ours).all()
     for name in ("encoder.json", "vocab.bpe"):
         assert (tmp_path / "back" / name).read_text() == (answering / "bpe" / name).read_text()
+
+
+def test_an_exported_model_with_another_tokenizer_is_not_imported(
+    exported: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(exported, tmp_path / "exported"))
+    vocabulary = json.loads((source / "vocab.json").read_text())
+    vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+    (source / "vocab.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(DataError, match=r"exported and .*vocabulary.json: .* different dict.txt"):
+        import_model(ImportConfig(source, tmp_path / "back"))
+    assert not (tmp_path / "back").exists()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,9 +12,11 @@ import pytest
 
 from components.common.cli import run_step
 from components.common.errors import ConfigError, DataError
+from components.common.vocabulary import read_vocabulary
+from components.evaluate.trained import find_trained
 from components.predict.__main__ import main
 from components.predict.config import PredictConfig
-from components.predict.core import predict
+from components.predict.core import Reader, predict
 from components.predict.questions import BadLine, parse_line, read_stretches
 
 
@@ -183,9 +186,28 @@ def test_a_model_without_its_bpe_is_refused(answering: Path, tmp_path: Path) -> 
         predict(PredictConfig(tmp_path, bpe=answering / "bpe", input=test_files(answering)[0]))
 
 
-def test_a_dictionary_of_another_size_is_refused(answering: Path, tiny_bpe: Path) -> None:
+def test_a_dictionary_of_another_size_is_refused(
+    answering: Path, tiny_bpe: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "model.pt"  # nothing is known of its vocabulary
+    alone.hardlink_to(answering / "model" / "checkpoint_best.pt")
     with pytest.raises(DataError, match="tokens, but the dictionary"):
-        predict(PredictConfig(answering, bpe=tiny_bpe, input=test_files(answering)[0]))
+        predict(PredictConfig(alone, bpe=tiny_bpe, input=test_files(answering)[0]))
+
+
+def test_a_bpe_that_is_not_whole_serves_only_the_model_that_was_trained_with_it(
+    answering: Path, tmp_path: Path
+) -> None:
+    bpe = Path(shutil.copytree(answering / "bpe", tmp_path / "bpe"))
+    lines = (bpe / "dict.txt").read_text().splitlines()
+    (bpe / "dict.txt").write_text("".join(f"{s}\n" for s in [*lines[:-1], "madeupword0000 0"]))
+    (tmp_path / "model").mkdir()
+    checkpoint = tmp_path / "model" / "checkpoint_best.pt"
+    checkpoint.hardlink_to(answering / "model" / "checkpoint_best.pt")
+    with pytest.raises(DataError, match=r"1 ids of encoder.json, such as \d+, are not in dict.txt"):
+        Reader(find_trained(checkpoint, bpe=bpe), "fp32")
+    read_vocabulary(bpe).write(tmp_path / "model")
+    Reader(find_trained(checkpoint, bpe=bpe), "fp32")
 
 
 def test_lines_are_read_as_they_come() -> None:

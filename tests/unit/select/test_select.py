@@ -160,6 +160,14 @@ def test_a_model_that_is_given_twice_is_refused(sweep: Any) -> None:
         select(SelectConfig(**arguments))
 
 
+def test_trials_whose_data_have_another_dictionary_are_refused(sweep: Any) -> None:
+    for seed in range(3):
+        record = {"dict.txt": f"{seed // 2:064}"}
+        (sweep.add(seed) / "model" / "vocabulary.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"trial0/\S+ and .*trial2/\S+: .* different dict.txt"):
+        selected(sweep)
+
+
 def test_trials_are_called_by_what_differs(sweep: Any) -> None:
     sweep.add(1, learning_rate=1e-5)
     sweep.add(1, learning_rate=2e-5)

@@ -148,14 +148,14 @@ def test_the_published_model_can_be_traced_back(
     tiny_race: Any, finished: Path, tmp_path: Path
 ) -> None:
     artifact = storage.fetch(str(finished / "published"), tmp_path / "model")
-    names = {"model.pt", "metrics.json", "train_log.jsonl", "report.html"}
+    names = {"model.pt", "metrics.json", "train_log.jsonl", "report.html", "vocabulary.json"}
     assert {path.name for path in (tmp_path / "model").iterdir()} == names
     producer, inputs = artifact.manifest.producer, artifact.manifest.inputs
     assert producer["parameters.learning_rate"] == 1e-3
     assert {"code_sha256", "revision", "image", "torch", "fairseq", "split.processes"} <= set(
         producer
     )
-    assert {len(str(inputs[name])) for name in ("data", "pretrained")} == {64}
+    assert {len(str(inputs[name])) for name in ("data", "pretrained", "dict.txt")} == {64}
     state = checkpoints.load(tmp_path / "model/model.pt")
     best = checkpoints.load(finished / "out/checkpoint_best.pt")
     assert state["last_optimizer_state"] is None

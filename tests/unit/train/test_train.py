@@ -34,6 +34,7 @@ def test_the_output_holds_the_checkpoints_the_metrics_and_the_logs(trained: Any)
         "tensorboard",
         "train.log",
         "train_log.jsonl",
+        "vocabulary.json",
     ]
     metrics = json.loads((trained.together / "metrics.json").read_text())
     assert metrics["processes"] == 2
@@ -148,6 +149,8 @@ def test_an_unsafe_pretrained_checkpoint_is_refused_before_fairseq_starts(
     [
         ({"processes": 3}, "effective_batch 16 does not divide over 3 processes of batch_size 1"),
         ({"encoder_layers": 3}, "encoder_layers is 3, the checkpoint has 2"),
+        ({"init_token": 999_999}, "init_token is 999999, but .* has 65 tokens"),
+        ({"separator_token": 65}, "separator_token is 65, but .* has 65 tokens"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(
@@ -171,10 +174,10 @@ def test_what_fairseq_failed_of_is_the_message(
     tiny_race: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(TrainingError) as error:
-        train(config(tiny_race, tmp_path / "out", init_token=10**6))  # no such token
+        train(config(tiny_race, tmp_path / "out", seed=2**32))  # more than numpy takes
     assert error.value.what.startswith("training stopped before the first record, rank 0: ")
-    assert "IndexError: index out of range" in error.value.what
-    assert "IndexError" in capfd.readouterr().err, "the last lines of the log are on the screen"
+    assert "ValueError: Seed must be between" in error.value.what
+    assert "ValueError" in capfd.readouterr().err, "the last lines of the log are on the screen"
     assert_nothing_is_left(tmp_path)
 
 

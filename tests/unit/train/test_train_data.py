@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.common.errors import DataError
-from components.train.data import read_ids, read_labels, vocabulary_size
+from components.train.data import read_ids, read_labels, require_tokens, vocabulary_size
 
 
 @pytest.fixture
@@ -47,6 +47,26 @@ def test_a_damaged_data_set_is_refused(
     harm(data)
     with pytest.raises(DataError, match=message):
         read_labels(data, "train", 4)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("dict.txt", b"word0 1\n", r"index 6\d, but .*/dict.txt makes 6 tokens"),
+        ("train.bin", lambda old: b"\xff\x7f" + old[2:], "index 32767, but .* makes 65 tokens"),
+        ("train.bin", lambda old: old[:-2], "train.bin: damaged"),
+        ("train.idx", lambda old: old[:30], "train.bin: damaged"),
+        ("train.idx", lambda old: old[:17] + b"\6" + old[18:], "train.bin: damaged"),
+    ],
+)
+def test_an_index_that_the_dictionary_has_not_is_refused(
+    data: Path, file: str, content: Any, message: str
+) -> None:
+    require_tokens(data, "train")
+    path = data / "input0" / file
+    path.write_bytes(content(path.read_bytes()) if callable(content) else content)
+    with pytest.raises(DataError, match=message):
+        require_tokens(data, "train")
 
 
 def test_names_must_be_as_many_as_questions(data: Path) -> None:
