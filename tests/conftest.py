@@ -105,6 +105,14 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
+@pytest.fixture(params=["s3", "folder"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place for artifacts, in each kind of store."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    return f"s3://{request.getfixturevalue('bucket')}/a folder/ünïcode"
+
+
 @dataclass(frozen=True)
 class TinyRace:
     """A binarized data set of random tokens, and a pretrained model for it of 2 layers of width 32.

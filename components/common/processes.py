@@ -1,4 +1,4 @@
-"""Groups of processes: their start, which no signal interrupts, and their certain end."""
+"""Processes: whether one lives; groups of them, their start and their certain end."""
 
 import contextlib
 import os
@@ -97,3 +97,31 @@ def _held(signals: Sequence[signal.Signals]) -> Iterator[None]:
             signal.signal(s, handler)
         for signum in arrived:
             os.kill(os.getpid(), signum)
+
+
+def identity() -> str:
+    """What tells this process from every other one of any machine; "" where it cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')} {os.getpid()} {_started(os.getpid())}"
+    except OSError:
+        return ""
+
+
+def lives(process: str) -> bool | None:
+    """Whether the process with that `identity` runs; None where it is of another machine."""
+    try:
+        machine, pid, started = process.rsplit(" ", 2)
+        if machine != identity().rsplit(" ", 2)[0]:
+            return None
+        return _started(int(pid)) == started
+    except ValueError:
+        return None
+    except OSError:
+        return False
+
+
+def _started(pid: int) -> str:
+    """When a process was started, in the kernel's ticks since the machine was."""
+    state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return "" if state in "ZX" else rest[18]  # proc(5): field 22; what has ended may wait there

@@ -6,7 +6,7 @@
 
 A folder of artifacts, such as a run's checkpoints:
 
-    artifacts, newest, fetch_newest, prune
+    artifacts, newest, fetch_newest, prune, remove_all
     Publisher     publishes into it in the background
 """
 
@@ -18,11 +18,11 @@ from components.common.storage.artifact import (
     fetch_newest,
     find,
     newest,
-    prune,
     publish,
     verify,
 )
 from components.common.storage.publisher import Publisher
+from components.common.storage.retention import prune, remove_all
 from components.common.storage.store import Settings
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "newest",
     "prune",
     "publish",
+    "remove_all",
     "verify",
 ]

@@ -14,19 +14,18 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from dataclasses import replace as with_changes
 from pathlib import Path
 
 from components.common import manifest as manifests
 from components.common import progress
-from components.common.errors import ConfigError, DataError, OutputError, RaceError
+from components.common.errors import ConfigError, DataError, OutputError, RaceError, TransferError
 from components.common.files import atomic_folder
 from components.common.manifest import FileEntry, Manifest, Scalar
+from components.common.storage.liveness import Heartbeat, brief, owner_of, publications
 from components.common.storage.store import (
     DAMAGED,
     Settings,
@@ -41,7 +40,7 @@ from components.common.transfer import AttemptError, Patience
 
 log = logging.getLogger(__name__)
 
-_PUBLICATION = re.compile(r"(\d{8}T\d{6})-[0-9a-f]{12}\Z")
+DAY = 86_400.0  # seconds
 # Damage in transit shows in one fetch and not in the next; damage in the store in all of them.
 _FETCHES = 2
 
@@ -73,6 +72,7 @@ def publish(
     show_progress: bool = True,
     settings: Settings | None = None,
     stop: Stop | None = None,
+    heartbeat: Heartbeat | None = None,
 ) -> Artifact:
     """Make the folder `source`, or the one file that it is, the artifact at `uri`.
 
@@ -80,6 +80,9 @@ def publish(
     publication may be repeated when it is not known how it ended. `overwrite` sends everything
     anew and lets it take the place of what is there, which may be another content or damaged; a
     reader sees the one or the other. Empty folders are left out.
+
+    What publications that were killed left at `uri` is removed, but not where the caller, who
+    publishes several artifacts, gives a `heartbeat`.
 
     Raises:
         ConfigError: `uri` or a file's name cannot be used.
@@ -91,13 +94,31 @@ def publish(
     settings = settings or Settings()
     files = _listed(source)
     store = open_store(uri, settings, stop)
+    if heartbeat is None:
+        with Heartbeat(uri, settings) as own:
+            published = publish(
+                source,
+                uri,
+                producer=producer,
+                inputs=inputs,
+                overwrite=overwrite,
+                show_progress=show_progress,
+                settings=settings,
+                stop=stop,
+                heartbeat=own,
+            )
+            try:
+                remove_dead(store, own, stale=DAY)
+            except (RaceError, OSError) as error:
+                log.debug("%s: what dead publishers left stays: %s", store.address, error)
+            return published
     existing = _find(store, or_damaged=overwrite)
     if existing and not overwrite:
         if _same(existing.manifest, files):
             return existing
         raise _conflict(store)
     now = datetime.datetime.now(datetime.UTC)
-    folder = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+    folder = heartbeat.folder(now)
     total = sum(path.stat().st_size for path in files.values())
     try:
         with _bar(f"publish {source.name}", total, show_progress) as advance:
@@ -114,9 +135,10 @@ def publish(
         _discard(uri, folder, settings)
         raise
     # From here on the manifest may be there even when an error says that it is not, so its files
-    # stay: `prune` removes them later if no manifest lists them.
-    published = _commit(store, data, existing, overwrite, settings.patience, stop)
+    # stay: `remove_dead` removes them later if no manifest lists them.
+    published = _commit(store, data, folder, existing, overwrite, settings.patience, stop)
     if published.manifest == manifest:
+        _require_files(store, manifest)
         return published
     _discard(uri, folder, settings)
     if not overwrite and published.manifest.digest != manifest.digest:
@@ -265,49 +287,36 @@ def fetch_newest(
     return None
 
 
-def prune(
-    uri: str,
-    *,
-    keep: int,
-    stale: float = 86_400.0,
-    settings: Settings | None = None,
-    stop: Stop | None = None,
-) -> list[str]:
-    """Remove all but the `keep` newest artifacts below `uri`; returns the names of those removed.
+def remove_dead(store: Store, heartbeat: Heartbeat, *, stale: float, same: bool = True) -> None:
+    """Remove what dead publishers left at or below an address; see `Heartbeat.judge`.
 
-    What dead publications left is removed too when it is older than `stale` seconds: a younger one
-    may still be going on. Only what this module made is touched.
+    `heartbeat`'s own leavings too, which must not be publishing now. What has no sign of life, as
+    of earlier versions of this module, is dead after `stale` seconds.
 
     Raises:
-        ConfigError, TransferError, OSError: as `publish` raises them.
+        TransferError, OSError: as `Store` raises them.
     """
-    if keep < 1:
-        raise ConfigError(f"{keep} artifacts to keep", mend="Keep at least 1")
-    store = open_store(uri, settings or Settings(), stop)
-    kept = 0
-    removed = []
-    for name in _by_age(store.folders(unfinished=True)):
-        below = store.at(name)
-        try:
-            artifact = _find(below)
-        except DataError as error:
-            # Whole or not, it cannot be told: neither counted nor removed.
-            log.warning("left alone: %s", error)
-            continue
-        publications = [n for n in below.folders(unfinished=True) if _PUBLICATION.match(n)]
-        if artifact and kept < keep:
-            kept += 1
-            dead = [n for n in publications if n != artifact.manifest.folder and _old(n, stale)]
-        elif artifact:
-            # First the manifest: without it, no reader begins what it could not finish.
-            below.remove(manifests.NAME)
-            removed.append(name)
-            dead = [n for n in publications if n == artifact.manifest.folder or _old(n, stale)]
-        else:
-            dead = [n for n in publications if _old(n, stale)]
-        for publication in dead:
-            below.remove_folder(publication)
-    return removed
+    stamps = store.stamps()
+    signs = {key: stamp for key, stamp in stamps.items() if owner_of(key)}
+    dead = [key for key, lives in heartbeat.judge(store, signs, same=same).items() if not lives]
+    known = {owner_of(key) for key in signs} - {heartbeat.owner}
+    gone = {owner_of(key) for key in dead} | {heartbeat.owner}
+    for one in publications([*stamps, *store.uploads()]):
+        if one.owner in gone or (one.owner not in known and one.older(stale)):
+            _remove_unlisted(store.at(one.artifact) if one.artifact else store, one.folder)
+    # Last, so that whoever comes after a cleaner that was killed goes on with it.
+    for key in dead:
+        store.remove(key)
+
+
+def _remove_unlisted(store: Store, folder: str) -> None:
+    try:
+        artifact = _find(store)
+    except DataError as error:
+        log.warning("left alone: %s", error)  # whether it is listed cannot be told
+        return
+    if artifact is None or artifact.manifest.folder != folder:
+        store.remove_folder(folder)
 
 
 # Publishing
@@ -352,9 +361,25 @@ def _same(manifest: Manifest, files: Mapping[str, Path]) -> bool:
     return True
 
 
+def _require_files(store: Store, manifest: Manifest) -> None:
+    """See that nobody took this publisher for dead meanwhile, and removed what it had sent.
+
+    Raises:
+        TransferError: so it is; no artifact is there then.
+    """
+    there = store.stamps(f"{manifest.folder}/")
+    if any(f"{manifest.folder}/{f.path}" not in there for f in manifest.files):
+        store.remove(manifests.NAME)
+        raise TransferError(
+            f"{store.address}: files were removed while they were being published",
+            mend="Publish again; it happens to a publisher that stands still for minutes",
+        )
+
+
 def _commit(
     store: Store,
     data: bytes,
+    folder: str,
     existing: Artifact | None,
     overwrite: bool,
     patience: Patience,
@@ -367,7 +392,7 @@ def _commit(
     """
 
     def call() -> Artifact:
-        store.write(manifests.NAME, data, exclusive=not overwrite)
+        store.write(manifests.NAME, data, exclusive=not overwrite, scratch=folder)
         try:
             published = _find(store)
         except DataError as error:
@@ -388,17 +413,11 @@ def _conflict(store: Store) -> ConflictError:
 
 
 def _discard(uri: str, folder: str, settings: Settings) -> None:
-    """Remove an unpublished folder, if that works at once; `prune` finds it if it does not."""
-    brief = with_changes(
-        settings.patience,
-        attempts=min(2, settings.patience.attempts),
-        connect=min(5, settings.patience.connect),
-        read=min(10, settings.patience.read),
-    )
+    """Remove an unpublished folder, if that works at once; `remove_dead` finds it if not."""
     try:
-        open_store(uri, with_changes(settings, patience=brief)).remove_folder(folder)
+        open_store(uri, brief(settings)).remove_folder(folder)
     except (RaceError, OSError) as error:
-        log.debug("%s/%s stays until it is pruned: %s", uri, folder, error)
+        log.debug("%s/%s stays for now: %s", uri, folder, error)
 
 
 # Reading
@@ -477,16 +496,6 @@ def _by_age(names: list[str]) -> list[str]:
         return [int(p) if i % 2 else p for i, p in enumerate(re.split(r"([0-9]+)", name))]
 
     return sorted(names, key=key, reverse=True)
-
-
-def _old(publication: str, stale: float) -> bool:
-    """Whether a publication's folder was begun more than `stale` seconds ago."""
-    match = _PUBLICATION.match(publication)
-    try:
-        begun = datetime.datetime.strptime(f"{match[1] if match else ''}Z", "%Y%m%dT%H%M%S%z")
-    except ValueError:
-        return False
-    return (datetime.datetime.now(datetime.UTC) - begun).total_seconds() > stale
 
 
 @contextlib.contextmanager

@@ -38,10 +38,11 @@ class FolderStore:
             raise DataError(f"{self.root / key} is larger than {limit} bytes")
         return data
 
-    def write(self, key: str, data: bytes, *, exclusive: bool) -> bool:
+    def write(self, key: str, data: bytes, *, exclusive: bool, scratch: str = "") -> bool:
         path = self.root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}")
+        partial = self.root / scratch / f".{path.name}.partial-{secrets.token_hex(6)}"
+        for folder in (path.parent, partial.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             _write_flushed(partial, data)
             if exclusive:
@@ -91,22 +92,50 @@ class FolderStore:
                 raise DataError(f"{path} has {found} bytes instead of {size}", mend=DAMAGED)
             yield from _chunks(file)
 
-    def folders(self, *, unfinished: bool = False) -> list[str]:
+    def folders(self) -> list[str]:
         try:
             return [entry.name for entry in os.scandir(self.root) if entry.is_dir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def stamps(self, start: str = "", *, deep: bool = True) -> dict[str, float]:
+        base, _, first = start.rpartition("/")
+        found = {}
+        for folder, below, names in os.walk(self.root / base):
+            # An empty folder is one whose publication was killed before its first file.
+            for name in names or ([] if below or folder == str(self.root) else [""]):
+                key = str(Path(folder, name).relative_to(self.root)) + "/" * (not name)
+                with contextlib.suppress(FileNotFoundError):
+                    if key.startswith(start):
+                        found[key] = os.lstat(Path(folder, name)).st_mtime
+            if not deep:
+                break
+            if folder == str(self.root / base):
+                below[:] = [name for name in below if name.startswith(first)]
+        return found
+
+    def uploads(self) -> list[str]:
+        return []
+
+    def touch(self, key: str, data: bytes) -> None:
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
     def remove(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
+        self._remove_empty((self.root / key).parent)
 
     def remove_folder(self, key: str) -> None:
         folder = self.root / key
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
-        # Object storage has no empty folders; nor has this.
+        self._remove_empty(folder.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Object storage has no empty folders; nor has this."""
         with contextlib.suppress(OSError):
-            folder.parent.rmdir()
+            folder.rmdir()
 
     def _copy(
         self, chunks: Iterable[bytes], target: Path, advance: Callable[[int], None]

@@ -1,18 +1,23 @@
 """Publication in the background, for a step that must not wait for it: training."""
 
+import contextlib
+import itertools
 import logging
+import math
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from components.common.errors import RaceError
+from components.common.errors import ConfigError, RaceError
 from components.common.manifest import Scalar
-from components.common.storage.artifact import Artifact, prune, publish
-from components.common.storage.store import Settings, open_store
+from components.common.storage.artifact import DAY, Artifact, publish, remove_dead
+from components.common.storage.liveness import Heartbeat
+from components.common.storage.retention import prune
+from components.common.storage.store import Settings, Store, open_store
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +28,7 @@ class _Job:
     name: str
     producer: Mapping[str, Scalar]
     inputs: Mapping[str, Scalar]
+    submitted: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -39,7 +45,8 @@ class Publisher:
     one failed. Leaving it by an exception stops at once.
 
     One publisher writes to a `uri` at a time. Should two (a pod that was thought dead), each
-    artifact is still whole, and the last one to write a name has it.
+    artifact is still whole, and the last one to write a name has it. What a publisher that was
+    killed left at `uri` is removed at once, beside it (at `uri/../other`) when it is stale.
     """
 
     uri: str
@@ -129,49 +136,74 @@ class Publisher:
             self.stop()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                job, self._waiting = self._waiting, None
-                if job is None:
-                    return
-                self._busy = True
-            try:
-                self._publish(job)
-            finally:
-                shutil.rmtree(job.source, ignore_errors=True)
+        with Heartbeat(self.uri, self.settings) as heartbeat:
+            self._tidy(lambda: remove_dead(self._store(self.uri), heartbeat, stale=DAY))
+            for number in itertools.count():
+                with self._changed:
+                    self._changed.wait_for(lambda: self._waiting or self._closed)
+                    job, self._waiting = self._waiting, None
+                    if job is None:
+                        return
+                    self._busy = True
+                try:
+                    published = self._publish(job, heartbeat)
+                finally:
+                    shutil.rmtree(job.source, ignore_errors=True)
+                if published:
+                    self._tidy(lambda: self._prune(heartbeat))
+                if number == 0:
+                    self._tidy(lambda: self._remove_stale_beside(heartbeat))
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
 
-    def _publish(self, job: _Job) -> None:
-        uri = f"{self.uri.rstrip('/')}/{job.name}"
-        started = time.monotonic()
+    def _publish(self, job: _Job, heartbeat: Heartbeat) -> bool:
         try:
             self.published = publish(
                 job.source,
-                uri,
+                f"{self.uri.rstrip('/')}/{job.name}",
                 producer=job.producer,
                 inputs=job.inputs,
                 overwrite=True,
                 show_progress=False,
                 settings=self.settings,
                 stop=self._stop,
+                heartbeat=heartbeat,
             )
-            self.failure = None
-            mib, seconds = self.published.manifest.size / (1 << 20), time.monotonic() - started
-            log.info("published %s: %.1f MiB in %.1f s", job.name, mib, seconds)
-            self._prune()
         except (RaceError, OSError) as error:
             self.failure = error
             log.warning("%s was not published: %s", job.name, error)
+            return False
         except Exception as error:
             # A defect of ours must be seen, but must not end the thread: the next one may work.
             self.failure = error
             log.exception("%s was not published", job.name)
+            return False
+        self.failure = None
+        mib, seconds = self.published.manifest.size / (1 << 20), time.monotonic() - job.submitted
+        log.info("published %s: %.1f MiB in %.1f s", job.name, mib, seconds)
+        return True
 
-    def _prune(self) -> None:
+    def _prune(self, heartbeat: Heartbeat) -> None:
+        prune(
+            self.uri, keep=self.keep, settings=self.settings, stop=self._stop, heartbeat=heartbeat
+        )
+
+    def _remove_stale_beside(self, heartbeat: Heartbeat) -> None:
+        """Remove what other runs left unfinished that nobody starts again."""
+        parent, _, own = self.uri.rstrip("/").rpartition("/")
+        with contextlib.suppress(ConfigError):  # a bucket or "/" is no place for runs
+            beside = self._store(parent)
+            for name in set(beside.folders()) - {own}:
+                other = beside.at(name)
+                if other.stamps("alive-", deep=False):
+                    remove_dead(other, heartbeat, stale=math.inf, same=False)
+
+    def _store(self, uri: str) -> Store:
+        return open_store(uri, self.settings, self._stop)
+
+    def _tidy(self, call: Callable[[], None]) -> None:
         try:
-            prune(self.uri, keep=self.keep, settings=self.settings, stop=self._stop)
+            call()
         except (RaceError, OSError) as error:
-            log.warning("old artifacts were not removed: %s", error)
+            log.warning("what is old or unfinished was not removed: %s", error)

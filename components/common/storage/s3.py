@@ -75,7 +75,7 @@ class S3Store:
 
         return self._persist(key, call)
 
-    def write(self, key: str, data: bytes, *, exclusive: bool) -> bool:
+    def write(self, key: str, data: bytes, *, exclusive: bool, scratch: str = "") -> bool:
         def call() -> bool:
             condition = {"IfNoneMatch": "*"} if exclusive else {}
             try:
@@ -152,18 +152,34 @@ class S3Store:
             )
             yield from pieces
 
-    def folders(self, *, unfinished: bool = False) -> list[str]:
+    def folders(self) -> list[str]:
         prefix = self._prefix + "/"
-        found: set[str] = set()
-        for page in self._pages("list_objects_v2", prefix, Delimiter="/"):
-            found.update(p["Prefix"] for p in page.get("CommonPrefixes", []))
-        if unfinished:
-            # Not every service can list these, nor may every user.
-            with contextlib.suppress(RaceError):
-                for page in self._pages("list_multipart_uploads", prefix):
-                    found.update(u["Key"] for u in page.get("Uploads", []))
-        below = (key.removeprefix(prefix).partition("/") for key in found)
-        return sorted({name for name, slash, _ in below if slash and name})
+        return [
+            entry["Prefix"].removeprefix(prefix).rstrip("/")
+            for page in self._pages("list_objects_v2", prefix, Delimiter="/")
+            for entry in page.get("CommonPrefixes", [])
+            if entry["Prefix"] != prefix + "/"
+        ]
+
+    def stamps(self, start: str = "", *, deep: bool = True) -> dict[str, float]:
+        prefix = self._prefix + "/"
+        flat = {} if deep else {"Delimiter": "/"}
+        return {
+            entry["Key"].removeprefix(prefix): entry["LastModified"].timestamp()
+            for page in self._pages("list_objects_v2", prefix + start, **flat)
+            for entry in page.get("Contents", [])
+        }
+
+    def uploads(self) -> list[str]:
+        prefix, found = self._prefix + "/", []
+        # Not every service can list these, nor may every user.
+        with contextlib.suppress(RaceError):
+            for page in self._pages("list_multipart_uploads", prefix):
+                found += [u["Key"].removeprefix(prefix) for u in page.get("Uploads", [])]
+        return found
+
+    def touch(self, key: str, data: bytes) -> None:
+        self.write(key, data, exclusive=False)
 
     def remove(self, key: str) -> None:
         def call() -> None:

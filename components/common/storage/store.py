@@ -73,8 +73,11 @@ class Store(Protocol):
             DataError: it is larger than `limit` bytes.
         """
 
-    def write(self, key: str, data: bytes, *, exclusive: bool) -> bool:
-        """Store a small object in one step; False: `exclusive`, and there was one already."""
+    def write(self, key: str, data: bytes, *, exclusive: bool, scratch: str = "") -> bool:
+        """Store a small object in one step; False: `exclusive`, and there was one already.
+
+        `scratch` is a folder of this store for what a write that is killed may leave.
+        """
 
     def upload(
         self, files: Sequence[tuple[Path, str]], advance: Callable[[int], None]
@@ -103,11 +106,20 @@ class Store(Protocol):
             DataError: it is not there, or not of that size.
         """
 
-    def folders(self, *, unfinished: bool = False) -> list[str]:
-        """Names of the folders right below the address.
+    def folders(self) -> list[str]:
+        """Names of the folders right below the address."""
 
-        `unfinished` adds those that hold nothing but multi-part uploads that were never completed.
+    def stamps(self, start: str = "", *, deep: bool = True) -> dict[str, float]:
+        """When the objects whose keys begin with `start` were written, by the store's own clock.
+
+        In seconds; only differences mean something. Without `deep`, not those in folders below.
         """
+
+    def uploads(self) -> list[str]:
+        """Keys of multi-part uploads that were never completed, as far as the store tells."""
+
+    def touch(self, key: str, data: bytes) -> None:
+        """Write a small object so that it has a new stamp; a reader may see a part of it."""
 
     def remove(self, key: str) -> None:
         """Remove one object; it may be gone already."""
