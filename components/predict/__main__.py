@@ -21,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         """,
         epilog="""
             A question is a JSON object on a line: {"article": "...", "question": "...",
-            "options": ["...", ...]}, with "id" and "answer" (a letter) where they are known. What
-            RACE's files hold is understood too. Bad lines are reported and left out; there were
-            some if the exit status is 3.
+            "options": ["...", ...]}, with "id" and "answer" (a letter, an index from 0, or the
+            option's text) where they are known. What RACE's files hold is understood too. Bad lines
+            are reported and left out; there were some if the exit status is 3.
 
             examples:
               python -m components.predict --model runs/latest < questions.jsonl

@@ -1,13 +1,13 @@
 """Questions as people have them: a RACE file, or a question a line as JSON."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from components.common.exam import LETTERS
 from components.preprocess.core import MAX_FILE_BYTES
-from components.preprocess.passage import InvalidPassage, lines, parse
+from components.preprocess.passage import InvalidPassage, check, decode, lines
 
 # What is taken from the input at a time, and answered before more is waited for.
 STRETCH_BYTES = 1 << 20
@@ -71,54 +71,94 @@ def read_stretches(handle: int) -> Iterator[list[tuple[int, bytes]]]:
 def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLine:
     """The questions in a line.
 
-    A line is a JSON object: {"article", "question", "options"}, with "id" and "answer" where they
-    are known; or what a RACE file holds, whose "answers" may be missing.
+    A line is a JSON object: {"article", "question", "options"}; or what a RACE file holds. "id" and
+    the right answers (see `_known`) are there where they are known.
 
     Args:
         options: how many each question must have.
     """
     if len(line) > MAX_FILE_BYTES:
         return BadLine(number, f"more than {MAX_FILE_BYTES >> 20} MiB")
-    fields: Any = None
     try:
-        fields = json.loads(line.decode())
-        content = json.dumps(_as_race(fields)).encode() if type(fields) is dict else line
-    except (ValueError, RecursionError):
-        content = line  # what is wrong with it, `parse` knows to say
-    try:
-        passage = parse(content, options)
+        fields = decode(line)
+        passage = check(_as_race(fields), options)
+        gold = _known(fields, passage.options)
         text = lines(passage, options)
     except InvalidPassage as error:
         return BadLine(number, str(error))
     name = fields.get("id")
     name = str(name) if type(name) in (str, int) else str(number)
-    known = "answers" in fields or fields.get("answer") is not None
     columns = [column.split(b"\n")[:-1] for column in text.inputs]
-    labels = [int(label) for label in text.labels.split()]
     return [
         Question(
             line=number,
             name=name if "question" in fields else f"{name}#{place}",
             options=asked,
             inputs=list(inputs),
-            gold=label if known else None,
+            gold=gold[place],
         )
-        for place, (asked, label, inputs) in enumerate(
-            zip(passage.options, labels, zip(*columns, strict=True), strict=True)
+        for place, (asked, inputs) in enumerate(
+            zip(passage.options, zip(*columns, strict=True), strict=True)
         )
     ]
 
 
 def _as_race(fields: dict[str, Any]) -> dict[str, Any]:
-    """The content of a RACE file for a line's; an answer that is not known is put as A."""
+    """What a RACE file would hold, with A for all answers, which `_known` reads."""
     if "question" in fields:
-        return {
+        fields = {
             "article": fields.get("article"),
             "questions": [fields["question"]],
             "options": [fields.get("options")],
-            "answers": ["A" if fields.get("answer") is None else fields["answer"]],
         }
     questions = fields.get("questions")
-    if "answers" not in fields and type(questions) is list:
-        return {**fields, "answers": ["A"] * len(questions)}
-    return fields
+    return {**fields, "answers": ["A"] * (len(questions) if type(questions) is list else 0)}
+
+
+def _known(fields: dict[str, Any], options: list[list[str]]) -> list[int | None]:
+    """The right option of each question, 0-based; None where a line does not say, or says null.
+
+    It is called answer, answers or label: a list with an answer for each question, or the one
+    answer to a single question.
+
+    Raises:
+        InvalidPassage: an answer cannot be understood, or two contradict each other.
+    """
+    found: list[int | None] = [None] * len(options)
+    for name in ("answer", "answers", "label"):
+        values = fields.get(name)
+        if values is None:
+            continue
+        values = values if type(values) is list else [values]
+        if len(values) != len(options):
+            raise InvalidPassage(f"{name}: {len(values)} answers for {len(options)} questions")
+        for place, (value, texts) in enumerate(zip(values, options, strict=True)):
+            if value is None:
+                continue
+            # RACE's own answers are letters, whatever its options say.
+            option = _option(value, place, texts, by_text="question" in fields)
+            if found[place] not in (None, option):
+                raise InvalidPassage(f"two answers of question {place} contradict each other")
+            found[place] = option
+    return found
+
+
+def _option(value: Any, place: int, texts: list[str], *, by_text: bool) -> int:
+    """The option that a letter of either case, an index from 0, or the very text means.
+
+    "1" is no index: it may be meant from 0 or from 1.
+    """
+    meant: set[int] = set()
+    if type(value) is int and 0 <= value < len(texts):
+        meant = {value}
+    elif type(value) is str:
+        if len(value) == 1 and value.upper() in LETTERS[: len(texts)]:
+            meant = {LETTERS.index(value.upper())}
+        if by_text:
+            meant |= {i for i, text in enumerate(texts) if text == value}
+    if len(meant) == 1:
+        return meant.pop()
+    last = len(texts) - 1
+    letters = f"{', '.join(LETTERS[:last])} or {LETTERS[last]}"
+    why = "which means several options" if meant else f"not {letters}, 0 to {last}, or an option"
+    raise InvalidPassage(f"the answer of question {place} is {value!r:.20}, {why}")

@@ -56,6 +56,15 @@ def parse(content: bytes, count: int = OPTIONS) -> Passage:
     Raises:
         InvalidPassage: it is not JSON in UTF-8, or not of the form above. No question is allowed.
     """
+    return check(decode(content), count)
+
+
+def decode(content: bytes) -> dict[str, Any]:
+    """The object in the bytes of a file; whatever Python's own module takes for JSON is read.
+
+    Raises:
+        InvalidPassage: it is not JSON in UTF-8, or no object.
+    """
     try:
         fields = json.loads(content.decode())
     except UnicodeDecodeError as error:
@@ -66,6 +75,18 @@ def parse(content: bytes, count: int = OPTIONS) -> Passage:
         raise InvalidPassage(f"not JSON: {error}") from None
     if type(fields) is not dict:
         raise InvalidPassage(f"{_kind(fields)} where an object is wanted")
+    return fields
+
+
+def check(fields: dict[str, Any], count: int = OPTIONS) -> Passage:
+    """The passage in the object that a RACE file holds.
+
+    Args:
+        count: options of each question, from 2 to 26.
+
+    Raises:
+        InvalidPassage: it is not of the form above. No question is allowed.
+    """
     article = fields.get("article")
     if type(article) is not str:
         raise InvalidPassage(f"article is {_kind(article)}, not a string")

@@ -81,6 +81,7 @@ def test_a_race_file_is_answered_whether_on_one_line_or_over_many(
         assert answer["text"] == passage["options"][place]["ABCD".index(answer["predicted"])]
 
 
+NOT_ANSWERS = ["E", "1", "", "AB", " A", "Cat", -1, 4, 2.0, True, False, ["A"], {"a": 1}]
 GOOD = {"article": "Ann has a cat.", "question": "Ann has a _.", "options": list("abcd")}
 
 
@@ -124,6 +125,61 @@ def test_bad_lines_are_named_and_the_others_answered(answering: Path, tmp_path: 
         assert any(line.startswith(f"line {number}: {why}") for line in said), said
     assert "answered 2 questions" in said
     assert said[-1].startswith("error: 9 lines could not be answered, the first is line 2.")
+
+
+@pytest.mark.parametrize(
+    ("given", "gold"),
+    [
+        ({}, None),
+        ({"answer": None, "answers": None, "label": None}, None),
+        ({"answers": [None]}, None),
+        *(({name: "C"}, 2) for name in ("answer", "answers", "label")),
+        *(({name: ["c"]}, 2) for name in ("answer", "answers", "label")),
+        *(({name: 2}, 2) for name in ("answer", "answers", "label")),
+        ({"answers": [0]}, 0),
+        ({"answer": "hen"}, 3),
+        ({"answer": "D", "answers": ["d"], "label": 3}, 3),
+        ({"options": ["A", "1", "C", "c"], "answer": "A"}, 0),
+        ({"options": ["A", "1", "C", "c"], "answer": "1"}, 1),
+        # What a RACE file holds.
+        ({"questions": ["q"], "options": [list("DCBA")], "answers": ["A"]}, 0),
+        ({"questions": ["q"], "options": [list("abcd")]}, None),
+        ({"questions": ["q"], "options": [list("abcd")], "answer": "B"}, 1),
+        ({"questions": ["q"], "options": [list("abcd")], "label": [1], "answers": [None]}, 1),
+    ],
+)
+def test_the_right_answer_is_what_the_line_says(given: dict[str, Any], gold: int | None) -> None:
+    question = {} if "questions" in given else {"question": "q"}
+    line = {"article": "a", "options": ["dog", "cat", "cow", "hen"], **question, **given}
+    found = parse_line(1, json.dumps(line).encode(), 4)
+    assert isinstance(found, list), found
+    assert [one.gold for one in found] == [gold]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        *(({"answers": [value]}, "the answer of question 0 is") for value in NOT_ANSWERS),
+        *(({"label": value}, "the answer of question 0 is") for value in NOT_ANSWERS[:-2]),
+        ({"label": [["A"]]}, "the answer of question 0 is"),
+        ({"answers": []}, "answers: 0 answers for 1 questions"),
+        ({"answers": ["A", "A"]}, "answers: 2 answers for 1 questions"),
+        ({"answer": "A", "label": 1}, "contradict"),
+        ({"answer": "cat", "answers": ["A"]}, "contradict"),
+        ({"options": list("BACD"), "answer": "A"}, "means several options"),
+        ({"options": list("xxyz"), "answer": "x"}, "means several options"),
+        ({"questions": ["q", "r"], "options": [list("abcd")] * 2, "answers": "A"}, "1 answers for"),
+        ({"questions": ["q"], "options": [list("abcd")], "answers": ["E"]}, "not A, B, C or D"),
+    ],
+)
+def test_a_right_answer_that_is_not_understood_is_not_made_up(
+    given: dict[str, Any], why: str
+) -> None:
+    question = {} if "questions" in given else {"question": "q"}
+    line = {"article": "a", "options": ["dog", "cat", "cow", "hen"], **question, **given}
+    found = parse_line(1, json.dumps(line).encode(), 4)
+    assert isinstance(found, BadLine), found
+    assert why in found.reason
 
 
 def test_a_batch_is_answered_before_the_input_ends(answering: Path) -> None:
