@@ -1,7 +1,6 @@
 """Answer RACE's test questions with a trained checkpoint, and judge the answers."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from components.common import strict_json
 from components.common.asked import Asked, read_asked, read_passages
 from components.common.cli import option
 from components.common.errors import ConfigError, DataError
@@ -22,7 +22,14 @@ from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate import trained
 from components.evaluate.predictions import PREDICTIONS, Predictions
 from components.evaluate.report import Answers, figures, write_absence, write_report
-from components.evaluate.score import Score, log_probabilities, score, table, together
+from components.evaluate.score import (
+    Score,
+    log_probabilities,
+    require_numbers,
+    score,
+    table,
+    together,
+)
 from components.gate.core import require, require_percent
 from components.train import checkpoints, compat
 from components.train.data import read_ids, read_labels, require_tokens, vocabulary_size
@@ -92,7 +99,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     Raises:
         ConfigError: fp16 was asked for without a GPU.
         DataError: the data set, the text or the checkpoint is missing, damaged, or does not fit the
-            others.
+            others; or a score is not a number.
         GateError: the accuracy is below `min_accuracy`; the outputs are complete then.
         OSError: `output` is in use or cannot be written.
     """
@@ -118,14 +125,14 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
                 gold = np.array(read_labels(config.data, split, model.options))
                 require_tokens(config.data, split)
                 ids = read_ids(config.data, split, len(gold))
-                logits = model.logits(split, config.batch_tokens)
+                logits = model.logits(split, ids, config.batch_tokens)
                 scores[level] = score(logits, gold)
                 parts.append(_answers(config.data, split, level, ids, gold, logits, asked[split]))
                 file.writelines(Predictions(ids, gold, parts[-1].probabilities).lines())
         scores = {"all": together(list(scores.values())), **scores}
         answers = Answers.together(parts)
         metrics |= _metrics(config, model, scores) | figures(answers)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        strict_json.write(folder / "metrics.json", metrics)
         report = write_report(answers, _passages(config.text, answers, tests), metrics)
         (folder / "report.html").write_text(report, encoding="utf-8")
 
@@ -168,7 +175,7 @@ def _absence(config: EvaluateConfig, origin: Mapping[str, Any]) -> Evaluation:
         "parameters": _parameters(config),
     }
     with atomic_folder(config.output) as folder:
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        strict_json.write(folder / "metrics.json", metrics)
         (folder / "report.html").write_text(write_absence(metrics), encoding="utf-8")
     print(f"nothing to evaluate: {metrics['absent']}", flush=True)
     return Evaluation({}, metrics)
@@ -303,14 +310,24 @@ class Model:
         """The model itself, whose state dict has fairseq's names; `args` are its settings."""
         return self._model
 
-    def answer(self, questions: Sequence[Sequence[Any]], batch_tokens: int) -> NDArray[np.float64]:
+    @property
+    def _named(self) -> str:
+        return f"{self.path} in {self.precision}"
+
+    def answer(
+        self, questions: Sequence[Sequence[Any]], names: Sequence[str], batch_tokens: int
+    ) -> NDArray[np.float64]:
         """The options' scores, (questions, options), of questions that are at hand as tokens.
 
         Only with the engine packed.
 
         Args:
             questions: for each question the token ids of each of its options, with the passage.
+            names: of the questions.
             batch_tokens: upper limit of the tokens of a batch.
+
+        Raises:
+            DataError: a score is not a number.
         """
         import torch
 
@@ -324,14 +341,19 @@ class Model:
                 assert batch is not None
                 scores = self._model(batch.to(torch.device(self.device)))
                 result[places] = scores.float().cpu().numpy()
+        require_numbers(result, names, self._named)
         return result
 
-    def logits(self, split: str, batch_tokens: int) -> NDArray[np.float64]:
+    def logits(self, split: str, names: Sequence[str], batch_tokens: int) -> NDArray[np.float64]:
         """The options' scores, (questions, options), of a split's questions in file order.
 
         Args:
+            names: of the questions.
             batch_tokens: upper limit of a batch: of all tokens, with the engine stock of questions
                 x longest sequence.
+
+        Raises:
+            DataError: a score is not a number.
         """
         import torch
 
@@ -349,6 +371,7 @@ class Model:
                 result = np.empty((len(dataset), self.options))
                 # The data set is shuffled; `ids` are the questions' places in the file.
                 result[torch.cat(places).cpu().numpy()] = torch.cat(scores).float().cpu().numpy()
+        require_numbers(result, names, self._named)
         return result
 
     def _packed_answers(self, dataset: Any, batch_tokens: int) -> Iterator[tuple[Any, Any]]:

@@ -3,7 +3,6 @@
 {"id", "probabilities" of the options, "predicted", "gold" as letters}
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.common import strict_json
 from components.common.errors import DataError
 from components.common.exam import LETTERS
+from components.common.files import plain
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -46,7 +47,7 @@ class Predictions:
                 "predicted": LETTERS[best],
                 "gold": LETTERS[right],
             }
-            yield json.dumps(line) + "\n"
+            yield strict_json.dumps(line) + "\n"
 
 
 def read_predictions(folder: Path) -> Predictions:
@@ -58,15 +59,15 @@ def read_predictions(folder: Path) -> Predictions:
     path = folder / PREDICTIONS
     ids, gold, probabilities = [], [], []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            found = json.loads(line)
+        for line in plain(path).read_text(encoding="utf-8").splitlines():
+            found = strict_json.loads(line)
             ids.append(str(found["id"]))
             gold.append(LETTERS.index(found["gold"]))
-            probabilities.append([float(p) for p in found["probabilities"]])
+            probabilities.append([strict_json.number(p) for p in found["probabilities"]])
         values = np.array(probabilities, dtype=np.float64)
-        if values.ndim != 2 or not np.isfinite(values).all():
-            raise ValueError("not a table of numbers")
-    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        if values.ndim != 2 or (values < 0).any() or (values > 1).any():
+            raise ValueError("not a table of probabilities")
+    except (OSError, KeyError, TypeError, ValueError):
         raise DataError(
             f"{path}: missing or not what evaluate wrote", mend="Run the evaluation again"
         ) from None

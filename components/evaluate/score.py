@@ -1,10 +1,12 @@
 """The arithmetic of the evaluation; numpy only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from components.common.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,26 @@ class Score:
     @property
     def accuracy(self) -> float:
         return 100.0 * self.correct / self.questions
+
+
+def require_numbers(logits: NDArray[np.float64], names: Sequence[str], model: str) -> None:
+    """Refuse scores of which one is NaN or infinite: the first option would pass for the answer.
+
+    Args:
+        logits: (questions, options)
+        names: of the questions.
+        model: what gave the scores, as errors name it.
+
+    Raises:
+        DataError: naming the first such question.
+    """
+    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if wrong.size:
+        raise DataError(
+            f"{model}: its scores are not numbers (NaN or infinity) for {wrong.size} of"
+            f" {len(names)} questions, the first is {names[wrong[0]]}",
+            mend="Its weights are damaged or too large: use another checkpoint, or precision fp32",
+        )
 
 
 def log_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,13 +3,13 @@
 AutoModelForMultipleChoice and AutoTokenizer read it; transformers are not needed to write it.
 """
 
-import json
 import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.files import atomic_folder
 from components.evaluate.core import Model
 from components.evaluate.trained import find_trained
@@ -57,6 +57,8 @@ def export(config: ExportConfig) -> Export:
         with data_set_of(bpe.dictionary) as data:
             model = Model(trained.checkpoint, data, "fp32")
         args, settings = model.network.args, model.settings
+        weights.require_numbers(model.network.state_dict(), trained.checkpoint)
+        _try_out(model)
         state = weights.to_multiple_choice(model.network.state_dict(), int(args.encoder_layers))
         half = config.precision == "fp16"
         tensors = {
@@ -66,7 +68,7 @@ def export(config: ExportConfig) -> Export:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         task = {name: getattr(settings, name) for name in TASK_SETTINGS}
         content = model_config(args, tensors) | {TASK_KEY: task}
-        _write(folder / "config.json", json.dumps(content, indent=2) + "\n")
+        strict_json.write(folder / "config.json", content)
         files = tokenizer.to_huggingface(trained.bpe, int(settings.max_positions))
         for name, text in files.items():
             _write(folder / name, text)
@@ -80,6 +82,14 @@ def export(config: ExportConfig) -> Export:
         size = (folder / WEIGHTS).stat().st_size
     logger.info("wrote %s: %.1f million parameters", config.output, parameters / 1e6)
     return Export(size, parameters)
+
+
+def _try_out(model: Model) -> None:
+    """Raises DataError where scores are not numbers though weights are."""
+    import torch
+
+    question = [torch.tensor([0, 4, 2])] * model.options
+    model.answer([question], ["a trial question"], batch_tokens=1)
 
 
 def model_config(args: Any, tensors: dict[str, Any]) -> dict[str, Any]:

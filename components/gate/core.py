@@ -4,11 +4,12 @@ A step of its own in the pipeline, because a step that fails leaves nothing behi
 evaluation's report and predictions are there whatever comes of this.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from components.common import strict_json
 from components.common.cli import option
 from components.common.errors import ConfigError, DataError, GateError
 
@@ -45,8 +46,8 @@ def gate(config: GateConfig) -> float:
     """
     path = config.evaluation / METRICS
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        accuracy, chance = float(found["accuracy"]), float(found["chance"])
+        found = strict_json.read(path)
+        accuracy, chance = percent(found["accuracy"]), percent(found["chance"])
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(
             f"{path}: has no accuracy", mend="Give a folder that evaluate or select wrote"
@@ -65,12 +66,24 @@ def require(accuracy: float, least: float, chance: float, where: str = "") -> No
     Raises:
         GateError: it is.
     """
-    if accuracy < least:
+    if not accuracy >= least:
         raise GateError(
             f"accuracy {accuracy:.2f} % is below min_accuracy {least:g} %"
             f" (chance is {chance:.4g} %){where}",
             mend="Train longer or with other settings, or lower min_accuracy",
         )
+
+
+def percent(value: Any) -> float:
+    """The percentage that a field of metrics.json holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    found = strict_json.number(value)
+    if not 0 <= found <= 100:
+        raise ValueError(f"{found} is not in percent")
+    return found
 
 
 def require_percent(min_accuracy: float) -> None:

@@ -6,7 +6,12 @@ same shapes, so that a tensor only changes its name.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from components.common.errors import DataError
+
+_LARGEST = 65504.0  # of fp16, in which RoBERTa was trained
 
 ENCODER = "encoder.sentence_encoder."
 HEAD = "classification_heads.sentence_classification_head."
@@ -115,6 +120,21 @@ def from_huggingface(tensors: Mapping[str, Any], layers: int) -> dict[str, Any]:
     state["encoder.lm_head.weight"] = state[ENCODER + "embed_tokens.weight"]
     state[ENCODER + "version"] = torch.tensor([3.0])
     return state
+
+
+def require_numbers(tensors: Mapping[str, Any], path: Path) -> None:
+    """Refuse weights that no training makes, before another program computes with them.
+
+    Raises:
+        DataError: NaN, infinity or more than fp16 can hold; names the first such tensor.
+    """
+    for name, tensor in tensors.items():
+        largest = float(tensor.float().abs().max()) if tensor.numel() else 0.0  # nan wins
+        if not largest <= _LARGEST:
+            raise DataError(
+                f"{path}: {name} holds {largest:g}, which is not a weight",
+                mend="It is damaged, or its training diverged: use another",
+            )
 
 
 def is_multiple_choice(tensors: Mapping[str, Any]) -> bool:

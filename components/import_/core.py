@@ -5,11 +5,11 @@ encoder.json and vocab.bpe of its BPE, so that it serves as `--pretrained` and a
 """
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.errors import DataError
 from components.common.files import atomic_folder
 from components.common.vocabulary import read_vocabulary, require_same
@@ -52,7 +52,9 @@ def import_model(config: ImportConfig) -> Path:
         raise DataError(
             f"{config.source}: the weights have no {error.args[0]}", mend=_MEND
         ) from None
-    if ignored := sorted(weights.left_out(tensors, layers)):
+    ignored = sorted(weights.left_out(tensors, layers))
+    weights.require_numbers({n: t for n, t in tensors.items() if n not in ignored}, config.source)
+    if ignored:
         logger.info("left out %d tensors: %s", len(ignored), ", ".join(ignored[:4]))
     args = _arguments(settings, state, config.source, answers=weights.is_multiple_choice(tensors))
     symbols = bpe["dict.txt"].count("\n") + 5  # <s>, <pad>, </s>, <unk>, and <mask> at the end
@@ -92,10 +94,10 @@ _MEND = "Give a folder with a RoBERTa, such as roberta-large, its tokenizer incl
 def _settings(source: Path) -> dict[str, Any]:
     path = source / "config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json.read(path)
     except FileNotFoundError:
         raise DataError(f"{path}: missing", mend=_MEND) from None
-    except (ValueError, RecursionError):
+    except ValueError:
         found = None
     if type(found) is not dict:
         raise DataError(f"{path}: damaged", mend="Fetch the model again")

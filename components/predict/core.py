@@ -5,7 +5,6 @@ and the sequences that fairseq's task sentence_ranking makes of them.
 """
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from components.binarize.bpe import Bpe, read_bpe
 from components.binarize.core import Binarizer
+from components.common import strict_json
 from components.common.dictionary import Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.exam import LETTERS
@@ -53,8 +53,8 @@ def predict(config: PredictConfig) -> Tally:
 
     Raises:
         ConfigError: fp16 was asked for without a GPU, or there is no BPE.
-        DataError: the model or its BPE is missing, damaged, or does not fit the other; or, after
-            all others are answered, there were bad lines.
+        DataError: the model or its BPE is missing, damaged, or does not fit the other; a score is
+            not a number; or, after all others are answered, there were bad lines.
         OSError: the input cannot be read.
     """
     tally = Tally()
@@ -97,8 +97,13 @@ class Reader:
             self.model = Model(trained.checkpoint, data, precision)
 
     def logits(self, questions: Sequence[Question], batch_tokens: int) -> NDArray[np.float64]:
-        """The options' scores, (questions, options)."""
-        return self.model.answer(self.sequences(questions), batch_tokens)
+        """The options' scores, (questions, options).
+
+        Raises:
+            DataError: a score is not a number.
+        """
+        names = [f"{question.name} (line {question.line})" for question in questions]
+        return self.model.answer(self.sequences(questions), names, batch_tokens)
 
     def sequences(self, questions: Sequence[Question]) -> list[list[Any]]:
         """For each question the token ids that the model reads for each of its options."""
@@ -172,7 +177,7 @@ def _opened(config: PredictConfig) -> Iterator[Iterator[list[tuple[int, bytes]]]
             "question": config.question,
             "options": config.option,
         }
-        yield iter([[(1, json.dumps(fields).encode())]])
+        yield iter([[(1, strict_json.dumps(fields).encode())]])
     elif config.input == STANDARD_INPUT:
         if sys.stdin.isatty():
             logger.info("reading questions, a JSON object on each line; Ctrl-D ends them")
@@ -214,7 +219,7 @@ def _json_lines(questions: Sequence[Question], logits: NDArray[np.float64]) -> I
         }
         if question.gold is not None:
             answer |= {"gold": LETTERS[question.gold], "correct": question.gold == best}
-        yield json.dumps(answer) + "\n"
+        yield strict_json.dumps(answer) + "\n"
 
 
 def _table(questions: Sequence[Question], logits: NDArray[np.float64]) -> Iterator[str]:

@@ -7,7 +7,6 @@ seeds, and one training alone says little.
 
 import dataclasses
 import hashlib
-import json
 import logging
 import shutil
 import statistics
@@ -18,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from components.common import strict_json
 from components.common.errors import DataError, TrainingError
-from components.common.files import atomic_folder, link_or_copy
+from components.common.files import atomic_folder, link_or_copy, plain
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.predictions import Predictions, read_predictions
 from components.evaluate.statistics import Group, mcnemar, wilson
+from components.gate.core import percent
 from components.select.config import SelectConfig
 from components.select.report import write_report
 from components.select.trials import labels
@@ -108,7 +109,7 @@ def select(config: SelectConfig) -> Selection:
             "mcnemar": _compared(answers[0], ensemble),
         }
         metrics["ensemble_accuracy"] = metrics["ensemble"]["accuracy"]
-        (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+        strict_json.write(folder / METRICS, metrics)
         (folder / "report.html").write_text(write_report(metrics), encoding="utf-8")
 
     print(table(metrics), flush=True)
@@ -165,7 +166,7 @@ def _pairs(config: SelectConfig, evaluations: Sequence[Mapping[str, Any]]) -> li
 def _settings(training: Mapping[str, Any], model: Path) -> tuple[int, float]:
     try:
         parameters = training["parameters"]
-        return int(parameters["seed"]), float(parameters["learning_rate"])
+        return int(parameters["seed"]), strict_json.number(parameters["learning_rate"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{model / METRICS}: does not say what it was trained with",
@@ -178,12 +179,12 @@ def _collapse(training: Mapping[str, Any], evaluated: Mapping[str, Any], model: 
     if marked := training.get("collapsed") or evaluated.get("absent"):
         return str(marked)
     try:
-        accuracy, chance = training["best_valid_accuracy"], float(evaluated["chance"])
+        accuracy, chance = training["best_valid_accuracy"], percent(evaluated["chance"])
         questions = int(evaluated["dev_questions"])
         if accuracy is None:
             return "it was never validated, or its accuracy on dev was no number"
         # fairseq rounds the accuracy to 0.1 %.
-        low, high = wilson(round(float(accuracy) / 100 * questions), questions)
+        low, high = wilson(round(percent(accuracy) / 100 * questions), questions)
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{model}: too little is known of its training",
@@ -207,9 +208,10 @@ def _dev_loss(trial: Trained) -> float | None:
     """The loss on dev, in nats per question, of the checkpoint that is the best there."""
     update = trial.training.get("best_valid_update")
     try:
-        lines = (trial.model / LOG).read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
-        found = [r["loss"] for r in records if r["split"] == "valid" and r["update"] == update]
+        lines = plain(trial.model / LOG).read_text(encoding="utf-8").splitlines()
+        records = [strict_json.loads(line) for line in lines]
+        valid = [r for r in records if r["split"] == "valid" and r["update"] == update]
+        found = [strict_json.number(r["loss"]) for r in valid if r["loss"] is not None]
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError):
@@ -221,7 +223,9 @@ def _dev_loss(trial: Trained) -> float | None:
 
 def _read_answers(trial: Trained) -> Predictions:
     found = read_predictions(trial.evaluation)
-    if len(found.ids) != trial.evaluated["questions"]:
+    total = trial.evaluated.get("questions")
+    parts = [trial.evaluated[f"questions_{name}"] for name in levels(trial.evaluated)]
+    if not all(type(part) is int for part in parts) or not len(found.ids) == total == sum(parts):
         raise DataError(
             f"{trial.evaluation}: its answers are not what its figures are about",
             mend="Run the evaluation again",
@@ -309,7 +313,7 @@ def _metrics(
                 "updates": trial.training.get("updates"),
                 "dev_accuracy": trial.dev_accuracy,
                 "dev_loss": _dev_loss(trial),
-                **{key: trial.evaluated.get(key) for key in tests.values()},
+                **{k: _figure(trial, k) if k in trial.evaluated else None for k in tests.values()},
                 "interval": trial.evaluated.get("interval", {}),
             }
             for trial in trials
@@ -325,7 +329,7 @@ def _metrics(
 
 def _figure(trial: Trained, key: str) -> float:
     try:
-        return float(trial.evaluated[key])
+        return percent(trial.evaluated[key])
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{trial.evaluation / METRICS}: has no {key}",
@@ -346,8 +350,8 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 def _json(path: Path, writer: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = strict_json.read(path)
+    except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
         raise DataError(
