@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.cli import (
     Parser,
     add_log_format,
@@ -368,8 +369,9 @@ def _add_predict(commands: Any) -> None:
             --question "Ann has a _." --option dog --option cat --option cow --option hen
 
         Each line of the input is a JSON object: {"article": "...", "question": "...",
-        "options": ["...", ...]}, with "id" and "answer" (a letter) where they are known, or what a
-        RACE file holds. Bad lines are reported and left out; the exit status is 3 then.
+        "options": ["...", ...]}, with "id" and "answer" (a letter, an index from 0, or the option's
+        text) where they are known, or what a RACE file holds. Bad lines are reported and left out;
+        the exit status is 3 then.
         """,
     )
     add_options(made, PredictConfig)
@@ -647,9 +649,7 @@ def _parameters(arguments: argparse.Namespace) -> None:
 
 def _spelled(value: Any) -> str:
     """A value as `-p name=value` wants it."""
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else strict_json.dumps(value)
 
 
 # -- sample

@@ -58,13 +58,14 @@ def record(metrics: dsl.Metrics, figures: dict[str, Any]) -> None:
 
     Without that file KFP's local cache would take the artifact for lost and run the step again.
     """
-    import json
     from pathlib import Path
+
+    from components.common import strict_json
 
     numbers = {k: v for k, v in figures.items() if isinstance(v, int | float)}
     for name, value in numbers.items():
         metrics.log_metric(name, value)
-    Path(metrics.path).write_text(json.dumps(numbers, indent=2) + "\n")
+    strict_json.write(Path(metrics.path), numbers)
 
 
 def show(page: dsl.HTML, folder: dsl.Artifact) -> None:
@@ -76,13 +77,14 @@ def show(page: dsl.HTML, folder: dsl.Artifact) -> None:
 
 def tabulate(confusion: dsl.ClassificationMetrics, matrix: list[list[int]]) -> None:
     """Show how often each option was chosen where each was right, and keep it in a file as well."""
-    import json
     from pathlib import Path
+
+    from components.common import strict_json
 
     letters = [chr(ord("A") + i) for i in range(len(matrix))]
     if matrix:  # there is none where there was no model
         confusion.log_confusion_matrix(letters, matrix)
-    Path(confusion.path).write_text(json.dumps({"options": letters, "rows": matrix}) + "\n")
+    strict_json.write(Path(confusion.path), {"options": letters, "rows": matrix})
 
 
 component = functools.partial(

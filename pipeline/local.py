@@ -28,7 +28,6 @@ What a cached step left for an earlier run is linked file by file (hard links, o
 import contextlib
 import hashlib
 import itertools
-import json
 import logging
 import os
 import re
@@ -54,6 +53,7 @@ from kfp.local import subprocess_task_handler
 from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 
 import components
+from components.common import strict_json
 from components.common.cli import LOG_FORMAT_VARIABLE
 from components.common.errors import ConfigError, DataError, GateError, RaceError
 from components.common.files import atomic_file, atomic_folder, link_or_copy
@@ -320,7 +320,7 @@ def _recorded(run: Run, values: Mapping[str, Any], runner: str) -> Iterator[None
             "steps": steps,
         }
         with atomic_file(run.folder / "run.json") as partial:
-            partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            strict_json.write(partial, record)
 
     write("running")
     try:
@@ -588,7 +588,7 @@ def _accuracies(run: Run) -> list[str]:
 
 def _trials(run: Run) -> list[str]:
     path = run.folder / "selection" / "metrics.json"
-    return table(json.loads(path.read_text(encoding="utf-8"))).splitlines()
+    return table(strict_json.read(path)).splitlines()
 
 
 def _places(run: Run) -> list[str]:

@@ -9,7 +9,7 @@ file with the values that differ from these defaults.
 import dataclasses
 import difflib
 import functools
-import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from components.binarize.core import BinarizeConfig
+from components.common import strict_json
 from components.common.cli import options
 from components.common.errors import ConfigError
 from components.download import known
@@ -67,7 +68,7 @@ class Parameter:
         if self.type is str:
             return self.check(text)
         try:
-            value = json.loads(text.lower() if self.type is bool else text)
+            value = strict_json.loads(text.lower() if self.type is bool else text)
         except ValueError:
             value = text
         return self.check(value)
@@ -80,7 +81,7 @@ class Parameter:
         """
         if self.type is float and type(value) is int:
             value = float(value)
-        if type(value) is not self.type:
+        if type(value) is not self.type or (type(value) is float and not math.isfinite(value)):
             example = {
                 int: "a whole number",
                 float: "a number",

@@ -4,12 +4,12 @@ Both are made from what lies in the runs' folders, see pipeline.local: run.json,
 reports that the steps wrote.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.errors import ConfigError, DataError
 from components.common.exam import in_order
 from components.common.files import atomic_file
@@ -96,7 +96,7 @@ def _figures_of(folder: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json.read(path)
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from None
     if not isinstance(found, dict):
@@ -181,7 +181,7 @@ def _interval(record: Record, suffix: str) -> tuple[float, float]:
 
 
 def _spelled(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else strict_json.dumps(value)
 
 
 # -- runs side by side
@@ -299,7 +299,7 @@ def _answers(path: Path) -> dict[str, bool]:
     found = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
-            answer = json.loads(line)
+            answer = strict_json.loads(line)
             found[str(answer["id"])] = answer["predicted"] == answer["gold"]
     except (KeyError, TypeError, ValueError):
         mend = "Run the evaluation again"

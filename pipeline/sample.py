@@ -14,7 +14,6 @@ import gzip
 import heapq
 import io
 import itertools
-import json
 import math
 import random
 import re
@@ -25,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from components.common import strict_json
 from components.common.exam import LETTERS, OPTIONS
 from components.common.files import atomic_folder
 from pipeline.sample_phrases import ASIDES, CLOSINGS, OPENINGS, PEOPLE, TOPICS
@@ -115,7 +115,7 @@ def make_sample(
         )
         bpe = folder / "bpe"
         bpe.mkdir()
-        (bpe / "encoder.json").write_text(json.dumps(encoder), encoding="utf-8")
+        (bpe / "encoder.json").write_text(strict_json.dumps(encoder), encoding="utf-8")
         (bpe / "vocab.bpe").write_text(
             "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8"
         )
@@ -155,7 +155,7 @@ def make_exam(seed: int, passages: int, options: int = OPTIONS) -> dict[str, str
                 name = f"{next(numbers)}.txt"
                 right = answers[start : start + facts]
                 passage = _make_passage(rng, level, right, options, level + name)
-                exam[f"{split}/{level}/{name}"] = json.dumps(passage)
+                exam[f"{split}/{level}/{name}"] = strict_json.dumps(passage)
     return exam
 
 
@@ -202,7 +202,7 @@ _PIECE = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+
 
 def _pieces(passage: str) -> Iterator[str]:
     """The words, each with the space before it, that preprocessing makes of a RACE file."""
-    content: Passage = json.loads(passage)
+    content: Passage = strict_json.loads(passage)
     yield from _PIECE.findall(content["article"].replace("\n", " "))
     for question, options in zip(content["questions"], content["options"], strict=True):
         for option in options:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import tempfile
 import time
@@ -18,6 +17,7 @@ import kfp
 import kfp_server_api
 import urllib3
 
+from components.common import strict_json
 from components.common.errors import ConfigError, RaceError, TransferError
 from components.common.progress import duration
 from components.common.transfer import root_of, told
@@ -328,7 +328,7 @@ def _spent(task: Any) -> str:
 def _named(name: str) -> str:
     """A filter of the API for things with this display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-    return json.dumps({"predicates": [predicate]})
+    return strict_json.dumps({"predicates": [predicate]})
 
 
 def _limit_time(client: Any) -> None:

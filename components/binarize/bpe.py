@@ -5,7 +5,6 @@ work, hundreds of times faster. Tests hold the two against each other on every U
 on arbitrary text, and for arbitrary trained vocabularies.
 """
 
-import json
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import gigatoken
 import numpy as np
 from numpy.typing import NDArray
 
+from components.common import strict_json
 from components.common.dictionary import SPECIAL, Dictionary, read_dictionary
 from components.common.errors import DataError
 from components.common.vocabulary import Vocabulary, read_merges, read_pieces, vocabulary_of
@@ -143,7 +143,7 @@ def _tokenizer_json(pieces: dict[str, int], merges: list[tuple[str, str]]) -> st
     # The format of Hugging Face's tokenizers. No added tokens: text that looks like a special token
     # is text.
     split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    return json.dumps(
+    return strict_json.dumps(
         {
             "version": "1.0",
             "added_tokens": [],

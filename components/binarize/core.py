@@ -12,7 +12,6 @@ ids to the dictionary's indices. And the passage, which stands in its column aga
 questions, is encoded once.
 """
 
-import json
 import logging
 import os
 import re
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from components.binarize.bpe import Encoder, read_bpe
 from components.binarize.indexed import Tokens, Writer, token_type
 from components.binarize.report import write_report
+from components.common import strict_json
 from components.common.cli import option
 from components.common.dictionary import END_OF_SENTENCE, UNKNOWN, Dictionary
 from components.common.errors import ConfigError, DataError
@@ -159,7 +159,7 @@ def binarize(config: BinarizeConfig) -> Summary:
         bar(total=sum(s.end - s.start for s in in_order), what="text", bytes=True) as progress,
         ThreadPoolExecutor(workers, thread_name_prefix="binarize") as pool,
     ):
-        (output / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
+        strict_json.write(output / SPLITS_FILE, splits)
         bpe.vocabulary.write(output)
         _copy_labels(config.text, output, splits)
         results = _ahead(pool, binarizer, in_order, limit=2 * workers)

@@ -1,6 +1,5 @@
 """The data as a page: are they RACE, whole, and how much of them does a model get to see?"""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.common import strict_json
 from components.common.asked import read_asked, read_passages
 from components.common.errors import DataError
 from components.common.exam import level_of, read_test_sets
@@ -106,7 +106,7 @@ def write_report(text: Path, data: Path, *, tokens: int, unknown: int) -> str:
 def _summary(text: Path) -> tuple[dict[Part, Count], list[tuple[str, str]]]:
     """What preprocess counted and skipped; nothing where its summary is not there."""
     try:
-        summary = json.loads((text / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = strict_json.read(text / SUMMARY_FILE)
         counts = {
             Part(split, split.partition("-")[0], level): Count(**count)
             for split, levels in summary["counts"].items()

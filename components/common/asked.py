@@ -1,11 +1,11 @@
 """The questions of an exam as people read them, from the preprocess step's folder."""
 
 import itertools
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.common import strict_json
 from components.common.errors import DataError
 
 
@@ -29,7 +29,7 @@ def read_asked(text: Path, split: str) -> list[Asked]:
         ids = (text / f"{split}.id").read_text(encoding="utf-8").splitlines()
         lines = (text / f"{split}.question").read_text(encoding="utf-8").splitlines()
         for name, line in zip(ids, lines, strict=True):
-            question, *options = json.loads(line)
+            question, *options = strict_json.loads(line)
             if not all(isinstance(part, str) for part in (question, *options)):
                 raise ValueError("not text")
             found.append(Asked(name, question, tuple(options)))

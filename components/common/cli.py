@@ -14,8 +14,8 @@ import argparse
 import dataclasses
 import datetime
 import errno
-import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from components.common import strict_json
 from components.common.errors import ConfigError, OutputError, RaceError, one_line
 from components.common.progress import LogHandler
 
@@ -144,7 +145,7 @@ def add_options(arguments: argparse.ArgumentParser, config_class: type) -> None:
         if o.type is bool:
             kind["action"] = argparse.BooleanOptionalAction
         else:
-            kind["type"] = o.type
+            kind["type"] = _finite if o.type is float else o.type
             kind["choices"] = o.choices
             if o.choices is None:
                 kind["metavar"] = o.metavar or {Path: "PATH", int: "N", float: "X"}.get(
@@ -155,6 +156,13 @@ def add_options(arguments: argparse.ArgumentParser, config_class: type) -> None:
                 # argparse adds to the default, which would make it impossible to replace.
                 kind["default"] = None
         arguments.add_argument(o.flag, **kind)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
 
 
 def parse(
@@ -301,7 +309,7 @@ def json_line(level: str, message: str, logger: str = "") -> str:
     """What `--log-format json` writes for a line: time (ISO 8601, UTC), level, message, logger."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     line = {"time": now, "level": level, "message": message}
-    return json.dumps(line | ({"logger": logger} if logger else {}))
+    return strict_json.dumps(line | ({"logger": logger} if logger else {}))
 
 
 def use_log_format(name: str) -> None:

@@ -7,11 +7,11 @@ In text columns a test set is called test-{level}, or test where there is no lev
 names for test sets are test, test1, test2 and so on, in the order of the levels.
 """
 
-import json
 import re
 from collections.abc import Collection
 from pathlib import Path
 
+from components.common import strict_json
 from components.common.errors import DataError
 
 # RACE's.
@@ -65,7 +65,7 @@ def read_test_sets(data: Path) -> dict[str, str]:
     """
     path = data / SPLITS_FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json.read(path)
         splits = {str(ours): str(theirs) for ours, theirs in found.items()}
     except FileNotFoundError:
         splits = fairseq_splits(LEVELS)

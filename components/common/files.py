@@ -1,4 +1,4 @@
-"""Outputs that are there whole or not at all."""
+"""Inputs that are plain files, and outputs that are there whole or not at all."""
 
 import contextlib
 import errno
@@ -8,7 +8,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.common.errors import OutputError
+from components.common.errors import DataError, OutputError
+
+
+def plain(path: Path) -> Path:
+    """The path of an input, before it is opened: of a pipe or a device there may be no end.
+
+    Raises:
+        DataError: a pipe, a socket or a device is there.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path}: a pipe, socket or device", mend="Give a plain file")
+    return path
 
 
 @contextlib.contextmanager

@@ -8,11 +8,11 @@ believed before it was checked.
 import dataclasses
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
+from components.common import strict_json
 from components.common.errors import ConfigError, DataError
 
 NAME = "manifest.json"
@@ -65,7 +65,8 @@ class Manifest:
     def digest(self) -> str:
         """One sha256 (hex) for the whole content: paths, sizes and digests, and nothing else."""
         content = [[f.path, f.size, f.sha256] for f in sorted(self.files)]
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+        text = strict_json.dumps(content, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> bytes:
         """The manifest as it is stored.
@@ -76,7 +77,7 @@ class Manifest:
         value = {"version": 1, **dataclasses.asdict(self)}
         try:
             value["sha256"] = _seal(value)
-            data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+            data = (strict_json.dumps(value, indent=1) + "\n").encode()
             parse(data, where="manifest")
         except (TypeError, ValueError, DataError) as error:
             raise ConfigError(f"cannot be published: {getattr(error, 'what', error)}") from error
@@ -101,13 +102,11 @@ def parse(data: bytes, *, where: str) -> Manifest:
     if len(data) > MAX_BYTES:
         refuse(f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
+        value = strict_json.loads(data)
         if not isinstance(value, dict):
             raise ValueError("not an object")
         sealed, found = value.pop("sha256", None), _seal(value)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         refuse(_short(error))
     if sealed != found:
         refuse("its content does not match its own sha256")
@@ -154,7 +153,7 @@ def _seal(value: Mapping[str, Any]) -> str:
     Raises:
         ValueError: the value holds what JSON cannot say (not-a-number, half a surrogate pair).
     """
-    text = json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    text = strict_json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
@@ -184,18 +183,6 @@ def _clash(paths: Iterable[str]) -> str | None:
         if following == path or following.startswith(path + "/"):
             return path
     return None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers of one JSON text must not see two different values."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice in one object")
-    return result
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _short(value: object) -> str:

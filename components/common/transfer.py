@@ -1,10 +1,11 @@
 """What every transfer of bytes has in common, whatever it speaks: attempts, waits, shown names."""
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
+
+from components.common import strict_json
 
 
 class AttemptError(Exception):
@@ -84,7 +85,7 @@ def shown_url(url: str) -> str:
 def told(body: bytes | str | None, reason: str | None = None) -> str:
     """What an API says of an error in the body of its answer, in one line; else the reason."""
     try:
-        content = json.loads(body or "")
+        content = strict_json.loads(body or "")
         text = str(content.get("message") or content.get("error") or "")
     except (TypeError, ValueError, AttributeError):
         text = ""

@@ -9,15 +9,15 @@ change no index, and differ between the published files and those that `race imp
 """
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from components.common import strict_json
 from components.common.dictionary import read_dictionary
 from components.common.errors import DataError
 
@@ -40,7 +40,7 @@ class Vocabulary:
 
     def write(self, folder: Path) -> None:
         """Record it in a folder of data or of a model."""
-        (folder / RECORD).write_text(json.dumps(dict(self.digests), indent=2) + "\n")
+        strict_json.write(folder / RECORD, dict(self.digests))
 
 
 def read_pieces(path: Path) -> dict[str, int]:
@@ -50,24 +50,22 @@ def read_pieces(path: Path) -> dict[str, int]:
         DataError: it is missing or not of this form, or two tokens have the same id.
     """
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=tuple)
+        pieces = strict_json.read(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", mend=_MEND) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not JSON in UTF-8 ({error})", mend=_MEND) from None
-    pieces = dict(pairs) if _are_ids(pairs) else {}
-    if not pieces:
+    if not _are_ids(pieces):
         raise DataError(f"{path}: not a JSON object of tokens to ids", mend=_MEND)
-    if len(pieces) < len(pairs):
-        raise DataError(f"{path}: a token is there twice", mend=_MEND)
     if len(set(pieces.values())) < len(pieces):
         raise DataError(f"{path}: two tokens have the same id", mend=_MEND)
     return pieces
 
 
-def _are_ids(pairs: Any) -> bool:
-    # A list of JSON is a list, an object a tuple of pairs.
-    return type(pairs) is tuple and all(type(i) is int and 0 <= i < MAX_ID for _, i in pairs)
+def _are_ids(pieces: Any) -> TypeGuard[dict[str, int]]:
+    if type(pieces) is not dict or not pieces:
+        return False
+    return all(type(i) is int and 0 <= i < MAX_ID for i in pieces.values())
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
@@ -133,15 +131,15 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 def _digest(content: object) -> str:
     if isinstance(content, dict):
         content = sorted(content.items(), key=itemgetter(1))
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return hashlib.sha256(strict_json.dumps(content).encode()).hexdigest()
 
 
 def _recorded(path: Path) -> dict[str, str]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json.read(path)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError):
+    except ValueError:
         found = None
     if not isinstance(found, dict) or not all(
         isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)

@@ -1,10 +1,10 @@
 """Where a trained model lies, with the files that belong to it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.errors import ConfigError, DataError
 
 # Of a folder that `race run` or a copy of a cluster's artifacts made: a folder for each output.
@@ -69,10 +69,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """
     path = folder / METRICS
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json.read(path)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError):
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise DataError(f"{path}: damaged", mend="Write it anew, or take it away")

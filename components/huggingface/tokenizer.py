@@ -5,12 +5,12 @@ id, as a symbol, to the model's index. Hugging Face's vocab.json takes a piece t
 """
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from components.binarize.bpe import byte_characters, read_bpe
+from components.common import strict_json
 from components.common.dictionary import SPECIAL
 from components.common.errors import DataError
 from components.common.vocabulary import Vocabulary, read_vocabulary
@@ -44,7 +44,7 @@ def to_huggingface(bpe: Path, max_length: int) -> dict[str, str]:
             mend=_MEND,
         )
     return {
-        "vocab.json": json.dumps(vocabulary, ensure_ascii=False) + "\n",
+        "vocab.json": strict_json.dumps(vocabulary, ensure_ascii=False) + "\n",
         "merges.txt": HEADER + "".join(f"{left} {right}\n" for left, right in merges),
         "tokenizer.json": _pretty(_tokenizer(vocabulary, merges)),
         "tokenizer_config.json": _pretty(_settings(max_length)),
@@ -56,7 +56,7 @@ _MEND = "Use the encoder.json, vocab.bpe and dict.txt that belong together"
 
 
 def _pretty(content: object) -> str:
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    return strict_json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
 def _special_tokens() -> dict[str, Any]:
@@ -166,7 +166,7 @@ def from_huggingface(source: Path) -> dict[str, str]:
     ids = {name: number for number, name in enumerate([*made, *others])}
     symbols = [str(ids.get(name, name)) for name in pieces]
     return {
-        "encoder.json": json.dumps(ids),
+        "encoder.json": strict_json.dumps(ids),
         "vocab.bpe": HEADER + "".join(f"{left} {right}\n" for left, right in merges),
         "dict.txt": "".join(f"{symbol} 0\n" for symbol in symbols),
     }
@@ -206,10 +206,10 @@ def _read(source: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
             f"{source}: holds neither vocab.json and merges.txt nor tokenizer.json",
             mend=_SOURCE_MEND,
         ) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(f"{source}: its tokenizer's files are damaged", mend=_SOURCE_MEND) from None
 
 
 def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = strict_json.read(path)
     return content

@@ -14,15 +14,15 @@ as they were asked: each line a JSON list of the question, its blanks as undersc
 options.
 """
 
-import json
 import logging
 import os
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from components.common import strict_json
 from components.common.cli import option
 from components.common.errors import ConfigError, DataError
 from components.common.exam import LETTERS, LEVELS, OPTIONS, in_order, natural, split_of
@@ -179,7 +179,7 @@ def preprocess(config: PreprocessConfig) -> Summary:
             if not counts[part].questions:
                 log.warning("%s: no question at all", part.path)
         summary = Summary(counts, tuple(skipped))
-        (output / SUMMARY_FILE).write_text(_as_json(summary), encoding="utf-8")
+        strict_json.write(output / SUMMARY_FILE, _as_json(summary))
     return summary
 
 
@@ -210,7 +210,8 @@ def _convert(part: Part, paths: list[str], config: PreprocessConfig) -> Batch:
 
 def _asked(passage: Passage) -> bytes:
     rows = zip(passage.questions, passage.options, strict=True)
-    return "".join([json.dumps([question, *options]) + "\n" for question, options in rows]).encode()
+    lines = [strict_json.dumps([question, *options]) for question, options in rows]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _find_splits(race: Path) -> Path:
@@ -285,9 +286,9 @@ def _read(path: str) -> bytes:
     return content
 
 
-def _as_json(summary: Summary) -> str:
+def _as_json(summary: Summary) -> dict[str, Any]:
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for part, count in summary.counts.items():
         counts.setdefault(part.split, {})[part.level] = asdict(count)
     skipped = [asdict(invalid) for invalid in summary.skipped]
-    return json.dumps({"counts": counts, "skipped": skipped}, indent=2) + "\n"
+    return {"counts": counts, "skipped": skipped}

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import platform
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.exam import count_options
 from components.common.files import atomic_folder
@@ -113,7 +113,7 @@ def train(config: TrainConfig) -> TrainResult:
         _keep_checkpoints(run.save_dir, folder, kept)
         write_records(folder / "train_log.jsonl", log.records)
         metrics = _metrics(config, the_plan, log, questions, seconds, collapsed)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        strict_json.write(folder / "metrics.json", metrics)
         report = write_report(metrics, log.records)
         (folder / "report.html").write_text(report, encoding="utf-8")
         vocabulary.write(folder)

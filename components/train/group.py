@@ -5,12 +5,12 @@ The nodes share no folder, and only node 0 needs a store of checkpoints.
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from components.common import strict_json
 from components.common.errors import ConfigError, DataError
 from components.common.files import atomic_file
 
@@ -94,10 +94,10 @@ class Group:
 
     def _compare(self) -> None:
         if self.rank == 0:
-            self.store.set(COMMON, json.dumps(dict(self.common)))
+            self.store.set(COMMON, strict_json.dumps(dict(self.common)))
         if self.local_rank or not self.node:
             return
-        theirs = json.loads(self.store.get(COMMON))
+        theirs = strict_json.loads(self.store.get(COMMON))
         differences = [
             f"{name} is {self.common.get(name)}, on node 0 {theirs.get(name)}"
             for name in sorted({*self.common, *theirs})

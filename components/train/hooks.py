@@ -14,13 +14,13 @@ The ranks of several nodes have such a folder on each, see components.train.grou
 """
 
 import functools
-import json
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.train.group import Group, SharedStop
 
 SAVED = "SAVED "
@@ -193,7 +193,7 @@ class Boundaries:
             "last": last,
             "seconds": round(self.saving_took, 3),  # in which nothing was trained
         }
-        sys.stdout.write(f"{SAVED}{json.dumps(saved)}\n")
+        sys.stdout.write(f"{SAVED}{strict_json.dumps(saved)}\n")
         sys.stdout.flush()
 
 

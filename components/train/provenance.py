@@ -1,13 +1,13 @@
 """Where a checkpoint or a model comes from: what is written into its manifest."""
 
 import hashlib
-import json
 import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from components.common import strict_json
 from components.common.manifest import Manifest, Scalar
 from components.common.vocabulary import Vocabulary
 from components.train.config import Plan, TrainConfig, as_dict
@@ -54,7 +54,7 @@ class Provenance:
     @property
     def identity(self) -> str:
         """One sha256 (hex) for all that decides what comes out."""
-        text = json.dumps([self._fixed(), self.inputs], sort_keys=True)
+        text = strict_json.dumps([self._fixed(), self.inputs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

@@ -6,7 +6,6 @@ manifest says what the run was made of, so that no other run goes on from it.
 """
 
 import contextlib
-import json
 import logging
 import math
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.errors import ConfigError, DataError, RaceError
 from components.common.files import link_or_copy
 from components.train import checkpoints
@@ -185,12 +185,9 @@ def _read(path: Path, limit: int, where: str) -> str:
 
 
 def _json(text: str, where: str) -> Any:
-    def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is not JSON")
-
     try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        return strict_json.loads(text)
+    except ValueError as error:
         raise _unusable(where, f"not JSON: {str(error)[:80]}") from None
 
 
@@ -243,7 +240,7 @@ class Checkpoints:
             skipped_updates=self._log.skipped_updates,
             seconds=self._log.seconds,
         )
-        (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=1) + "\n")
+        strict_json.write(folder / PROGRESS, asdict(progress))
         write_records(folder / LOG, self._log.records)
         if self._tensorboard.is_dir():
             shutil.copytree(self._tensorboard, folder / TENSORBOARD)
@@ -289,4 +286,4 @@ class Checkpoints:
 
 def write_records(path: Path, records: list[Record]) -> None:
     with path.open("w") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
+        file.writelines(strict_json.dumps(record) + "\n" for record in records)

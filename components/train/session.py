@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import json
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.common import errors
+from components.common import errors, strict_json
 from components.common.cli import Terminated
 from components.common.errors import CollapseError, OutputError, TrainingError
 from components.train import hooks, supervise
@@ -53,7 +52,7 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
         worker += ["--checkpoint-interval", str(run.config.checkpoint_interval)]
     if not run.node.alone:
         group = session.control / "group.json"
-        group.write_text(json.dumps({"common": dict(run.common), "ended": run.ended}))
+        group.write_text(strict_json.dumps({"common": dict(run.common), "ended": run.ended}))
         worker += ["--group", str(group)]
     processes, arguments = run.plan.processes, [*worker, *fairseq_arguments(run)]
     # Nodes may start long after each other; until a rank runs, its supervisor has the patience.
@@ -106,11 +105,11 @@ class _Session:
     def on_line(self, line: str) -> None:
         self.sign_of_life = time.monotonic()
         if line.startswith(FAILED):
-            self.failures.append(json.loads(line.removeprefix(FAILED)))
+            self.failures.append(strict_json.loads(line.removeprefix(FAILED)))
             return
         if line.startswith(hooks.SAVED):
             if self.published:
-                self.published.saved(json.loads(line.removeprefix(hooks.SAVED)))
+                self.published.saved(strict_json.loads(line.removeprefix(hooks.SAVED)))
             return
         if line == hooks.STOPPED:
             if self.stop_asked is None:

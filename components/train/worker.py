@@ -11,7 +11,6 @@ one line, FAILED and a JSON object, for that process.
 
 import argparse
 import ctypes
-import json
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.common import strict_json
 from components.common.errors import CollapseError
 from components.train import hooks
 from components.train.group import Ended, Group
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = {"type": type(error).__name__, "message": message, "mend": mend}
         report["rank"] = hooks.rank()
         # One write, so that the lines of several ranks do not mix.
-        sys.stdout.write(f"{FAILED}{json.dumps(report)}\n")
+        sys.stdout.write(f"{FAILED}{strict_json.dumps(report)}\n")
         sys.stdout.flush()
         sys.stderr.flush()
         # The threads of a broken process group can hang an orderly exit.
@@ -76,7 +76,7 @@ def _boundaries(control: Path, interval: int | None, group: Path | None) -> hook
     (control / hooks.ALIVE).touch()
     if group is None:
         return hooks.Boundaries(control, interval, hooks.rank())
-    ranks = Group(**json.loads(group.read_text()), live=(control / hooks.ALIVE).touch)
+    ranks = Group(**strict_json.read(group), live=(control / hooks.ALIVE).touch)
     return hooks.Boundaries(control, interval, hooks.rank(), ranks)
 
 

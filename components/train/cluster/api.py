@@ -1,7 +1,6 @@
 """The calls to Kubernetes that a training on several nodes needs, and what their errors mean."""
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import kubernetes
 import urllib3
 
+from components.common import strict_json
 from components.common.errors import ConfigError, TransferError
 from components.common.transfer import Patience, root_of, told
 from components.train.cluster import manifest
@@ -199,7 +199,7 @@ class Api:
             self._stream(self._jobs(), "watch the job", query, seconds + 10) as lines,
         ):
             for line in lines:
-                event = json.loads(line)
+                event = strict_json.loads(line)
                 if event["type"] not in ("ADDED", "MODIFIED"):
                     return  # an error, mostly 410; or it was deleted
                 yield event["object"]

@@ -8,7 +8,6 @@ there. A later attempt at the same step adopts the job of the one before, or fet
 import contextlib
 import functools
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from components.common import errors
+from components.common import errors, strict_json
 from components.common.cli import Terminated
 from components.common.errors import ConfigError, RaceError, TrainingError, TransferError
 from components.common.exam import count_options
@@ -119,7 +118,7 @@ def launch(
                 job.start()
                 job.follow()
             storage.fetch(addresses.output, folder)
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = strict_json.read(folder / "metrics.json")
         there = {name for name in CHECKPOINTS if (folder / name).is_file()}
     best, last = (config.output.absolute() / n if n in there else None for n in CHECKPOINTS)
     return TrainResult(best, last, metrics)
@@ -436,7 +435,7 @@ def _last_error(lines: list[str]) -> str:
         if line.startswith("error: "):
             return line.removeprefix("error: ")
         with contextlib.suppress(ValueError):
-            record = json.loads(line)
+            record = strict_json.loads(line)
             if isinstance(record, dict) and record.get("level") == "ERROR":
                 return str(record.get("message", ""))
     return ""

@@ -10,11 +10,11 @@ pkg/apis/trainer/v1alpha1, pkg/runtime/framework/plugins).
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from components.common import strict_json
 from components.common.cli import LOG_FORMAT_VARIABLE, arguments_of
 from components.common.storage.client import S3_VARIABLES
 from components.train.cluster.config import USER, ClusterConfig
@@ -86,7 +86,7 @@ def job(
         environment: of this step; the nodes get some of it.
     """
     spec = _spec(config, cluster, addresses, processes, environment)
-    digest = hashlib.sha256(json.dumps([API_VERSION, spec], sort_keys=True).encode())
+    digest = hashlib.sha256(strict_json.dumps([API_VERSION, spec], sort_keys=True).encode())
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
