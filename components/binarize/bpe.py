@@ -100,7 +100,7 @@ class Bpe(NamedTuple):
             DataError: it does.
         """
         ids = set(map(str, self.encoder.pieces.values()))
-        numbers = {symbol for symbol in self.dictionary.symbols if symbol.isdecimal()}
+        numbers = set(filter(str.isdecimal, self.dictionary.symbols))
         for some, holder, other in (
             (ids - numbers, "encoder.json", "dict.txt"),
             (numbers - ids, "dict.txt", "encoder.json"),

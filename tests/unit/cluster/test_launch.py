@@ -115,6 +115,22 @@ def trains_well(publish: Callable[[], None]) -> Callable[[Any, Any], None]:
     return control
 
 
+def test_a_model_of_another_vocabulary_is_refused_before_there_is_a_job(
+    kubernetes, train, config
+) -> None:
+    for folder, symbols in (
+        (config.data / "input0", "1 1\n2 1\n"),
+        (config.pretrained, "2 1\n1 1\n"),
+    ):
+        (folder / "dict.txt").write_text(symbols)
+    try:
+        with pytest.raises(DataError, match=r"roberta: were made with different dict\.txt"):
+            train()
+    finally:
+        (config.data / "input0" / "dict.txt").unlink()
+    assert not kubernetes.jobs
+
+
 def test_object_storage_is_all_that_step_and_nodes_share(
     kubernetes, train, config, bucket, tmp_path
 ) -> None:
