@@ -200,7 +200,7 @@ def _add_run(commands: Any) -> None:
         best on dev, and says how far they lie apart.
 
         Data steps whose inputs, parameters and code are those of an earlier run in the same folder
-        are not run again. The exit status is that of the step that failed: 2 wrong parameter,
+        are not run again. What lies at an address without a sha256 is asked for. The exit status is that of the step that failed: 2 wrong parameter,
         3 bad input, 4 transfer, 5 output not writable, 6 training, 7 accuracy below the gate.
         """,
     )
@@ -450,8 +450,9 @@ def _add_submit(commands: Any) -> None:
           race submit --host http://localhost:8080 -p seeds=[1,2,3,4,5] --parallelism 5
 
         The pipeline is compiled with the profile and uploaded as a version of race-roberta, or of
-        race-roberta-sweep with seeds or learning_rates, unless the server has it. With --wait the
-        exit status is 1 when the run fails.
+        race-roberta-sweep with seeds or learning_rates, unless the server has it. A data step is
+        taken from the cache where all that it comes from has a sha256. With --wait the exit status
+        is 1 when the run fails.
         """,
     )
     _add_profile(made)
@@ -481,6 +482,9 @@ def _add_submit(commands: Any) -> None:
         metavar="URI",
         help="where artifacts go, such as s3://bucket/path (default: the server's)",
     )
+    made.add_argument(
+        "--no-cache", action="store_true", help="run every step (default: data steps may be cached)"
+    )
     made.add_argument("--wait", action="store_true", help="follow the run until it ends")
     made.add_argument(
         "--poll", type=float, default=10.0, metavar="SECONDS", help="how often (default: 10)"
@@ -496,6 +500,7 @@ def _add_submit(commands: Any) -> None:
 
 
 def _submit(arguments: argparse.Namespace) -> None:
+    from pipeline.caching import cached_on_cluster, uncached_note
     from pipeline.local import local_path
     from pipeline.pipeline import NAME, SWEEP_NAME, compiled
     from pipeline.submit import Api, Server, follow, submit, unique_name
@@ -521,10 +526,13 @@ def _submit(arguments: argparse.Namespace) -> None:
             )
     server = Server(arguments.host, arguments.namespace, arguments.token_file)
     api = Api(server)
+    cached = frozenset() if arguments.no_cache else cached_on_cluster(values)
+    if not arguments.no_cache and (note := uncached_note(values)):
+        say(note)
     sweep = is_sweep(values)
     identity = submit(
         api,
-        compiled(defaults, _images(arguments), sweep=sweep, parallelism=parallelism),
+        compiled(defaults, _images(arguments), cached=cached, sweep=sweep, parallelism=parallelism),
         {name: values[name] for name in parameters_of(sweep)},
         pipeline=SWEEP_NAME if sweep else NAME,
         experiment=arguments.experiment,

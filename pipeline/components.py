@@ -47,10 +47,12 @@ def run(
 
 
 def describe(artifact: dsl.Artifact, files: list[Any]) -> None:
-    """Keep the size and digests of downloaded files with their artifact."""
+    """Keep the size and digests of downloaded files, and what is known of them, with the artifact."""
     artifact.metadata["bytes"] = sum(file.bytes for file in files)
     for file in files:
-        artifact.metadata[f"sha256 {file.url.rpartition('/')[2]}"] = file.sha256
+        name = file.url.rpartition("/")[2]
+        artifact.metadata[f"sha256 {name}"] = file.sha256
+        artifact.metadata[f"checked {name}"] = file.trust
 
 
 def record(metrics: dsl.Metrics, figures: dict[str, Any]) -> None:

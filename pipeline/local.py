@@ -52,7 +52,6 @@ from kfp.local import status as kfp_status
 from kfp.local import subprocess_task_handler
 from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 
-import components
 from components.common import strict_json
 from components.common.cli import LOG_FORMAT_VARIABLE
 from components.common.errors import ConfigError, DataError, GateError, RaceError
@@ -62,10 +61,11 @@ from components.common.progress import duration
 from components.evaluate.trained import read_metrics
 from components.select.core import table
 from components.select.trials import Trial
+from pipeline.caching import salts
 from pipeline.display import NAME_WIDTH, say, step_line, working
 from pipeline.images import Images
 from pipeline.parameters import is_sweep, parameters_of, trials
-from pipeline.pipeline import DATA_STEPS, build
+from pipeline.pipeline import build
 from pipeline.report import levels, write_index
 
 # Lines of a failed step's log that are shown.
@@ -185,17 +185,15 @@ def run_pipeline(
     run = Run(_new_folder(runs, name), values, planned)
     (run.folder / "logs").mkdir()
     say(f"run {shown(run.folder)}")
-    salt = _cache_salt(values)
+    salt = salts(values) if cache else {}
     inputs = [local_path(v) for n, v in values.items() if n.endswith("_url")]
     readable = [runs.absolute(), *(path for path in inputs if path is not None)]
 
     def configure(task: Any, step: str, _: Mapping[str, Any]) -> None:
-        if step in DATA_STEPS:
-            # KFP's key holds addresses and parameters, but not what lies behind a path or which
-            # code reads it. Whatever is in the task's environment is part of the key.
-            task.set_env_variable("RACE_CACHE_SALT", salt)
+        if step in salt:  # whatever is in a task's environment is part of KFP's key
+            task.set_env_variable("RACE_CACHE_SALT", salt[step])
 
-    pipeline = build(values, images, configure)
+    pipeline = build(values, images, configure, cached=salt)
     with (
         _recorded(run, values, runner),
         _kfp_log(run.folder / "logs" / "kfp.log"),
@@ -553,20 +551,6 @@ def local_path(address: str) -> Path | None:
 def _absolute(address: str) -> str:
     path = local_path(address)
     return address if path is None else os.path.abspath(path)
-
-
-def _cache_salt(values: Mapping[str, Any]) -> str:
-    """A digest of what KFP's cache key does not hold: the steps' code, and the local inputs."""
-    digest = hashlib.sha256(sys.version.encode())
-    folder = Path(components.__file__).parent
-    for source in sorted(folder.rglob("*.py")):
-        digest.update(f"{source.relative_to(folder)}\0".encode() + source.read_bytes() + b"\0")
-    for name, value in sorted(values.items()):
-        path = local_path(value) if name.endswith("_url") else None
-        if path is not None and path.exists():
-            about = path.stat()
-            digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\0".encode())
-    return digest.hexdigest()[:16]
 
 
 def report(run: Run) -> str:

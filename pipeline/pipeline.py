@@ -15,7 +15,7 @@ download_roberta ─────────────────────
 import inspect
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from kfp import compiler, dsl, kubernetes
 from components.common.storage.client import S3_VARIABLES
 from components.train.cluster.config import SHM_SIZE, USER
 from pipeline import components
+from pipeline.caching import cached_on_cluster
 from pipeline.images import Images
 from pipeline.parameters import PARALLELISM, SET_BY_SWEEP, is_sweep, parameters_of
 
@@ -114,6 +115,7 @@ def build(
     images: Images,
     configure: Configure = on_cluster,
     *,
+    cached: Container[str],
     sweep: bool | None = None,
     parallelism: int = PARALLELISM,
 ) -> Any:
@@ -123,6 +125,7 @@ def build(
     called once for each task, with the pipeline's parameters.
 
     Args:
+        cached: the steps that may be taken from KFP's cache. A training that was asked for is not.
         sweep: whether it trains several times; None: if `values` ask for it.
         parallelism: with a sweep, the most trials at the same time.
     """
@@ -142,9 +145,7 @@ def build(
             image = images.train if task.name in GPU_STEPS else images.data
             task.set_container_image(image)
             task.set_env_variable("RACE_IMAGE", image)  # a container does not know its own
-            # A cluster's cache key holds addresses, not what lies behind them: good enough to save
-            # a download, not to skip a training that was asked for.
-            task.set_caching_options(task.name in DATA_STEPS)
+            task.set_caching_options(task.name in cached)
             configure(task, task.name, p)
             return task
 
@@ -223,13 +224,18 @@ def compiled(
     values: Mapping[str, Any],
     images: Images,
     *,
+    cached: Container[str] | None = None,
     sweep: bool | None = None,
     parallelism: int = PARALLELISM,
 ) -> str:
-    """The pipeline as YAML, see `build`; the same arguments give the same text on every machine."""
+    """The pipeline as YAML, see `build`; the same arguments give the same text on every machine.
+
+    Without `cached` it is what the values allow: a run with others should have its own.
+    """
+    cached = cached_on_cluster(values) if cached is None else cached
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        made = build(values, images, sweep=sweep, parallelism=parallelism)
+        made = build(values, images, cached=cached, sweep=sweep, parallelism=parallelism)
         compiler.Compiler().compile(made, str(path))
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     # KFP heads the file with a list of the inputs that spells dictionaries in an order of chance.

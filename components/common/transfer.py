@@ -1,8 +1,11 @@
 """What every transfer of bytes has in common, whatever it speaks: attempts, waits, shown names."""
 
+import hashlib
 import random
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from components.common import strict_json
@@ -34,19 +37,46 @@ class AttemptError(Exception):
 
 
 @dataclass(frozen=True)
+class Checksum:
+    """What a source says of its whole content: sha256, sha1, md5 or crc32, in hexadecimal digits."""
+
+    name: str
+    value: str
+
+    def hasher(self) -> Any:
+        """What computes it, with `update` and `hexdigest`."""
+        return Crc32() if self.name == "crc32" else hashlib.new(self.name, usedforsecurity=False)
+
+
+class Crc32:
+    """CRC-32 as hashlib would have it."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
+
+
+@dataclass(frozen=True)
 class Stream:
     """An open source of bytes.
 
     `start` is the offset of its first byte: what was asked for, or 0 where the source cannot go on
     from there. `total` is the size of the whole, None if the source does not say. `version` is
     given back to the source to go on later; None if it has nothing that surely tells two versions
-    apart. Taking `chunks` raises AttemptError where the source fails.
+    apart. Taking `chunks` raises AttemptError where the source fails. `checksum` is of the whole,
+    None where the source says none, or where this stream does not begin at 0.
     """
 
     start: int
     total: int | None
     version: str | None
     chunks: Iterator[bytes]
+    checksum: Checksum | None = None
 
 
 @dataclass(frozen=True)

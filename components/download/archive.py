@@ -10,6 +10,7 @@ import errno
 import gzip
 import io
 import os
+import re
 import stat
 import struct
 import tarfile
@@ -47,10 +48,11 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, E
 class Limits:
     """What an archive may unpack to. RACE has 28,000 members; RoBERTa-large unpacks to 0.8 GiB."""
 
-    members: int = 200_000
+    members: int = 100_000
     bytes: int = 20 << 30
     ratio: float = 100.0  # unpacked to packed
     ratio_free: int = 64 << 20  # unpacked bytes below which no ratio is harmful
+    names: int = 32 << 20  # bytes of all headers that hold a long name or more of a member
     name: int = 1024  # UTF-8 bytes of a member's path
     depth: int = 32  # folders in a member's path
 
@@ -78,15 +80,20 @@ def unpack(archive: Path, into: Path, limits: Limits | None = None) -> Unpacked:
         archive.open("rb") as file,
         progress.bar(total=sink.packed, what=f"unpacking {archive.name}", bytes=True) as bar,
     ):
-        magic = file.read(BLOCK)
+        kind = kind_of(file.read(BLOCK))
         file.seek(0)
-        if magic.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        if kind == "zip":
             with _ZipBytes(file.raw) as source:
                 _unpack_zip(source, sink, bar)
-        elif magic.startswith(b"\x1f\x8b"):
+        elif kind == "tar.gz":
+            with gzip.GzipFile(fileobj=file) as unzipped:
+                _foresee_tar(unzipped, sink)
+            file.seek(0)
             with gzip.GzipFile(fileobj=file) as unzipped:
                 _unpack_tar(_TarBytes(unzipped, file, sink, bar), sink)
-        elif magic[257:262] == b"ustar":
+        elif kind == "tar":
+            _foresee_tar(file, sink)
+            file.seek(0)
             _unpack_tar(_TarBytes(file, file, sink, bar), sink)
         else:
             raise sink.refuse(
@@ -96,6 +103,15 @@ def unpack(archive: Path, into: Path, limits: Limits | None = None) -> Unpacked:
     if not sink.files:
         raise sink.refuse("no file is in it")
     return Unpacked(sink.files, sink.bytes)
+
+
+def kind_of(start: bytes) -> str:
+    """zip, tar.gz or tar, by the first BLOCK bytes of a file; "" for any other."""
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if start.startswith(b"\x1f\x8b"):
+        return "tar.gz"
+    return "tar" if start[257:262] == b"ustar" else ""
 
 
 class _Sink:
@@ -109,6 +125,8 @@ class _Sink:
         self.bytes = 0
         self._archive = archive.name
         self._members = 0
+        self._foreseen = 0
+        self._foreseen_folders: set[str] = set()
         self._folders = {""}
         self._names: set[str] = set()
 
@@ -121,6 +139,15 @@ class _Sink:
 
     def damaged(self, member: str = "") -> DataError:
         return self.refuse("the archive is damaged or cut off", member, mend="Download it again")
+
+    def foresee(self, member: str) -> None:
+        """Count a member, and the folders that its path implies, before anything is written."""
+        folder, _, file = member.rpartition("/")
+        while folder and folder not in self._foreseen_folders:
+            self._foreseen_folders.add(folder)
+            folder = folder.rpartition("/")[0]
+        self._foreseen += bool(file)
+        self.check_members(self._foreseen + len(self._foreseen_folders), member)
 
     def folder(self, name: str) -> None:
         path = "/".join(self.check_name(name))
@@ -209,7 +236,10 @@ class _Sink:
 
     def _count(self, member: str) -> None:
         self._members += 1
-        if self._members > self.limits.members:
+        self.check_members(self._members, member)
+
+    def check_members(self, count: int, member: str = "") -> None:
+        if count > self.limits.members:
             raise self.refuse(
                 f"more than {self.limits.members:,} members", member, mend=_RAISE_LIMIT
             )
@@ -268,6 +298,55 @@ def _second_opinion(member: tarfile.TarInfo, sink: _Sink) -> None:
         raise sink.refuse(f"refused by tarfile ({error})", member.name) from error
 
 
+def _foresee_tar(source: IO[bytes] | gzip.GzipFile, sink: _Sink) -> None:
+    """Count the members of a tar, and what their names take, which costs a glance at each header.
+
+    tarfile and the file system need a hundred times longer for a member. What it cannot read it
+    leaves to tarfile, which says what is wrong.
+
+    Raises:
+        DataError: it passes one of the limits.
+    """
+    position = extended = 0
+    size_in_header: int | None = None  # of the next member, where an extended header says it
+    with contextlib.suppress(*_DAMAGE, ValueError):
+        while len(header := source.read(BLOCK)) == BLOCK and header != _ZEROS:
+            kind = header[156:157]
+            size = _number(header[124:136]) if size_in_header is None else size_in_header
+            size_in_header = None
+            position += BLOCK
+            if kind in (b"x", b"g", b"L", b"K", b"X"):
+                if size > HEADERS:
+                    return
+                extended += size
+                if extended > sink.limits.names:
+                    raise sink.refuse(
+                        f"the names of its members take more than {sink.limits.names:,} bytes"
+                    )
+                records = source.read(size)
+                if kind in (b"x", b"X") and (found := _PAX_SIZE.search(records)):
+                    size_in_header = int(found[1])
+                left, position = -size % BLOCK, position + size
+            else:
+                sink.foresee(header[:100].partition(b"\0")[0].decode("utf-8", "replace"))
+                left = -(-size // BLOCK) * BLOCK if kind not in b"123456" else 0
+            position += left
+            sink.check_size(position)
+            while left > 0 and (chunk := source.read(min(left, BUFFER))):
+                left -= len(chunk)
+
+
+_ZEROS = bytes(BLOCK)
+_PAX_SIZE = re.compile(rb"(?:^|\n)[0-9]+ size=([0-9]{1,18})\n")
+
+
+def _number(field: bytes) -> int:
+    """A number in a tar's header: octal digits, or binary where it is large."""
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big") if field[0] == 0x80 else 0
+    return int(field.partition(b"\0")[0].strip() or b"0", 8)
+
+
 def _unpack_tar(source: _TarBytes, sink: _Sink) -> None:
     end = 0  # of the last member
     try:
@@ -311,20 +390,28 @@ class _ZipBytes(io.BufferedReader):
     """A zip file; zipfile would read a list of members of any length into memory in one go."""
 
     longest_read: int
+    sink: _Sink | None  # while the list is read
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             size = os.fstat(self.fileno()).st_size - self.tell()
         if size > self.longest_read:
             raise zipfile.BadZipFile("list of members too long")
-        return super().read(size)
+        data = super().read(size)
+        if self.sink:  # a signature for each member, which zipfile would make an object of
+            self.sink.check_members(data.count(b"PK\x01\x02"))
+        return data
 
 
 def _unpack_zip(source: _ZipBytes, sink: _Sink, bar: Any) -> None:
     # A record of the list is 46 bytes and the name, and sometimes a few dozen bytes more.
     source.longest_read = (1 << 20) + 160 * sink.limits.members
     with _parsing(sink):
+        source.sink = sink
         archive = zipfile.ZipFile(source)
+        source.sink = None
+    for member in archive.infolist():
+        sink.foresee(member.filename)
     for member in archive.infolist():
         name = member.filename
         kind = stat.S_IFMT(member.external_attr >> 16)

@@ -15,6 +15,7 @@ from components.common.transfer import Patience, shown_url
 from components.download import known
 from components.download.archive import Limits, Unpacked, unpack
 from components.download.fetch import check_url, fetch, file_name
+from components.download.formats import check_format
 from components.download.mirror import Mirror
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ class Downloaded:
 
     `url` is fit for logs: without user, password and query. `path` is the file or, where it was
     unpacked, the folder with its content. `bytes` and `sha256` are those of the file as it came;
-    `pinned` says that the digest was known beforehand, and agreed.
+    `pinned` says that the digest was known beforehand, and agreed. `checked` names what else it was
+    compared with, such as the md5 that object storage has of it.
     """
 
     url: str
@@ -110,6 +112,14 @@ class Downloaded:
     bytes: int
     sha256: str
     pinned: bool
+    checked: str = ""
+
+    @property
+    def trust(self) -> str:
+        """What its content was compared with, in a few words."""
+        if self.pinned:
+            return "matches"
+        return f"not pinned, {f'its {self.checked} agrees' if self.checked else 'unchecked'}"
 
 
 def download(config: DownloadConfig) -> list[Downloaded]:
@@ -137,11 +147,17 @@ def _download(url: str, arrival: Path, folder: Path, config: DownloadConfig) -> 
     name, shown, expected = file_name(url), shown_url(url), config.expected(url)
     mirror = Mirror(config.mirror_uri)
     started = time.monotonic()
-    mirrored = mirror.take(url, expected, arrival / name)
+
+    def check(path: Path) -> None:
+        if not expected:
+            check_format(path, name, archive=config.unpack)
+
+    mirrored = mirror.take(url, expected, arrival / name, check)
     fetched = mirrored or fetch(
         url,
         arrival / name,
         Patience(config.attempts, config.connect_timeout, config.read_timeout),
+        expected,
     )
     if expected and fetched.sha256 != expected:
         raise DataError(
@@ -149,18 +165,21 @@ def _download(url: str, arrival: Path, folder: Path, config: DownloadConfig) -> 
             mend="Check the address and the digest; do not use the file if both are right",
         )
     if mirrored is None:
-        mirror.keep(url, arrival / name, fetched)
+        check(arrival / name)
+    path = config.output if config.unpack else config.output / name
+    result = Downloaded(shown, path, fetched.bytes, fetched.sha256, bool(expected), fetched.checked)
     seconds = time.monotonic() - started
     verb = "downloaded" if mirrored is None else "took from the mirror"
     line = f"{verb} {name} {_mib(fetched.bytes)} in {seconds:.1f} s, sha256 {fetched.sha256} "
-    line += "(matches)" if expected else "(not pinned)"
+    line += f"({result.trust})"
     if config.unpack:
         started = time.monotonic()
         unpacked = unpack(arrival / name, folder, _limits(config))
         line += _unpacked_line(unpacked, time.monotonic() - started)
+    if mirrored is None:  # not before it has shown to be fit for use
+        mirror.keep(url, arrival / name, fetched)
     log.info("%s", line)
-    path = config.output if config.unpack else config.output / name
-    return Downloaded(shown, path, fetched.bytes, fetched.sha256, bool(expected))
+    return result
 
 
 def _limits(config: DownloadConfig) -> Limits:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from components.common import progress
 from components.common.errors import ConfigError, DataError, TransferError
-from components.common.storage.stream import open_s3, split_uri
-from components.common.transfer import AttemptError, Patience, Stream, shown_url
-from components.download.http import open_http
+from components.common.storage.stream import open_s3, split_uri, state_of_s3
+from components.common.transfer import AttemptError, Checksum, Patience, Stream, shown_url
+from components.download.http import open_http, state_of_http
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,11 @@ PROGRESS = 1 << 20
 
 @dataclass(frozen=True)
 class Fetched:
+    """What has arrived; `checked` says which checksum of its source it agreed with, "" where none."""
+
     bytes: int
     sha256: str  # 64 hexadecimal digits
+    checked: str = ""
 
 
 def check_url(url: str) -> None:
@@ -69,54 +73,46 @@ def file_name(url: str) -> str:
     return unquote(urlsplit(url).path.rpartition("/")[2])
 
 
-def fetch(url: str, path: Path, patience: Patience) -> Fetched:
+def fetch(url: str, path: Path, patience: Patience, expected: str = "") -> Fetched:
     """Write what is at `url` to the new file `path`; a cut transfer goes on where it was cut.
 
     What can pass (no connection, silence, a cut, 408, 429, 5xx) is tried again with growing waits,
     up to `patience.attempts` times in a row without progress. What cannot pass fails at once.
+    What does not agree with the checksum that its source tells is fetched again: if the same comes
+    twice, then the source has nothing else. A file with the `expected` sha256 needs no other.
 
     Raises:
         TransferError: it could not be fetched.
-        DataError: a local file is not there, or is no file.
+        DataError: it does not agree with the source's checksum; or a local file is not there, or is
+            no file.
         OSError: `path` cannot be written.
     """
     shown = shown_url(url)
-    digest = hashlib.sha256()
-    done = farthest = attempts = failures = 0
+    farthest = attempts = failures = 0
     version: str | None = None
     with (
         path.open("xb") as file,
         progress.bar(total=None, what=path.name, bytes=True) as bar,
     ):
+        arriving = _Arriving(file, shown, expected)
         while True:
             attempts += 1
             try:
-                with _open(url, done if version else 0, version, patience) as stream:
-                    if stream.start != done:
-                        log.warning("%s: starting over, the source cannot go on", shown)
-                        file.seek(0)
-                        file.truncate()
-                        digest, done = hashlib.sha256(), 0
+                with _open(url, arriving.done if version else 0, version, patience) as stream:
+                    arriving.go_on(stream)
                     version = stream.version
                     bar.total = stream.total
-                    bar.n = bar.initial = done
+                    bar.n = bar.initial = arriving.done
                     bar.refresh()
                     for chunk in stream.chunks:
-                        file.write(chunk)
-                        digest.update(chunk)
-                        done += len(chunk)
+                        arriving.write(chunk)
                         bar.update(len(chunk))
-                    if stream.total is not None and done != stream.total:
-                        raise AttemptError(
-                            f"the transfer was cut after {done:,} of {stream.total:,} bytes",
-                            restart=done > stream.total,
-                        )
-                return Fetched(done, digest.hexdigest())
+                    return arriving.whole(stream.total)
             except AttemptError as failure:
                 if failure.restart:
                     version = None
-                if done >= farthest + PROGRESS:
-                    farthest, failures = done, 0
+                if arriving.done >= farthest + PROGRESS:
+                    farthest, failures = arriving.done, 0
                 failures += 1
                 hopeless = not (failure.passes or failure.restart)
                 if hopeless or failures >= patience.attempts:
@@ -130,15 +126,102 @@ def fetch(url: str, path: Path, patience: Patience) -> Fetched:
                 time.sleep(wait)
 
 
+class _Arriving:
+    """A file as far as it has come, with its digests."""
+
+    def __init__(self, file: IO[bytes], shown: str, expected: str) -> None:
+        self.done = 0
+        self._file = file
+        self._shown = shown
+        self._expected = expected
+        self._sha256 = hashlib.sha256()
+        self._checksum: Checksum | None = None
+        self._second: Any = None  # computes the checksum
+        self._refused = ""  # sha256 of what did not agree with it
+
+    def go_on(self, stream: Stream) -> None:
+        """Get ready for what an attempt brings, which may begin at 0."""
+        if self.done and stream.start != self.done:
+            log.warning("%s: starting over, the source cannot go on", self._shown)
+            self._file.seek(0)
+            self._file.truncate()
+            self.done, self._sha256 = 0, hashlib.sha256()
+        if not self.done:
+            self._checksum = stream.checksum
+            self._second = stream.checksum.hasher() if stream.checksum else None
+
+    def write(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self._sha256.update(chunk)
+        if self._second:
+            self._second.update(chunk)
+        self.done += len(chunk)
+
+    def whole(self, total: int | None) -> Fetched:
+        """The file, if it is as long as announced and agrees with its checksum."""
+        if total is not None and self.done != total:
+            raise AttemptError(
+                f"the transfer was cut after {self.done:,} of {total:,} bytes",
+                restart=self.done > total,
+            )
+        sha256 = self._sha256.hexdigest()
+        if not self._checksum or sha256 == self._expected:
+            return Fetched(self.done, sha256)
+        name, value = self._checksum.name, self._checksum.value
+        if self._second.hexdigest() == value:
+            return Fetched(self.done, sha256, name)
+        if self._refused == sha256:
+            raise DataError(
+                f"{self._shown}: damaged where it lies: its {name} should be {value}, and is"
+                f" {self._second.hexdigest()}",
+                mend="Put it there again; if it is right, give its sha256",
+            )
+        self._refused = sha256
+        raise AttemptError(f"what arrived does not have the object's {name}", restart=True)
+
+
+# A question whose answer is only a convenience.
+BRIEF = Patience(attempts=1, connect=5.0, read=10.0)
+
+
+def state_of(url: str) -> str:
+    """Text that is another one once other bytes lie at `url`; "" where that cannot be said.
+
+    Of an address its validators (ETag, Last-Modified) and length, of a file what the file system
+    knows of it. Nothing is fetched.
+
+    Raises:
+        ConfigError: an AWS variable cannot be right.
+    """
+    scheme = _scheme(url)
+    with contextlib.suppress(AttemptError):
+        if scheme in ("http", "https"):
+            return state_of_http(url, BRIEF)
+        if scheme == "s3":
+            return state_of_s3(url, BRIEF)
+    if scheme not in ("", "file") or not (path := _path(url)).is_file():
+        return ""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_dev} {found.st_ino}"
+
+
 def _open(
     url: str, start: int, version: str | None, patience: Patience
 ) -> AbstractContextManager[Stream]:
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    scheme = _scheme(url)
     if scheme in ("http", "https"):
         return open_http(url, start=start, version=version, patience=patience)
     if scheme == "s3":
         return open_s3(url, start=start, version=version, patience=patience)
-    return _open_file(Path(unquote(urlsplit(url).path)) if scheme == "file" else Path(url))
+    return _open_file(_path(url))
+
+
+def _scheme(url: str) -> str:
+    return urlsplit(url).scheme if "://" in url else ""
+
+
+def _path(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path)) if _scheme(url) == "file" else Path(url)
 
 
 @contextlib.contextmanager

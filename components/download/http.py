@@ -48,6 +48,28 @@ def open_http(url: str, *, start: int, version: str | None, patience: Patience) 
             yield _stream(url, start, version, response, patience)
 
 
+def state_of_http(url: str, patience: Patience) -> str:
+    """What tells the file that is at `url` now from any other, "" where the server does not say.
+
+    Raises:
+        AttemptError: the server cannot be asked.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    try:
+        answer = requests.head(
+            url, headers=headers, allow_redirects=True, timeout=(patience.connect, patience.read)
+        )
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise _explained(error, patience) from error
+    if answer.status_code != 200:
+        raise _refused(answer)
+    # A weak ETag stays the same for bytes that mean the same.
+    tag, modified = answer.headers.get("ETag", ""), _safe_date(answer.headers)
+    if not tag.startswith('"') and not modified:
+        return ""
+    return f"{tag} {modified} {answer.headers.get('Content-Length')}"
+
+
 def _stream(
     url: str, start: int, version: str | None, response: requests.Response, patience: Patience
 ) -> Stream:
@@ -90,14 +112,19 @@ def _chunks(raw: urllib3.HTTPResponse, patience: Patience) -> Iterator[bytes]:
 
 
 def _validator(headers: Mapping[str, str]) -> str | None:
-    """What If-Range may hold: a strong ETag; without any ETag, a date that is safe to rely on.
-
-    Last-Modified has a resolution of one second: it tells versions apart only if the answer was
-    given in a later second (RFC 9110, 8.8.2.2).
-    """
+    """What If-Range may hold: a strong ETag; without any ETag, a date that is safe to rely on."""
     tag = headers.get("ETag")
     if tag is not None:
         return tag if tag.startswith('"') else None
+    return _safe_date(headers)
+
+
+def _safe_date(headers: Mapping[str, str]) -> str | None:
+    """Last-Modified, if it tells versions apart.
+
+    It has a resolution of one second, so it does only if the answer was given in a later second
+    (RFC 9110, 8.8.2.2).
+    """
     modified, now = _seconds(headers.get("Last-Modified")), _seconds(headers.get("Date"))
     if modified is None or now is None or modified >= now:
         return None

@@ -6,19 +6,20 @@ Below the mirror's address, each file is an artifact of its own (components.comm
     addresses/SHA256      of an address: the digest of what was last found there
 
 The second is asked only where the digest is not known beforehand: the mirror then answers for the
-address, until somebody removes what it noted.
+address, unless the source itself says that something else lies there now.
 """
 
 import hashlib
 import logging
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from components.common import storage
 from components.common.errors import DataError, RaceError
 from components.common.transfer import shown_url
-from components.download.fetch import Fetched, file_name
+from components.download.fetch import Fetched, file_name, state_of
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +34,20 @@ class Mirror:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
+        self._state = ""  # of the source, when it was asked
 
     def serves(self, url: str) -> bool:
         """Whether files from there are mirrored: those that come over the public network."""
         return bool(self._uri) and url.startswith(("http://", "https://"))
 
-    def take(self, url: str, expected: str, path: Path) -> Fetched | None:
+    def take(
+        self, url: str, expected: str, path: Path, check: Callable[[Path], None]
+    ) -> Fetched | None:
         """Write the mirrored file to the new file `path`; None when it is not in the mirror.
 
         Args:
             expected: its sha256, "" where it is not known.
+            check: raises DataError for a file that should not be taken.
 
         Raises:
             OSError: `path` cannot be written.
@@ -58,11 +63,12 @@ class Mirror:
                 (entry,) = found.manifest.files
                 if entry.sha256 != digest:
                     raise DataError(f"{found.address}: not the file of that digest")
+                check(Path(scratch) / "file" / entry.path)
                 (Path(scratch) / "file" / entry.path).rename(path)
         except RaceError as error:
             log.warning("not taken from the mirror: %s", error)
             return None
-        return Fetched(entry.size, entry.sha256)
+        return Fetched(entry.size, entry.sha256, "sha256 in the mirror")
 
     def keep(self, url: str, path: Path, fetched: Fetched) -> None:
         """Put a file that was fetched from its source into the mirror."""
@@ -75,14 +81,18 @@ class Mirror:
             with tempfile.TemporaryDirectory() as scratch:
                 note = Path(scratch) / _NOTE
                 note.write_text(fetched.sha256)
+                producer["state"] = self._state
                 storage.publish(note, self._address(url), producer=producer, overwrite=True)
         except (RaceError, OSError) as error:
             log.warning("%s was not put into the mirror: %s", file_name(url), error)
 
     def _noted(self, url: str, scratch: Path) -> str:
+        self._state = state_of(url)
         if storage.find(self._address(url)) is None:
             return ""
-        storage.fetch(self._address(url), scratch / "note")
+        found = storage.fetch(self._address(url), scratch / "note")
+        if self._state and found.manifest.producer.get("state") != self._state:
+            return ""
         digest = (scratch / "note" / _NOTE).read_text()
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise DataError(f"{self._address(url)}: no digest in it")

@@ -2,7 +2,8 @@
 
 import functools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from components.common.storage.failures import explained
 from components.common.transfer import AttemptError, Patience
 
 CHUNK = 1 << 20  # bytes read at once from a connection
+
+_MD5 = re.compile(r"[0-9a-f]{32}\Z")
 
 # What a container needs to reach a store, by the same name in a Kubernetes Secret.
 S3_VARIABLES = (
@@ -89,6 +92,27 @@ def sends_sha256() -> bool:
     """Whether the service is known to check SHA-256 checksums: AWS is, others by AWS's variable."""
     asked = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION", "").lower()
     return asked == "when_supported" or (asked == "" and not _endpoint())
+
+
+def etag_of(answer: Mapping[str, Any]) -> str:
+    """The ETag without the quotes, which not all services write."""
+    return str(answer.get("ETag") or "").strip('"')
+
+
+def md5_of(answer: Mapping[str, Any], bucket: str) -> str:
+    """The MD5 (hex) of the object that an answer is about, "" where its ETag is none.
+
+    It is one unless the object has several parts, is encrypted with a key of the customer's, or
+    lies in a directory bucket (S3 User Guide, "Checking object integrity"). Some services have
+    ETags of their own, which do not look like an MD5.
+    """
+    etag = etag_of(answer)
+    own_key = (
+        answer.get("ServerSideEncryption") not in (None, "", "AES256")
+        or answer.get("SSECustomerAlgorithm")
+        or bucket.endswith("--x-s3")
+    )
+    return etag if _MD5.match(etag) and not own_key else ""
 
 
 def chunks_of(body: Any) -> Iterator[bytes]:

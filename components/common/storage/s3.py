@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import DataError, RaceError
-from components.common.storage.client import chunks_of, connect, sends_sha256
+from components.common.storage.client import (
+    chunks_of,
+    connect,
+    etag_of,
+    md5_of,
+    sends_sha256,
+)
 from components.common.storage.failures import AnswerError, explained
 from components.common.storage.store import (
     CHUNK,
@@ -34,7 +40,6 @@ from components.common.transfer import AttemptError
 Result = TypeVar("Result")
 
 MAX_PARTS = 10_000  # S3's limit for one multi-part upload
-_MD5 = re.compile(r"[0-9a-f]{32}\Z")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
 
@@ -265,8 +270,8 @@ class S3Store:
 
         def call() -> None:
             answer = self._ask("put_object", key, Body=body, **checksum)
-            _believe(answer, md5)
-            if fault := self._fault(key, size, _etag(answer)):
+            _believe(answer, md5, self._bucket)
+            if fault := self._fault(key, size, etag_of(answer)):
                 raise AttemptError(fault)
 
         self._persist(key, call, halt)
@@ -356,7 +361,7 @@ class S3Store:
                 if error.code == "NoSuchUpload":
                     return {}  # nothing to add to; `_complete` will find out and start anew
                 raise
-            _believe(answer, md5)
+            _believe(answer, md5, self._bucket)
             checksums = {n: v for n, v in checksum.items() if n == "ChecksumSHA256"}
             return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
 
@@ -382,7 +387,7 @@ class S3Store:
                     UploadId=upload,
                     MultipartUpload={"Parts": parts},
                 )
-                etag = _etag(answer)
+                etag = etag_of(answer)
             except AnswerError as error:
                 # Unknown now: perhaps completed by an earlier attempt whose answer was lost.
                 gone = error.code in ("NoSuchUpload", "InvalidPart")
@@ -404,7 +409,7 @@ class S3Store:
             if error.status == 404:
                 return "it was accepted, but is not there"
             raise
-        if found.get("ContentLength") != size or (etag and _etag(found) != etag):
+        if found.get("ContentLength") != size or (etag and etag_of(found) != etag):
             return "it was accepted, but something else is there"
         return ""
 
@@ -520,20 +525,12 @@ def _check_range(answer: dict[str, Any], start: int, end: int, size: int) -> Non
         raise AttemptError(f"the answer has bytes {begin} to {stop} instead of {start} to {end}")
 
 
-def _believe(answer: dict[str, Any], md5: bytes) -> None:
+def _believe(answer: dict[str, Any], md5: bytes, bucket: str) -> None:
     """Compare what the service says it received with what was sent."""
-    etag = _etag(answer)
-    if not etag:
+    if not etag_of(answer):
         raise AttemptError("it was accepted, but without an ETag")
-    # An ETag is the MD5, except where the service encrypts with a key of the customer's.
-    encrypted = "kms" in str(answer.get("ServerSideEncryption")) or "SSECustomerAlgorithm" in answer
-    if _MD5.match(etag) and not encrypted and etag != md5.hex():
+    if md5_of(answer, bucket) not in ("", md5.hex()):
         raise AttemptError("what arrived is not what was sent")
-
-
-def _etag(answer: dict[str, Any]) -> str:
-    """The ETag without the quotes, which not all services write."""
-    return str(answer.get("ETag", "")).strip('"')
 
 
 def _results(futures: Sequence[Future[Result]]) -> list[Result]:

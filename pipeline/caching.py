@@ -1,0 +1,80 @@
+"""Which steps may be taken from a cache, and what its key has to hold beside a step's parameters.
+
+KFP looks into its cache before a step runs, and finds what has the same image, command, parameters
+and inputs. An address among the parameters says nothing of what lies there. Where its sha256 is
+given, or known, that is the key; where it is not, a run on this machine asks what is there now,
+and on a cluster, where nobody is asked before the step runs, the step is not cached.
+"""
+
+import hashlib
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import components
+from components.download import known
+from components.download.fetch import state_of
+from pipeline.parameters import DOWNLOADS
+
+# The steps that may be cached at all, and whose outputs each of them reads.
+CACHEABLE: Mapping[str, tuple[str, ...]] = {
+    **{step: () for step in DOWNLOADS},
+    "preprocess": ("download-race",),
+    "binarize": ("preprocess", "download-bpe"),
+}
+
+
+def unpinned(values: Mapping[str, Any], step: str) -> list[str]:
+    """The parameters of a step that are addresses without a given or known sha256."""
+    return [
+        name
+        for name in DOWNLOADS.get(step, ())
+        if not (values.get(name.replace("_url", "_sha256")) or values.get(name) in known.SHA256)
+    ]
+
+
+def cached_on_cluster(values: Mapping[str, Any]) -> frozenset[str]:
+    """The steps that KFP may take from a cluster's cache: all that they come from has a sha256."""
+    cached: set[str] = set()
+    for step, inputs in CACHEABLE.items():
+        if cached.issuperset(inputs) and not unpinned(values, step):
+            cached.add(step)
+    return frozenset(cached)
+
+
+def uncached_note(values: Mapping[str, Any]) -> str:
+    """One line on what is not cached on a cluster, and why; "" where everything is."""
+    steps = [step for step in CACHEABLE if step not in cached_on_cluster(values)]
+    names = [name for step in steps for name in unpinned(values, step)]
+    if not steps:
+        return ""
+    return f"not cached: {', '.join(steps)}, for lack of the sha256 of {', '.join(names)}"
+
+
+def salts(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a local run's cache key has to hold beside the parameters, for each step in CACHEABLE.
+
+    That is the code and what lies behind addresses without a sha256. What cannot be asked, or does
+    not say, has a salt that never comes again: the step runs, and says what is wrong.
+    """
+    code = _code()
+    return {
+        step: code + "".join(_salt(str(values[name])) for name in unpinned(values, step))
+        for step in CACHEABLE
+    }
+
+
+def _salt(address: str) -> str:
+    state = state_of(address) or uuid.uuid4().hex
+    return f" {hashlib.sha256(state.encode()).hexdigest()[:16]}"
+
+
+def _code() -> str:
+    """A digest of the steps' code."""
+    digest = hashlib.sha256(sys.version.encode())
+    folder = Path(components.__file__).parent
+    for source in sorted(folder.rglob("*.py")):
+        digest.update(f"{source.relative_to(folder)}\0".encode() + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
