@@ -200,8 +200,9 @@ def _add_run(commands: Any) -> None:
         best on dev, and says how far they lie apart.
 
         Data steps whose inputs, parameters and code are those of an earlier run in the same folder
-        are not run again. What lies at an address without a sha256 is asked for. The exit status is that of the step that failed: 2 wrong parameter,
-        3 bad input, 4 transfer, 5 output not writable, 6 training, 7 accuracy below the gate.
+        are not run again; what lies at an address without a sha256 is asked for. The exit status is
+        that of the step that failed: 2 wrong parameter, 3 bad input, 4 transfer, 5 output not
+        writable, 6 training, 7 accuracy below the gate.
         """,
     )
     # No default: roberta-large on a laptop would be hours of download and training by mistake.
@@ -527,8 +528,6 @@ def _submit(arguments: argparse.Namespace) -> None:
     server = Server(arguments.host, arguments.namespace, arguments.token_file)
     api = Api(server)
     cached = frozenset() if arguments.no_cache else cached_on_cluster(values)
-    if not arguments.no_cache and (note := uncached_note(values)):
-        say(note)
     sweep = is_sweep(values)
     identity = submit(
         api,
@@ -540,6 +539,8 @@ def _submit(arguments: argparse.Namespace) -> None:
         pipeline_root=arguments.pipeline_root,
         cron=arguments.cron,
     )
+    if not arguments.no_cache and (note := uncached_note(values)):
+        say(note)
     print(server.address("recurringrun" if arguments.cron else "runs", identity), flush=True)
     if arguments.wait:
         try:

@@ -47,7 +47,7 @@ def run(
 
 
 def describe(artifact: dsl.Artifact, files: list[Any]) -> None:
-    """Keep the size and digests of downloaded files, and what is known of them, with the artifact."""
+    """Keep the size and digests of downloaded files, and who says so, with their artifact."""
     artifact.metadata["bytes"] = sum(file.bytes for file in files)
     for file in files:
         name = file.url.rpartition("/")[2]

@@ -26,7 +26,6 @@ What a cached step left for an earlier run is linked file by file (hard links, o
 """
 
 import contextlib
-import hashlib
 import itertools
 import logging
 import os
@@ -35,7 +34,6 @@ import secrets
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -193,7 +191,7 @@ def run_pipeline(
         if step in salt:  # whatever is in a task's environment is part of KFP's key
             task.set_env_variable("RACE_CACHE_SALT", salt[step])
 
-    pipeline = build(values, images, configure, cached=salt)
+    pipeline = build(values, images, configure)
     with (
         _recorded(run, values, runner),
         _kfp_log(run.folder / "logs" / "kfp.log"),

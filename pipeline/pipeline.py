@@ -24,7 +24,7 @@ from kfp import compiler, dsl, kubernetes
 from components.common.storage.client import S3_VARIABLES
 from components.train.cluster.config import SHM_SIZE, USER
 from pipeline import components
-from pipeline.caching import cached_on_cluster
+from pipeline.caching import CACHEABLE, cached_on_cluster
 from pipeline.images import Images
 from pipeline.parameters import PARALLELISM, SET_BY_SWEEP, is_sweep, parameters_of
 
@@ -115,7 +115,7 @@ def build(
     images: Images,
     configure: Configure = on_cluster,
     *,
-    cached: Container[str],
+    cached: Container[str] = CACHEABLE,
     sweep: bool | None = None,
     parallelism: int = PARALLELISM,
 ) -> Any:

@@ -38,7 +38,7 @@ class AttemptError(Exception):
 
 @dataclass(frozen=True)
 class Checksum:
-    """What a source says of its whole content: sha256, sha1, md5 or crc32, in hexadecimal digits."""
+    """What a source says of its whole content: sha256, sha1, md5 or crc32, in hex digits."""
 
     name: str
     value: str

@@ -28,7 +28,7 @@ PROGRESS = 1 << 20
 
 @dataclass(frozen=True)
 class Fetched:
-    """What has arrived; `checked` says which checksum of its source it agreed with, "" where none."""
+    """What has arrived; `checked` names the source's checksum that it agreed with, or is empty."""
 
     bytes: int
     sha256: str  # 64 hexadecimal digits
@@ -189,12 +189,9 @@ def state_of(url: str) -> str:
 
     Of an address its validators (ETag, Last-Modified) and length, of a file what the file system
     knows of it. Nothing is fetched.
-
-    Raises:
-        ConfigError: an AWS variable cannot be right.
     """
     scheme = _scheme(url)
-    with contextlib.suppress(AttemptError):
+    with contextlib.suppress(AttemptError, ConfigError):
         if scheme in ("http", "https"):
             return state_of_http(url, BRIEF)
         if scheme == "s3":

@@ -323,9 +323,9 @@ def test_an_attempt_has_a_time_limit(file: str, step: str) -> None:
 
 
 @each_step
-def test_data_steps_are_cached_and_nothing_else(file: str, step: str) -> None:
+def test_what_comes_from_known_content_is_cached_and_nothing_else(file: str, step: str) -> None:
     cached = load(file).tasks[step]["cachingOptions"].get("enableCache", False)
-    assert cached is (step in DATA_STEPS)
+    assert cached is (step in ("download-race", "preprocess"))  # RoBERTa has no known sha256
 
 
 @each_step

@@ -305,15 +305,26 @@ def test_a_bad_archive_is_one_line(place: Place, change: str, step: str, says: s
     assert not list(place.sample.parent.rglob("climbed.txt"))
 
 
-def test_an_archive_that_changed_under_its_name_is_not_taken_from_the_cache(place: Place) -> None:
-    archive = Path(changed(place, "before", "nothing"))
+@pytest.mark.parametrize("kind", ["file", "http"])
+def test_what_changed_under_its_address_is_not_taken_from_the_cache(
+    place: Place, server: str, kind: str
+) -> None:
+    archive = place.sample / f"{kind}.tar.gz"
+    address = {"file": str(archive), "http": f"{server}/{archive.name}"}[kind]
+    hour_ago = time.time() - 3600
     arguments = ("-p", "train_encoder_layers=1")  # the model has two: the run ends there
-    before = place.race("--name", "before", *arguments, download_race_url=str(archive))
-    assert before.returncode == 2
+
+    def race(name: str) -> subprocess.CompletedProcess[str]:
+        return place.race("--name", f"{kind}-{name}", *arguments, download_race_url=address)
+
+    shutil.copy(changed(place, f"{kind}-before", "nothing"), archive)
+    os.utime(archive, (hour_ago, hour_ago))
+    before, again = race("before"), race("again")
     assert "questions" in steps(before)["preprocess"]
-    shutil.copy(changed(place, "after", "answer E"), archive)
-    after = place.race("--name", "after", *arguments, download_race_url=str(archive))
-    assert_one_line(after, 3, "error: preprocess: ")
+    assert steps(again)["download-race"].startswith("cached")
+    shutil.copy(changed(place, f"{kind}-after", "answer E"), archive)
+    os.utime(archive, (hour_ago + 60, hour_ago + 60))
+    assert_one_line(race("after"), 3, "error: preprocess: ")
 
 
 def test_a_wrong_checksum_is_one_line(place: Place) -> None:

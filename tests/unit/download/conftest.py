@@ -32,6 +32,7 @@ class Server:
     def __init__(self) -> None:
         self.files: dict[str, dict[str, Any]] = {}
         self.requests: list[dict[str, str]] = []
+        self.knows_head = False
         self.closing = threading.Event()
         server = self
 
@@ -40,6 +41,9 @@ class Server:
 
             def do_GET(self) -> None:
                 server.answer(self)
+
+            def do_HEAD(self) -> None:
+                server.answer_head(self)
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -84,6 +88,18 @@ class Server:
             "chunked": chunked,
         }
         return f"http://{self.address}/{name}"
+
+    def answer_head(self, request: BaseHTTPRequestHandler) -> None:
+        file = self.files.get(request.path)
+        if not self.knows_head or file is None:
+            request.send_error(404 if self.knows_head else 501)
+            return
+        request.send_response(200)
+        for key, value in {"ETag": file["etag"], **file["headers"]}.items():
+            if value:
+                request.send_header(key, value)
+        request.send_header("Content-Length", str(len(file["body"])))
+        request.end_headers()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests.append(dict(request.headers.items()))

@@ -268,6 +268,47 @@ def test_too_many_members_are_refused(
     refused(make_zip(tmp_path / "evil.zip", *members), "more than 10 members", limits=limits)
 
 
+def many_members(make_tar: Callable[..., Path], _: Path) -> Path:
+    return make_tar(*((str(number), b"") for number in range(11)))
+
+
+def many_folders(make_tar: Callable[..., Path], _: Path) -> Path:
+    return make_tar(("a/b/c/d/e/f", b""), ("g/h/i/j/k/l", b""), name="evil.tar")
+
+
+def many_in_a_zip(_: Callable[..., Path], folder: Path) -> Path:
+    return make_zip(folder / "evil.zip", *((str(number), b"") for number in range(11)))
+
+
+def many_behind_a_size_of_its_own(make_tar: Callable[..., Path], _: Path) -> Path:
+    """The first header says that the rest is its content, an extended one that it has none."""
+    info = tarfile.TarInfo("first")
+    info.pax_headers = {"size": "0"}
+    path = make_tar(info, *((str(number), b"") for number in range(10)), name="evil.tar")
+    blocks = bytearray(path.read_bytes())
+    info.size, info.pax_headers = 1 << 20, {}
+    blocks[1024:1536] = info.tobuf(tarfile.USTAR_FORMAT)
+    path.write_bytes(blocks)
+    return path
+
+
+def long_names(make_tar: Callable[..., Path], _: Path) -> Path:
+    return make_tar(*((f"{'long' * 60}/{number}", b"") for number in range(9)))
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [many_members, many_folders, many_in_a_zip, many_behind_a_size_of_its_own, long_names],
+)
+def test_what_holds_too_many_is_refused_before_anything_is_written(
+    make_tar: Callable[..., Path], tmp_path: Path, into: Path, archive: Callable[..., Path]
+) -> None:
+    with pytest.raises(DataError, match=r"more than 10 members|names .* more than 2,000 bytes"):
+        unpack(archive(make_tar, tmp_path), into, Limits(members=10, names=2000))
+    assert content(into) == {}
+    assert list(into.iterdir()) == []
+
+
 def test_folders_that_names_imply_count_as_members(
     make_tar: Callable[..., Path], refused: Any
 ) -> None:
@@ -347,8 +388,12 @@ def test_a_negative_size_is_refused(tmp_path: Path, refused: Any, kind: bytes) -
 
 
 def test_a_zip_with_an_endless_list_is_refused(tmp_path: Path, refused: Any) -> None:
-    members = [(f"{n:0200}", b"") for n in range(4000)]
-    refused(make_zip(tmp_path / "evil.zip", *members), "damaged", limits=Limits(members=-6000))
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        for number in range(20):
+            info = zipfile.ZipInfo(str(number))
+            info.comment = bytes(65_535)
+            archive.writestr(info, b"")
+    refused(tmp_path / "evil.zip", "damaged", limits=Limits(members=20))
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])

@@ -174,7 +174,9 @@ def test_the_command_prints_one_line_a_file(step: Any, server: Any, place: Path)
     assert done.returncode == 0
     first, second = done.stderr.splitlines()
     assert re.fullmatch(rf"downloaded one 0\.2 MiB in .* s, sha256 {DIGEST} \(matches\)", first)
-    assert re.fullmatch(rf"downloaded two 0\.2 MiB in .* s, sha256 {DIGEST} \(not pinned\)", second)
+    assert re.fullmatch(
+        rf"downloaded two 0\.2 MiB in .* s, sha256 {DIGEST} \(not pinned, unchecked\)", second
+    )
 
 
 def test_the_command_tells_what_it_unpacked(

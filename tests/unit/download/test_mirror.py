@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from components.common import storage
-from components.common.errors import TransferError
+from components.common.errors import DataError, TransferError
 from components.download.core import DownloadConfig, Downloaded, download
+from components.download.fetch import Fetched
+from components.download.mirror import Mirror
 
 BODY = bytes(range(256)) * 100
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -94,4 +96,38 @@ def test_a_source_that_is_gone_is_served_from_the_mirror(
 def test_files_that_are_near_are_not_mirrored(tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(BODY)
     get(str(tmp_path / "file.bin"), tmp_path / "1", str(tmp_path / "mirror"))
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_what_its_source_replaced_is_not_taken_from_the_mirror(
+    server: Any, tmp_path: Path, mirror: str
+) -> None:
+    server.knows_head = True
+    url = server.put("file.bin", b"an older version")
+    download(DownloadConfig((url,), tmp_path / "1", mirror_uri=mirror))
+    server.put("file.bin", BODY, etag='"2"')
+    get(url, tmp_path / "2", mirror)
+    get(url, tmp_path / "3", mirror)
+    assert len(server.requests) == 2
+    server.knows_head = False  # it cannot be asked: the mirror is as good as its note
+    get(url, tmp_path / "4", mirror)
+    assert len(server.requests) == 2
+
+
+def test_a_page_in_the_mirror_is_not_taken(server: Any, tmp_path: Path) -> None:
+    url, page = server.put("dict.txt", b"a 1\n"), tmp_path / "dict.txt"
+    page.write_bytes(b"<html></html>")
+    digest = hashlib.sha256(page.read_bytes()).hexdigest()
+    Mirror(str(tmp_path / "mirror")).keep(url, page, Fetched(13, digest))
+    config = DownloadConfig((url,), tmp_path / "out", mirror_uri=str(tmp_path / "mirror"))
+    assert download(config)[0].path.read_bytes() == b"a 1\n"
+
+
+def test_an_archive_that_does_not_unpack_is_not_kept(server: Any, tmp_path: Path) -> None:
+    url = server.put("RACE.tar.gz", b"\x1f\x8bdamaged")
+    config = DownloadConfig(
+        (url,), tmp_path / "out", mirror_uri=str(tmp_path / "mirror"), unpack=True
+    )
+    with pytest.raises(DataError):
+        download(config)
     assert not (tmp_path / "mirror").exists()

@@ -103,24 +103,6 @@ def test_a_step_that_leaves_a_process_behind_does_not_keep_it(tmp_path: Path) ->
     assert not _lives(int((tmp_path / "log").read_text()))
 
 
-def test_the_cache_knows_a_changed_input_and_changed_code(tmp_path: Path, monkeypatch) -> None:
-    archive, package = tmp_path / "RACE.tar.gz", tmp_path / "components"
-    package.mkdir()
-    for path in (archive, package / "__init__.py"):
-        path.write_text("one")
-    monkeypatch.setattr(local.components, "__file__", str(package / "__init__.py"))
-    values = {"download_race_url": str(archive), "download_dict_url": "https://host/dict.txt"}
-    salts = [local._cache_salt(values)]
-    assert local._cache_salt(values) == salts[0]
-    archive.write_text("another")
-    salts.append(local._cache_salt(values))
-    (package / "__init__.py").write_text("two")
-    salts.append(local._cache_salt(values))
-    (package / "__init__.py").rename(package / "moved.py")
-    salts.append(local._cache_salt(values))
-    assert len(set(salts)) == 4
-
-
 @pytest.mark.parametrize(
     ("address", "path"),
     [

@@ -27,8 +27,9 @@ def race(*arguments: str) -> int:
 
 
 def one_error(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr."""
+    """The one line on stderr, but for what is said of the cache."""
     lines = capsys.readouterr().err.splitlines()
+    lines = [line for line in lines if not line.startswith("not cached: ")]
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     return lines[0]
@@ -63,6 +64,47 @@ def test_uploads_the_pipeline_and_starts_a_run(kubeflow, capsys) -> None:
     assert spec["pipelineInfo"]["name"] == "race-roberta"
     assert "kubernetes" in platform["platforms"]
     assert parameters.keys() == spec["root"]["inputDefinitions"]["parameters"].keys()
+
+
+def cached_steps(package: str) -> set[str]:
+    """The steps that KFP may take from its cache, in a compiled pipeline."""
+    tasks = next(yaml.safe_load_all(package))["root"]["dag"]["tasks"]
+    return {n for n, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+
+
+OTHER = "download_race_url=https://example.org/RACE.tar.gz"
+PINNED = [f"download_{name}_sha256={'0' * 64}" for name in ("race", "roberta", "dict")]
+
+
+@pytest.mark.parametrize(
+    ("given", "cached", "note"),
+    [
+        (
+            [],
+            {"download-race", "preprocess"},
+            "not cached: download-roberta, download-bpe, binarize, for lack of the sha256 of"
+            " download_roberta_url, download_dict_url",
+        ),
+        (
+            ["-p", OTHER],
+            set(),
+            "not cached: download-race, download-roberta, download-bpe, preprocess, binarize, for"
+            " lack of the sha256 of download_race_url, download_roberta_url, download_dict_url",
+        ),
+        (
+            [word for setting in (OTHER, *PINNED) for word in ("-p", setting)],
+            {"download-race", "download-roberta", "download-bpe", "preprocess", "binarize"},
+            "",
+        ),
+        (["--no-cache"], set(), ""),
+    ],
+)
+def test_what_has_no_sha256_is_not_cached_and_that_is_said(
+    kubeflow, capsys, given: list[str], cached: set[str], note: str
+) -> None:
+    assert race("--host", kubeflow.host, *given) == 0
+    assert cached_steps(kubeflow.packages[0]) == cached
+    assert capsys.readouterr().err.strip() == note
 
 
 def test_submitting_again_makes_another_run_of_the_same_version(kubeflow) -> None:
@@ -116,7 +158,8 @@ def test_wait_follows_each_step_until_the_run_succeeds(kubeflow, capsys, slept) 
         ]
     )
     assert race("--host", kubeflow.host, "--wait", "--poll", "7") == 0
-    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    note, *lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert note[:2] == ["not", "cached:"]
     assert lines == [
         ["train", "running"],
         ["train", "1", "h", "02", "min", "succeeded"],
