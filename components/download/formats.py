@@ -4,10 +4,10 @@ It is a look at what has no digest, not a reading of it: archives are checked wh
 unpacked, and the vocabulary when it is used.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+from components.common import strict_json
 from components.common.errors import DataError
 from components.download.archive import BLOCK, kind_of
 
@@ -45,8 +45,8 @@ def check_format(path: Path, name: str, *, archive: bool) -> None:
 
 def _encoder_json(text: str) -> str:
     try:
-        ids = json.loads(text)
-    except (ValueError, RecursionError):
+        ids = strict_json.loads(text)
+    except ValueError:
         return "not JSON"
     if type(ids) is dict and ids and all(type(number) is int for number in ids.values()):
         return ""
