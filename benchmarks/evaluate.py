@@ -85,7 +85,6 @@ def make_checkpoint(arguments: argparse.Namespace, folder: Path, gpus: int) -> P
         effective_batch=2,
         processes=1,
         precision="fp16" if gpus else "fp32",
-        num_classes=4,
         save_optimizer=False,
     )
     the_plan = plan(config, gpus=gpus, questions=2)

@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from race_data import make_data  # noqa: E402
 
+from components.common.exam import count_options  # noqa: E402
 from components.train import compat  # noqa: E402
 from components.train.config import ARCHITECTURES, TrainConfig, plan  # noqa: E402
 from components.train.flags import Run, fairseq_arguments  # noqa: E402
@@ -154,7 +155,6 @@ def train_config(
         dropout=arguments.dropout,
         attention_dropout=arguments.dropout,
         precision=arguments.precision,
-        num_classes=4,
         log_interval=1,
     )
 
@@ -289,7 +289,7 @@ def sequence_lengths(config: TrainConfig) -> np.ndarray[Any, Any]:
     from fairseq.data import data_utils
 
     columns = []
-    for column in range(config.num_classes + 1):
+    for column in range(count_options(config.data) + 1):
         path = str(config.data / f"input{column}" / "train")
         dataset = data_utils.load_indexed_dataset(path, None, "mmap")
         columns.append(np.array(dataset.sizes))  # a copy: the data set unmaps its own

@@ -24,6 +24,7 @@ from components.common.errors import ConfigError
 from components.download import known
 from components.download.core import DownloadConfig
 from components.evaluate.core import EvaluateConfig
+from components.gate.core import GateConfig
 from components.preprocess.core import PreprocessConfig
 from components.select.config import SelectConfig
 from components.select.trials import Trial, plan_trials
@@ -145,6 +146,13 @@ SWEEP = (
     ),
 )
 
+GATE = Parameter(
+    "evaluate_min_accuracy",
+    float,
+    0.0,
+    "fail when the accuracy on all test questions is below, in percent",
+)
+
 CLUSTER = (
     Parameter("cluster_data_cpu", str, "4", "CPUs of each data step"),
     Parameter("cluster_data_memory", str, "8Gi", "memory of each data step"),
@@ -200,7 +208,7 @@ def parameters() -> Mapping[str, Parameter]:
     found = list(SOURCES)
     for step, config_class in STEPS.items():
         if step == "select":
-            found += SWEEP
+            found += (GATE, *SWEEP)
         found += [
             Parameter(
                 name=f"{step}_{o.name}",
@@ -350,6 +358,7 @@ def resolve(profile: Profile, overrides: Mapping[str, Any]) -> dict[str, Any]:
         prefix = f"{step}_"
         own = {n.removeprefix(prefix): v for n, v in values.items() if n.startswith(prefix)}
         _check(step, config_class, **own)
+    _check("evaluate", GateConfig, min_accuracy=values[GATE.name])
     for trial in trials(values):
         own = {"seed": trial.seed, "learning_rate": trial.learning_rate}
         _check(trial.label, TrainConfig, **own)

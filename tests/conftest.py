@@ -139,7 +139,6 @@ def tiny_race(tmp_path_factory: pytest.TempPathFactory) -> TinyRace:
         "encoder_attention_heads": 4,
         "max_positions": 64,
         "max_option_length": 16,
-        "num_classes": 4,
         "precision": "fp32",
         "engine": "stock",
         "processes": 1,

@@ -19,9 +19,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             probabilities of the options of every question in predictions.jsonl.
         """,
         epilog="""
-            example, which fails when fewer than 80 % are right:
+            example, and a command that fails when fewer than 80 % are right:
               python -m components.evaluate --data runs/data --model runs/model \\
-                --min-accuracy 80 --output runs/evaluation
+                --output runs/evaluation
+              python -m components.gate --evaluation runs/evaluation --min-accuracy 80
         """,
     )
     with at_hand(parse(EvaluateConfig, arguments, argv)) as config:

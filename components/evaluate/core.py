@@ -1,4 +1,4 @@
-"""Answer RACE's test questions with a trained checkpoint, and judge the answers."""
+"""Answer RACE's test questions with a trained checkpoint, and count the right answers."""
 
 import hashlib
 import logging
@@ -30,7 +30,6 @@ from components.evaluate.score import (
     table,
     together,
 )
-from components.gate.core import require, require_percent
 from components.train import checkpoints, compat
 from components.train.data import read_ids, read_labels, require_tokens, vocabulary_size
 
@@ -42,7 +41,7 @@ HEAD = "sentence_classification_head"
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What to evaluate, and what counts as good enough.
+    """What to evaluate, and how.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -53,9 +52,6 @@ class EvaluateConfig:
     output: Path = option(help="new folder for metrics.json, predictions.jsonl and report.html")
     text: Path | None = option(
         None, help="folder that preprocess wrote, to show questions and passages in the report"
-    )
-    min_accuracy: float = option(
-        0.0, help="fail when the accuracy on all questions is below, in percent"
     )
     engine: Literal["packed", "stock"] = option(
         "packed", help="who computes the scores: the packed forward, or fairseq's own; they agree"
@@ -70,7 +66,6 @@ class EvaluateConfig:
     )
 
     def __post_init__(self) -> None:
-        require_percent(self.min_accuracy)
         if self.batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {self.batch_tokens}", mend="It must be at least 1")
 
@@ -100,7 +95,6 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         ConfigError: fp16 was asked for without a GPU.
         DataError: the data set, the text or the checkpoint is missing, damaged, or does not fit the
             others; or a score is not a number.
-        GateError: the accuracy is below `min_accuracy`; the outputs are complete then.
         OSError: `output` is in use or cannot be written.
     """
     tests = read_test_sets(config.data)
@@ -137,12 +131,6 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         (folder / "report.html").write_text(report, encoding="utf-8")
 
     print(table(scores, model.options), flush=True)
-    require(
-        scores["all"].accuracy,
-        config.min_accuracy,
-        100 / model.options,
-        f"; the model is in {config.model}",
-    )
     return Evaluation(scores, metrics)
 
 

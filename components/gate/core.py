@@ -32,7 +32,10 @@ class GateConfig:
     )
 
     def __post_init__(self) -> None:
-        require_percent(self.min_accuracy)
+        if not 0 <= self.min_accuracy <= 100:
+            raise ConfigError(
+                f"min_accuracy is {self.min_accuracy}", mend="It is in percent, 0 to 100"
+            )
 
 
 def gate(config: GateConfig) -> float:
@@ -52,26 +55,14 @@ def gate(config: GateConfig) -> float:
         raise DataError(
             f"{path}: has no accuracy", mend="Give a folder that evaluate or select wrote"
         ) from None
-    require(accuracy, config.min_accuracy, chance)
-    logger.info("accuracy %.2f %% is at least %g %%", accuracy, config.min_accuracy)
-    return accuracy
-
-
-def require(accuracy: float, least: float, chance: float, where: str = "") -> None:
-    """Refuse an accuracy that is too low; all are in percent.
-
-    Args:
-        where: what to say of the model after that.
-
-    Raises:
-        GateError: it is.
-    """
-    if not accuracy >= least:
+    if not accuracy >= config.min_accuracy:
         raise GateError(
-            f"accuracy {accuracy:.2f} % is below min_accuracy {least:g} %"
-            f" (chance is {chance:.4g} %){where}",
+            f"accuracy {accuracy:.2f} % is below min_accuracy {config.min_accuracy:g} %"
+            f" (chance is {chance:.4g} %)",
             mend="Train longer or with other settings, or lower min_accuracy",
         )
+    logger.info("accuracy %.2f %% is at least %g %%", accuracy, config.min_accuracy)
+    return accuracy
 
 
 def percent(value: Any) -> float:
@@ -84,13 +75,3 @@ def percent(value: Any) -> float:
     if not 0 <= found <= 100:
         raise ValueError(f"{found} is not in percent")
     return found
-
-
-def require_percent(min_accuracy: float) -> None:
-    """Refuse what cannot be an accuracy.
-
-    Raises:
-        ConfigError: it is not in 0 to 100.
-    """
-    if not 0 <= min_accuracy <= 100:
-        raise ConfigError(f"min_accuracy is {min_accuracy}", mend="It is in percent, 0 to 100")

@@ -64,7 +64,6 @@ class TrainConfig:
         "fixed", help="how the learning rate goes after the warm-up"
     )
     warmup_updates: int = option(0, help="updates over which the learning rate rises from 0")
-    optimizer: Literal["adam"] = option("adam", help="with decoupled weight decay")
     adam_beta1: float = option(0.9, help="decay of the mean of the gradient")
     adam_beta2: float = option(0.98, help="decay of the mean of its square")
     adam_eps: float = option(1e-6, help="added to the denominator")
@@ -96,7 +95,6 @@ class TrainConfig:
         " or it ends well without a model, and metrics.json says why",
     )
 
-    num_classes: int = option(0, help="options of a question; 0 is as many as the data have")
     init_token: int = option(0, help="index of the token before an option, <s>")
     separator_token: int = option(2, help="index of the token before the passage, </s>")
     max_option_length: int = option(128, help="tokens of question and option together")
@@ -178,7 +176,6 @@ class TrainConfig:
             "token_budget": 0,
             "stop_collapsed_after": 0,
             "stop_overflows": 0,
-            "num_classes": 0,
             "init_token": 0,
             "separator_token": 0,
             "max_option_length": 1,

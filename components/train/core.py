@@ -74,9 +74,9 @@ def train(config: TrainConfig) -> TrainResult:
     import torch
 
     node = this_node(config.nodes, os.environ)
-    config = _with_options(config)
-    questions = len(read_labels(config.data, "train", config.num_classes))
-    read_labels(config.data, "valid", config.num_classes)
+    options = count_options(config.data)
+    questions = len(read_labels(config.data, "train", options))
+    read_labels(config.data, "valid", options)
     for split in ("train", "valid"):
         require_tokens(config.data, split)
     the_plan = plan(config, gpus=torch.cuda.device_count(), questions=questions)
@@ -175,18 +175,6 @@ def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
     return ""
 
 
-def _with_options(config: TrainConfig) -> TrainConfig:
-    """The config with the data's number of options."""
-    options = count_options(config.data)
-    if config.num_classes not in (0, options):
-        raise ConfigError(
-            f"num_classes is {config.num_classes}, but the questions of {config.data} have"
-            f" {options} options",
-            mend="Leave num_classes at 0",
-        )
-    return dataclasses.replace(config, num_classes=options)
-
-
 def _fitting_checkpoint(config: TrainConfig) -> Path:
     path = checkpoints.find_pretrained(config.pretrained).absolute()
     found = checkpoints.shape_of(checkpoints.load(path), path)
@@ -261,6 +249,7 @@ def _metrics(
         "updates": max((r["update"] for r in log.records), default=0),
         "skipped_updates": log.skipped_updates,
         "questions": questions,
+        "options": count_options(config.data),
         "questions_per_second": log.questions_per_second(config.effective_batch),
         "seconds": round(seconds, 1),
         "collapsed": collapsed,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from components.common.exam import count_options
 from components.common.manifest import Scalar
 from components.train.config import Plan, TrainConfig
 from components.train.node import ALONE, Node
@@ -127,7 +128,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--user-dir", "engine", None, lambda r: r.engine.plugin),
     Flag("--task", "engine", "sentence_ranking", lambda r: r.engine.task),
     Flag("--criterion", "engine", "sentence_ranking", lambda r: r.engine.criterion),
-    Flag("--num-classes", "num_classes", "4", lambda r: r.config.num_classes),
+    Flag("--num-classes", "data", "4", lambda r: count_options(r.config.data)),
     Flag("--init-token", "init_token", "0", lambda r: r.config.init_token),
     Flag("--separator-token", "separator_token", "2", lambda r: r.config.separator_token),
     Flag("--max-option-length", "max_option_length", "128", lambda r: r.config.max_option_length),
@@ -144,7 +145,7 @@ FLAGS: tuple[Flag, ...] = (
         lambda r: r.config.required_batch_size_multiple,
     ),
     Flag("--seed", "seed", None, lambda r: r.config.seed),
-    Flag("--optimizer", "optimizer", "adam", lambda r: r.config.optimizer),
+    Flag("--optimizer", "adam_beta1, adam_beta2", "adam", lambda r: "adam"),
     Flag(
         "--adam-betas",
         "adam_beta1, adam_beta2",
@@ -235,8 +236,11 @@ def _num_workers(run: Run) -> int:
 
 
 def fairseq_arguments(run: Run) -> list[str]:
-    """The arguments of fairseq-train for a run, whose `num_classes` is known."""
-    assert run.config.num_classes, "train takes it from the data"
+    """The arguments of fairseq-train for a run.
+
+    Raises:
+        DataError: the number of options cannot be told from the data.
+    """
     arguments = [str(run.config.data.absolute())]
     for flag in FLAGS:
         value = flag.value(run)

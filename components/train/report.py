@@ -42,7 +42,7 @@ def write_report(metrics: Mapping[str, Any], records: Sequence[Record]) -> str:
         metrics=metrics,
         model=_model(metrics["parameters"]),
         epochs=max((int(record["epoch"]) for record in records), default=0),
-        chance=math.log(metrics["parameters"]["num_classes"]),
+        chance=math.log(metrics["options"]),
         rate=None if rate is None else float(f"{rate:.3g}"),
         plots=list(_plots(records)),
         validations=[record for record in records if record["split"] == "valid"],

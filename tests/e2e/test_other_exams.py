@@ -67,7 +67,7 @@ def test_three_options_go_through_every_step_by_one_parameter(three: Path, tmp_p
     run = tmp_path / "three"
     assert {p.name for p in (run / "data").glob("input*")} == {f"input{i}" for i in range(4)}
     training = json.loads((run / "model" / "metrics.json").read_text())
-    assert training["parameters"]["num_classes"] == 3
+    assert training["options"] == 3
     assert "ln 3 = 1.099 nats" in (run / "model" / "report.html").read_text()
     metrics = json.loads((run / "report" / "metrics.json").read_text())
     assert metrics["chance"] == pytest.approx(100 / 3)
@@ -137,18 +137,6 @@ def test_a_model_answers_an_exam_with_another_number_of_options(
 def test_a_number_of_options_that_is_not_the_datas_is_refused(three: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="question 0 has 3 options, not a list of 4 options"):
         preprocess(PreprocessConfig(three, tmp_path / "text"))
-    preprocess(PreprocessConfig(three, tmp_path / "text", options=3))
-    binarize(BinarizeConfig(tmp_path / "text", three / "bpe", tmp_path / "data"))
-    with pytest.raises(ConfigError, match=r"num_classes is 4, but .* have 3"):
-        train(
-            TrainConfig(
-                tmp_path / "data",
-                three / "roberta.tiny",
-                tmp_path / "model",
-                num_classes=4,
-                **TINY,  # type: ignore[arg-type]
-            )
-        )
 
 
 def test_files_beside_the_folders_of_levels_are_refused(three: Path, tmp_path: Path) -> None:

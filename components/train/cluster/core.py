@@ -93,8 +93,7 @@ def launch(
             " they share data, checkpoints and output through it",
             mend="Set train_checkpoint_uri to a folder in a bucket",
         )
-    options = config.num_classes or count_options(config.data)
-    questions = len(read_labels(config.data, "train", options))
+    questions = len(read_labels(config.data, "train", count_options(config.data)))
     the_plan = plan(config, gpus=cluster.node_gpus, questions=questions)
     pretrained = checkpoints.find_pretrained(config.pretrained)
     # Here, for the nodes get the checkpoint without what lies beside it.

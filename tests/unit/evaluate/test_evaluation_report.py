@@ -36,7 +36,7 @@ def metrics(answers: Answers, **changes: Any) -> dict[str, Any]:
         "chance": 25.0,
         "device": "cpu",
         "precision": "fp32",
-        "parameters": {"min_accuracy": 0.0},
+        "parameters": {},
         **figures(answers),
         **changes,
     }

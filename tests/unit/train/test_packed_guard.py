@@ -28,7 +28,7 @@ GUESS = math.log(4)
 
 
 def config(tiny_race: Any, output: Path, **changes: Any) -> TrainConfig:
-    parameters = tiny_race.parameters | {"num_classes": 4, "engine": "packed", "epochs": 99}
+    parameters = tiny_race.parameters | {"engine": "packed", "epochs": 99}
     parameters |= changes
     return TrainConfig(tiny_race.data, tiny_race.pretrained, output, **parameters)
 

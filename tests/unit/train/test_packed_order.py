@@ -27,7 +27,7 @@ def task(tiny_race: Any, engine: str, *more: str, **changes: Any) -> Any:
         tiny_race.data,
         tiny_race.pretrained,
         save_dir,
-        **(tiny_race.parameters | {"num_classes": 4, "engine": engine} | changes),
+        **(tiny_race.parameters | {"engine": engine} | changes),
     )
     run = Run(config, Plan("cpu", 1, 1, 1, 1), tiny_race.pretrained, save_dir)
     with compat.quiet():

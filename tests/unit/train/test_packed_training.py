@@ -20,7 +20,7 @@ UPDATES = 50
 
 def arguments(tiny_race: Any, save_dir: Path, **changes: Any) -> list[str]:
     """The arguments of fairseq-train for a run on the tiny data set."""
-    parameters = tiny_race.parameters | {"num_classes": 4} | changes
+    parameters = tiny_race.parameters | changes
     config = TrainConfig(tiny_race.data, tiny_race.pretrained, save_dir, **parameters)
     questions = 96
     run = Run(config, plan(config, gpus=0, questions=questions), tiny_race.pretrained, save_dir)
