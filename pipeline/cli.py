@@ -1,6 +1,7 @@
 """The `race` command."""
 
 import argparse
+import importlib
 import logging
 import os
 import signal
@@ -357,11 +358,23 @@ def _estimate(arguments: argparse.Namespace) -> None:
 # -- predict, export, import
 
 
+def _step(config_class: type, module: str, function: str) -> Callable[[argparse.Namespace], None]:
+    """What runs a step whose parameters are the command's."""
+
+    def command(arguments: argparse.Namespace) -> None:
+        config: Any = config_of(config_class, arguments)
+        step = getattr(importlib.import_module(module), function)
+        with at_hand(config) as local:
+            step(local)
+
+    return command
+
+
 def _add_predict(commands: Any) -> None:
     made = _command(
         commands,
         "predict",
-        _predict,
+        _step(PredictConfig, "components.predict.core", "predict"),
         "answer questions with a trained model",
         """
         examples:
@@ -378,19 +391,11 @@ def _add_predict(commands: Any) -> None:
     add_options(made, PredictConfig)
 
 
-def _predict(arguments: argparse.Namespace) -> None:
-    config = config_of(PredictConfig, arguments)
-    from components.predict.core import predict
-
-    with at_hand(config) as local:
-        predict(local)
-
-
 def _add_export(commands: Any) -> None:
     made = _command(
         commands,
         "export",
-        _export,
+        _step(ExportConfig, "components.export.core", "export"),
         "turn a trained model into one that Hugging Face's transformers load",
         """
         example:
@@ -402,19 +407,11 @@ def _add_export(commands: Any) -> None:
     add_options(made, ExportConfig)
 
 
-def _export(arguments: argparse.Namespace) -> None:
-    config = config_of(ExportConfig, arguments)
-    from components.export.core import export
-
-    with at_hand(config) as local:
-        export(local)
-
-
 def _add_import(commands: Any) -> None:
     made = _command(
         commands,
         "import",
-        _import,
+        _step(ImportConfig, "components.import_.core", "import_model"),
         "take a Hugging Face RoBERTa as the pretrained checkpoint",
         """
         example:
@@ -424,14 +421,6 @@ def _add_import(commands: Any) -> None:
         """,
     )
     add_options(made, ImportConfig)
-
-
-def _import(arguments: argparse.Namespace) -> None:
-    config = config_of(ImportConfig, arguments)
-    from components.import_.core import import_model
-
-    with at_hand(config) as local:
-        import_model(local)
 
 
 # -- submit

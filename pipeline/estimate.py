@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.common.cli import option
+from components.common.cli import option, require_ranges
 from components.common.errors import ConfigError, DataError
 from components.common.progress import duration
 from components.common.text import columns
@@ -36,17 +36,22 @@ class EstimateConfig:
     """
 
     questions_per_second: float = option(
-        0.0, help="measured while training; 0 is what RUN measured"
+        0.0, least=0, help="measured while training; 0 is what RUN measured"
     )
-    measured_gpus: int = option(0, help="GPUs together that it was measured on; 0 is RUN's, else 1")
-    gpus: tuple[int, ...] = option((1, 2, 4, 8), help="numbers of GPUs, all nodes together")
-    gpus_per_node: int = option(8, help="more GPUs than these are several nodes")
-    questions: int = option(0, help="to train on; 0 is RUN's, else RACE's 87,866")
-    epochs: int = option(0, help="times that every question is seen; 0 is RUN's, else 5")
-    effective_batch: int = option(0, help="questions of an update; 0 is RUN's, else 16")
-    validation_questions: int = option(4_887, help="answered after each epoch")
+    measured_gpus: int = option(
+        0, least=0, help="GPUs together that it was measured on; 0 is RUN's, else 1"
+    )
+    gpus: tuple[int, ...] = option(
+        (1, 2, 4, 8), least=1, help="numbers of GPUs, all nodes together"
+    )
+    gpus_per_node: int = option(8, least=1, help="more GPUs than these are several nodes")
+    questions: int = option(0, least=0, help="to train on; 0 is RUN's, else RACE's 87,866")
+    epochs: int = option(0, least=0, help="times that every question is seen; 0 is RUN's, else 5")
+    effective_batch: int = option(0, least=0, help="questions of an update; 0 is RUN's, else 16")
+    validation_questions: int = option(4_887, least=0, help="answered after each epoch")
     gradients: float = option(
         0.0,
+        least=0,
         help="GB added up over the GPUs in each update; 0 is those of RUN's model and precision,"
         " else of roberta_large in fp16",
     )
@@ -54,25 +59,17 @@ class EstimateConfig:
         200.0, help="GB/s that an all-reduce sustains between the GPUs of a node; assumed"
     )
     network: float = option(10.0, help="GB/s that it sustains between nodes; assumed, for 100 Gb/s")
-    start: float = option(0.0, help="seconds until the first update: node, image, data, model")
-    checkpoint: float = option(0.0, help="seconds that training waits for one checkpoint")
-    price: float = option(0.0, help="of a GPU hour, in any currency; 0 shows no cost")
+    start: float = option(
+        0.0, least=0, help="seconds until the first update: node, image, data, model"
+    )
+    checkpoint: float = option(0.0, least=0, help="seconds that training waits for one checkpoint")
+    price: float = option(0.0, least=0, help="of a GPU hour, in any currency; 0 shows no cost")
 
     def __post_init__(self) -> None:
-        at_least = dict.fromkeys(("questions_per_second", "measured_gpus", "questions"), 0)
-        at_least |= dict.fromkeys(("epochs", "effective_batch", "validation_questions"), 0)
-        at_least |= dict.fromkeys(("gradients", "start", "checkpoint", "price"), 0)
-        at_least |= {"gpus_per_node": 1}
-        for name, least in at_least.items():
-            if not least <= getattr(self, name) < math.inf:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}", mend=f"It must be at least {least}"
-                )
+        require_ranges(self)
         for name in ("link", "network"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="It must be above 0")
-        if min(self.gpus) < 1:
-            raise ConfigError(f"gpus has {min(self.gpus)}", mend="They must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,40 @@ from components.common.progress import LogHandler
 Config = TypeVar("Config")
 
 
-def option(default: Any = dataclasses.MISSING, *, help: str, metavar: str | None = None) -> Any:
-    """A dataclass field that is a command-line option too; without a default it is required."""
-    return dataclasses.field(default=default, metadata={"help": help, "metavar": metavar})
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    metavar: str | None = None,
+    least: float | None = None,
+    below: float = math.inf,
+) -> Any:
+    """A dataclass field that is a command-line option too; without a default it is required.
+
+    Args:
+        least, below: the range of a number (or of several), which `require_ranges` checks.
+    """
+    about = {"help": help, "metavar": metavar, "least": least, "below": below}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def require_ranges(config: Any) -> None:
+    """Check the numbers of a config dataclass against the ranges of its options.
+
+    Raises:
+        ConfigError: one is out of its range, or not finite.
+    """
+    for f in dataclasses.fields(config):
+        least, below = f.metadata.get("least"), f.metadata.get("below", math.inf)
+        if least is None:
+            continue
+        value = getattr(config, f.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if not least <= one < below:
+                limit = "" if below == math.inf else f" and below {below:g}"
+                raise ConfigError(
+                    f"{f.name} is {one}", mend=f"It must be at least {least:g}{limit}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

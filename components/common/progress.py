@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -40,14 +39,6 @@ class LogHandler(logging.StreamHandler[Any]):
     def emit(self, record: logging.LogRecord) -> None:
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
-
-
-def track(items: Iterable[Item], *, total: int, what: str, unit: str = "it") -> Iterator[Item]:
-    """The items, with a bar that moves as they are taken."""
-    with bar(total=total, what=what, unit=unit) as shown:
-        for item in items:
-            yield item
-            shown.update(1)
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,6 @@ RACE = "http://www.cs.cmu.edu/~glai1/data/race/RACE.tar.gz"
 
 _FAIRSEQ = "https://dl.fbaipublicfiles.com/fairseq"
 ROBERTA_LARGE = f"{_FAIRSEQ}/models/roberta.large.tar.gz"
-ROBERTA_BASE = f"{_FAIRSEQ}/models/roberta.base.tar.gz"
 ENCODER_JSON = f"{_FAIRSEQ}/gpt2_bpe/encoder.json"
 VOCAB_BPE = f"{_FAIRSEQ}/gpt2_bpe/vocab.bpe"
 DICT_TXT = f"{_FAIRSEQ}/gpt2_bpe/dict.txt"

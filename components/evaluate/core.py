@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from components.common import strict_json
 from components.common.asked import Asked, read_asked, read_passages
-from components.common.cli import option
+from components.common.cli import option, require_ranges
 from components.common.errors import ConfigError, DataError
 from components.common.exam import count_options, level_of, read_test_sets
 from components.common.files import atomic_folder
@@ -61,13 +61,13 @@ class EvaluateConfig:
     )
     batch_tokens: int = option(
         16384,
+        least=1,
         help="tokens that are computed at once, with engine stock those of an option and its"
         " padding; memory grows with it",
     )
 
     def __post_init__(self) -> None:
-        if self.batch_tokens < 1:
-            raise ConfigError(f"batch_tokens is {self.batch_tokens}", mend="It must be at least 1")
+        require_ranges(self)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class PredictConfig:
         "auto", help="of the weights; auto is fp16 on a GPU and fp32 on the CPU"
     )
     batch_tokens: int = cli.option(
-        16384, help="tokens that are computed at once; memory grows with it"
+        16384, least=1, help="tokens that are computed at once; memory grows with it"
     )
 
     def __post_init__(self) -> None:
@@ -47,5 +47,4 @@ class PredictConfig:
             )
         if any(given) and self.input != STANDARD_INPUT:
             raise ConfigError("--question and --input exclude each other", mend="Leave one out")
-        if self.batch_tokens < 1:
-            raise ConfigError(f"batch_tokens is {self.batch_tokens}", mend="It must be at least 1")
+        cli.require_ranges(self)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.common.cli import option
+from components.common.cli import option, require_ranges
 from components.common.errors import ConfigError
 
 
@@ -22,7 +22,9 @@ class SelectConfig:
         " ensemble.jsonl and report.html"
     )
     ensemble: int = option(
-        3, help="so many models, the best on dev, answer together; fewer where fewer are left"
+        3,
+        least=1,
+        help="so many models, the best on dev, answer together; fewer where fewer are left",
     )
 
     def __post_init__(self) -> None:
@@ -31,5 +33,4 @@ class SelectConfig:
                 f"{len(self.models)} models, but {len(self.evaluations)} evaluations",
                 mend="Give the folder that evaluate wrote for each model",
             )
-        if self.ensemble < 1:
-            raise ConfigError(f"ensemble is {self.ensemble}", mend="It must be at least 1")
+        require_ranges(self)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.common.cli import option
+from components.common.cli import option, require_ranges
 from components.common.errors import ConfigError
 from components.train.checkpoints import Shape
 
@@ -37,55 +37,75 @@ class TrainConfig:
         help="who computes the updates: the packed engine, which makes the same ones faster, or"
         " fairseq's own task and criterion",
     )
-    encoder_layers: int = option(0, help="number of layers; 0 is the architecture's own")
-    encoder_embed_dim: int = option(0, help="width of the model; 0 is the architecture's own")
-    encoder_ffn_embed_dim: int = option(
-        0, help="width of the feed-forward layers; 0 is the architecture's own"
+    encoder_layers: int = option(0, least=0, help="number of layers; 0 is the architecture's own")
+    encoder_embed_dim: int = option(
+        0, least=0, help="width of the model; 0 is the architecture's own"
     )
-    encoder_attention_heads: int = option(0, help="heads in a layer; 0 is the architecture's own")
+    encoder_ffn_embed_dim: int = option(
+        0, least=0, help="width of the feed-forward layers; 0 is the architecture's own"
+    )
+    encoder_attention_heads: int = option(
+        0, least=0, help="heads in a layer; 0 is the architecture's own"
+    )
 
-    epochs: int = option(5, help="times that every question is seen")
-    max_updates: int = option(0, help="stop after so many updates; 0 is no limit")
-    effective_batch: int = option(16, help="questions in an update, over all nodes and processes")
+    epochs: int = option(5, least=1, help="times that every question is seen")
+    max_updates: int = option(0, least=0, help="stop after so many updates; 0 is no limit")
+    effective_batch: int = option(
+        16, least=1, help="questions in an update, over all nodes and processes"
+    )
     batch_size: int = option(
-        1, help="questions that a process computes at once; more is faster and takes more memory"
+        1,
+        least=1,
+        help="questions that a process computes at once; more is faster and takes more memory",
     )
     token_budget: int = option(
-        0, help="with engine packed: tokens computed at once; 0 is as many as the memory holds"
+        0,
+        least=0,
+        help="with engine packed: tokens computed at once; 0 is as many as the memory holds",
     )
-    nodes: int = option(1, help="machines that train together")
+    nodes: int = option(1, least=1, help="machines that train together")
     processes: int = option(
-        0, help="on each node: one for each GPU, or ranks on the CPU; 0 is all GPUs, else 1"
+        0,
+        least=0,
+        help="on each node: one for each GPU, or ranks on the CPU; 0 is all GPUs, else 1",
     )
-    seed: int = option(1, help="of the order of the questions, dropout and the new head")
+    seed: int = option(1, least=0, help="of the order of the questions, dropout and the new head")
 
-    learning_rate: float = option(1e-5, help="the highest")
+    learning_rate: float = option(1e-5, least=0, help="the highest")
     lr_scheduler: Literal["fixed", "polynomial_decay", "inverse_sqrt"] = option(
         "fixed", help="how the learning rate goes after the warm-up"
     )
-    warmup_updates: int = option(0, help="updates over which the learning rate rises from 0")
-    adam_beta1: float = option(0.9, help="decay of the mean of the gradient")
-    adam_beta2: float = option(0.98, help="decay of the mean of its square")
-    adam_eps: float = option(1e-6, help="added to the denominator")
-    weight_decay: float = option(0.01, help="share of a weight taken off, times learning rate")
-    clip_norm: float = option(0.0, help="highest norm of the gradient; 0 does not clip")
-    dropout: float = option(0.1, help="of activations")
-    attention_dropout: float = option(0.1, help="of attention weights")
+    warmup_updates: int = option(
+        0, least=0, help="updates over which the learning rate rises from 0"
+    )
+    adam_beta1: float = option(0.9, least=0, below=1, help="decay of the mean of the gradient")
+    adam_beta2: float = option(0.98, least=0, below=1, help="decay of the mean of its square")
+    adam_eps: float = option(1e-6, least=0, help="added to the denominator")
+    weight_decay: float = option(
+        0.01, least=0, help="share of a weight taken off, times learning rate"
+    )
+    clip_norm: float = option(0.0, least=0, help="highest norm of the gradient; 0 does not clip")
+    dropout: float = option(0.1, least=0, below=1, help="of activations")
+    attention_dropout: float = option(0.1, least=0, below=1, help="of attention weights")
 
     precision: Literal["fp16", "bf16", "fp32"] = option(
         "fp16", help="of the weights in forward and backward; fp16 needs a GPU"
     )
-    fp16_init_scale: int = option(4, help="loss scale at the start")
-    fp16_scale_window: int = option(128, help="updates without overflow before it doubles")
-    threshold_loss_scale: float = option(1.0, help="the loss scale is never set below this")
+    fp16_init_scale: int = option(4, least=1, help="loss scale at the start")
+    fp16_scale_window: int = option(128, least=1, help="updates without overflow before it doubles")
+    threshold_loss_scale: float = option(
+        1.0, least=0, help="the loss scale is never set below this"
+    )
 
     stop_collapsed_after: int = option(
         50_000,
+        least=0,
         help="with engine packed: end a run whose loss is that of guessing after so many questions;"
         " 0 never does",
     )
     stop_overflows: int = option(
         25,
+        least=0,
         help="with engine packed: end a run after so many updates in a row that overflow;"
         " 0 never does",
     )
@@ -95,10 +115,10 @@ class TrainConfig:
         " or it ends well without a model, and metrics.json says why",
     )
 
-    init_token: int = option(0, help="index of the token before an option, <s>")
-    separator_token: int = option(2, help="index of the token before the passage, </s>")
-    max_option_length: int = option(128, help="tokens of question and option together")
-    max_positions: int = option(512, help="tokens of a whole sequence")
+    init_token: int = option(0, least=0, help="index of the token before an option, <s>")
+    separator_token: int = option(2, least=0, help="index of the token before the passage, </s>")
+    max_option_length: int = option(128, least=1, help="tokens of question and option together")
+    max_positions: int = option(512, least=3, help="tokens of a whole sequence")
     shorten_method: Literal["truncate", "random_crop", "none"] = option(
         "truncate", help="what happens to a longer sequence"
     )
@@ -107,10 +127,12 @@ class TrainConfig:
         "accuracy", help="what checkpoint_best.pt is the best in, on the validation questions"
     )
     validate_interval_updates: int = option(
-        0, help="validate every so many updates, besides after each epoch; 0 does not"
+        0, least=0, help="validate every so many updates, besides after each epoch; 0 does not"
     )
     save_interval_updates: int = option(
-        0, help="validate and save every so many updates, besides after each epoch; 0 does not"
+        0,
+        least=0,
+        help="validate and save every so many updates, besides after each epoch; 0 does not",
     )
     checkpoint_uri: str = option(
         "",
@@ -122,20 +144,23 @@ class TrainConfig:
     )
     checkpoint_interval: int = option(
         1000,
+        least=0,
         help="with checkpoint_uri: updates between two checkpoints, besides those after each"
         " epoch; 0 is none",
     )
-    keep_checkpoints: int = option(2, help="at checkpoint_uri; older ones are removed")
+    keep_checkpoints: int = option(2, least=1, help="at checkpoint_uri; older ones are removed")
     publish_uri: str = option(
         "",
         help="s3:// address or new folder for the trained model, its metrics and report; a pipeline"
         " adds the run's id. Empty: not published",
     )
     stall_timeout: int = option(
-        1800, help="seconds without a sign of life after which training is ended; 0 is never"
+        1800,
+        least=0,
+        help="seconds without a sign of life after which training is ended; 0 is never",
     )
     stop_timeout: int = option(
-        120, help="with checkpoint_uri: seconds for the last checkpoint after SIGTERM"
+        120, least=1, help="with checkpoint_uri: seconds for the last checkpoint after SIGTERM"
     )
     save_optimizer: bool = option(True, help="keep the optimizer's state in the checkpoints")
     keep_last: bool = option(
@@ -145,60 +170,17 @@ class TrainConfig:
         "legacy_ddp", help="how fairseq adds the processes' gradients up"
     )
     required_batch_size_multiple: int = option(
-        1, help="fairseq rounds the number of questions in a batch to a multiple of this"
+        1, least=1, help="fairseq rounds the number of questions in a batch to a multiple of this"
     )
     num_workers: int = option(
-        -1, help="processes that read data, for each GPU; -1 is 2 with a GPU and none on the CPU"
+        -1,
+        least=-1,
+        help="processes that read data, for each GPU; -1 is 2 with a GPU and none on the CPU",
     )
-    log_interval: int = option(10, help="updates between two records of train_log.jsonl")
+    log_interval: int = option(10, least=1, help="updates between two records of train_log.jsonl")
 
     def __post_init__(self) -> None:
-        at_least: dict[str, float] = {
-            "encoder_layers": 0,
-            "encoder_embed_dim": 0,
-            "encoder_ffn_embed_dim": 0,
-            "encoder_attention_heads": 0,
-            "epochs": 1,
-            "max_updates": 0,
-            "effective_batch": 1,
-            "batch_size": 1,
-            "nodes": 1,
-            "processes": 0,
-            "seed": 0,
-            "learning_rate": 0,
-            "warmup_updates": 0,
-            "adam_eps": 0,
-            "weight_decay": 0,
-            "clip_norm": 0,
-            "fp16_init_scale": 1,
-            "fp16_scale_window": 1,
-            "threshold_loss_scale": 0,
-            "token_budget": 0,
-            "stop_collapsed_after": 0,
-            "stop_overflows": 0,
-            "init_token": 0,
-            "separator_token": 0,
-            "max_option_length": 1,
-            "max_positions": 3,
-            "validate_interval_updates": 0,
-            "save_interval_updates": 0,
-            "checkpoint_interval": 0,
-            "keep_checkpoints": 1,
-            "stall_timeout": 0,
-            "stop_timeout": 1,
-            "required_batch_size_multiple": 1,
-            "num_workers": -1,
-            "log_interval": 1,
-        }
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= least):
-                raise ConfigError(f"{name} is {value}", mend=f"It must be at least {least}")
-        for name in ("dropout", "attention_dropout", "adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}", mend="It must be at least 0 and below 1"
-                )
+        require_ranges(self)
         if self.lr_scheduler == "inverse_sqrt" and self.warmup_updates == 0:
             raise ConfigError(
                 "lr_scheduler inverse_sqrt needs a warm-up",

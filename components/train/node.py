@@ -48,11 +48,6 @@ class Node:
 ALONE = Node()
 
 
-def is_node(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher has made this process one of several nodes, or the only one."""
-    return RANK in environment
-
-
 def this_node(nodes: int, environment: Mapping[str, str]) -> Node:
     """Which of so many machines this one is.
 

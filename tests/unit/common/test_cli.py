@@ -15,7 +15,15 @@ from typing import Literal
 
 import pytest
 
-from components.common.cli import explain_os_error, option, options, parse, parser, run_step
+from components.common.cli import (
+    explain_os_error,
+    option,
+    options,
+    parse,
+    parser,
+    require_ranges,
+    run_step,
+)
 from components.common.errors import ConfigError, DataError, GateError, TransferError
 
 
@@ -24,15 +32,14 @@ class Config:
     race: Path = option(help="a folder")
     invalid: Literal["stop", "skip"] = option("stop", help="what to do")
     learning_rate: float = option(1e-5, help="100% of it", metavar="RATE")
-    epochs: int = option(5, help="how often")
+    epochs: int = option(5, least=0, help="how often")
     unpack: bool = option(False, help="unpack it")
     url: tuple[str, ...] = option((), help="an address")
-    size: tuple[int, ...] = option((1, 2), help="sizes")
+    size: tuple[int, ...] = option((1, 2), least=1, below=9, help="sizes")
     inner: int = field(default=0)
 
     def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise ConfigError("epochs is negative")
+        require_ranges(self)
 
 
 def parsed(*argv: str) -> Config:
@@ -64,7 +71,8 @@ def test_a_repeated_flag_may_have_several_values_at_once() -> None:
         (["--race", "a", "--invalid", "x"], "choose from"),
         (["--race", "a", "--inner", "1"], "--inner"),
         (["--race", "a", "--epoch", "1"], "--epoch"),
-        (["--race", "a", "--epochs", "-1"], "epochs is negative"),
+        (["--race", "a", "--epochs", "-1"], "epochs is -1. It must be at least 0"),
+        (["--race", "a", "--size", "3", "9"], "size is 9. It must be at least 1 and below 9"),
         (["--race", "a", "extra"], "extra"),
     ],
 )

@@ -93,7 +93,7 @@ def test_the_command_shows_time_efficiency_and_cost(capsys) -> None:
     [
         ({"questions_per_second": 0.0}, ConfigError, "Give a run, or --questions-per-second"),
         ({"questions_per_second": -1.0}, ConfigError, "questions_per_second is -1.0"),
-        ({"gpus": (0,)}, ConfigError, "gpus has 0"),
+        ({"gpus": (0,)}, ConfigError, "gpus is 0"),
         ({"gpus": (3,)}, ConfigError, "The nearest that does: 15 or 18"),
         ({"gpus": (9,)}, ConfigError, "9 GPUs do not divide over 2 nodes"),
         ({"link": 0.0}, ConfigError, "link is 0.0"),

@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from components.common.errors import ConfigError
-from components.train.node import ALONE, Node, interface_to, is_node, this_node
+from components.train.node import ALONE, Node, interface_to, this_node
 
 SECOND = {
     "PET_NNODES": "2",
@@ -19,13 +19,11 @@ def test_the_variables_of_a_launcher_say_which_node_this_is() -> None:
     assert not this_node(2, SECOND).leads
     assert this_node(2, SECOND | {"PET_NODE_RANK": "0"}).leads
     assert this_node(2, {k: v for k, v in SECOND.items() if k != "PET_NNODES"}).nodes == 2
-    assert is_node(SECOND)
 
 
 def test_one_machine_needs_no_variables() -> None:
     assert this_node(1, {}) == ALONE
     assert this_node(1, SECOND | {"PET_NNODES": "1", "PET_NODE_RANK": "0"}) == ALONE
-    assert not is_node({"RANK": "1", "WORLD_SIZE": "2"})
 
 
 @pytest.mark.parametrize(
