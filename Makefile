@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/fairseq.txt requireme
 	@touch $@
 
 run: setup ## the whole pipeline on a made-up sample: download to evaluation, about a minute
-	@$(BIN)/race run --profile smoke
+	@$(BIN)/race run --config smoke
 
 test: setup ## the tests, under ten minutes
 	@$(PYTEST)

@@ -17,17 +17,15 @@ ARG PIP_FIND_LINKS
 ARG PIP_TRUSTED_HOST
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/race
-COPY requirements/data.txt requirements/kfp-runtime.txt /requirements/
-# KFP starts a step with `kfp.dsl.executor_main`, which needs nothing but the standard library; what
-# kfp's compiler and client depend on would double the image.
-# So would the things that gigatoken wants for its command line and for answers as awkward arrays.
+COPY requirements/data.txt /requirements/
+# What gigatoken wants for its command line and for answers as awkward arrays would double the image.
 RUN grep -Ev '^(annotated-doc|annotated-types|awkward|awkward-cpp|fsspec|importlib-metadata)==' \
       /requirements/data.txt | \
     grep -Ev '^(lazy-importer|markdown-it-py|mdurl|packaging|pydantic|pydantic-core|pygments)==' | \
     grep -Ev '^(rich|shellingham|typer|typing-extensions|typing-inspection|zipp)==' \
       >/requirements/used.txt \
  && python3 -m pip --python /opt/race/bin/python install --no-compile --no-deps \
-      --requirement /requirements/used.txt --requirement /requirements/kfp-runtime.txt
+      --requirement /requirements/used.txt
 # botocore describes some 400 services; S3 and the sources of its credentials are the ones in use.
 # Byte code is made here, since the final image is never written to. It is checked neither for its
 # time nor for its content, and everything has the same time, so that the same input gives the same
@@ -48,6 +46,7 @@ COPY components/download /app/components/download
 COPY components/preprocess /app/components/preprocess
 COPY components/binarize /app/components/binarize
 COPY components/gate /app/components/gate
+COPY components/trials /app/components/trials
 COPY components/select /app/components/select
 # The rest of evaluate wants torch.
 COPY components/evaluate/__init__.py components/evaluate/predictions.py /app/components/evaluate/

@@ -41,7 +41,7 @@ ARG PIP_TRUSTED_HOST
 ARG TORCH
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/race
-COPY requirements/train.txt requirements/kfp-runtime.txt /requirements/
+COPY requirements/train.txt /requirements/
 # torch has a layer of its own: it is most of the image, and changes least.
 RUN grep '^torch==' /requirements/train.txt | sed "s/\$/${TORCH:++$TORCH}/" >/requirements/torch.txt \
  && python3 -m pip --python /opt/race/bin/python install --no-compile \
@@ -52,7 +52,7 @@ RUN grep -Ev '^(torch|cython)==' /requirements/train.txt >/requirements/rest.txt
  && python3 -m pip --python /opt/race/bin/python install --no-compile \
       --requirement /requirements/rest.txt \
  && python3 -m pip --python /opt/race/bin/python install --no-compile --no-deps \
-      --requirement /requirements/kfp-runtime.txt /wheels/*.whl
+      /wheels/*.whl
 # Without a compiler torch's headers are of no use, and its C++ tests are of none to anybody.
 # botocore describes some 400 services; S3 and the sources of its credentials are the ones in use.
 # Byte code is made here, since the final image is never written to. It is checked neither for its

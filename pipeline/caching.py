@@ -9,30 +9,34 @@ and on a cluster, where nobody is asked before the step runs, the step is not ca
 import hashlib
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import components
-from components.download import known
 from components.download.fetch import state_of
-from pipeline.parameters import DOWNLOADS
+from pipeline.parameters import step_config
+from pipeline.steps import STEPS, Step
+
+
+def _made_by(step: Step) -> list[str]:
+    """The steps whose outputs a step reads."""
+    return [s.name for s in STEPS.values() if step.inputs.keys() & s.outputs.keys()]
+
 
 # The steps that may be cached at all, and whose outputs each of them reads.
-CACHEABLE: Mapping[str, tuple[str, ...]] = {
-    **{step: () for step in DOWNLOADS},
-    "preprocess": ("download-race",),
-    "binarize": ("preprocess", "download-bpe"),
+CACHEABLE: Mapping[str, Sequence[str]] = {
+    step.name: _made_by(step) for step in STEPS.values() if step.cached
 }
 
 
 def unpinned(values: Mapping[str, Any], step: str) -> list[str]:
-    """The parameters of a step that are addresses without a given or known sha256."""
-    return [
-        name
-        for name in DOWNLOADS.get(step, ())
-        if not (values.get(name.replace("_url", "_sha256")) or values.get(name) in known.SHA256)
-    ]
+    """The addresses that a step reads, which have no given or known sha256."""
+    missing = [name for name in STEPS[step].given.values() if name not in values]
+    if missing:  # they come with each run
+        return missing
+    sources = getattr(step_config(STEPS[step], values), "sources", {})
+    return [address for address, digest in sources.items() if not digest]
 
 
 def cached_on_cluster(values: Mapping[str, Any]) -> frozenset[str]:
@@ -47,7 +51,7 @@ def cached_on_cluster(values: Mapping[str, Any]) -> frozenset[str]:
 def uncached_note(values: Mapping[str, Any]) -> str:
     """One line on what is not cached on a cluster, and why; "" where everything is."""
     steps = [step for step in CACHEABLE if step not in cached_on_cluster(values)]
-    names = [name for step in steps for name in unpinned(values, step)]
+    names = [address for step in steps for address in unpinned(values, step)]
     if not steps:
         return ""
     return f"not cached: {', '.join(steps)}, for lack of the sha256 of {', '.join(names)}"
@@ -61,7 +65,7 @@ def salts(values: Mapping[str, Any]) -> dict[str, str]:
     """
     code = _code()
     return {
-        step: code + "".join(_salt(str(values[name])) for name in unpinned(values, step))
+        step: code + "".join(_salt(address) for address in unpinned(values, step))
         for step in CACHEABLE
     }
 

@@ -8,11 +8,10 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.common import strict_json
 from components.common.cli import (
     Parser,
     add_log_format,
@@ -32,18 +31,19 @@ from pipeline.display import say, step_line, working
 from pipeline.estimate import EstimateConfig, estimate, table
 from pipeline.images import Images, images
 from pipeline.parameters import (
-    DEFAULT_PROFILE,
+    DEFAULT_CONFIG,
     PARALLELISM,
-    Profile,
+    Config,
+    config_names,
+    inputs_of,
     is_sweep,
-    load_profile,
+    load_config,
     parameters,
-    parameters_of,
     parse_assignments,
-    profile_names,
     require_one_machine,
     require_store,
     resolve,
+    run_inputs,
 )
 
 PIPELINE_YAML, SWEEP_YAML = Path("pipeline.yaml"), Path("sweep.yaml")
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=textwrap.dedent(
             """
             to start with:
-              race run --profile smoke
+              race run --config smoke
                   all of it on this machine in about two minutes, with a made-up exam
               race submit --host https://kubeflow.example.org/pipeline --wait
                   fine-tune RoBERTa-large on a cluster
@@ -123,15 +123,16 @@ def _command(
     return made
 
 
-def _add_profile(made: argparse.ArgumentParser, default: str | None = DEFAULT_PROFILE) -> None:
+def _add_config(made: argparse.ArgumentParser, default: str | None = DEFAULT_CONFIG) -> None:
     made.add_argument(
-        "--profile",
+        "--config",
         default=default,
-        required=default is None,
         metavar="NAME",
-        help=f"set of values to start from: {', '.join(profile_names())}, or the path of a YAML"
-        f" file" + (f" (default: {default})" if default else ""),
+        help=f"values to start from: {', '.join(config_names())}, or the path of a YAML file"
+        + (f" (default: {default})" if default else ""),
     )
+    # What it was called in version 0.1.
+    made.add_argument("--profile", dest="config", default=default, help=argparse.SUPPRESS)
 
 
 def _add_assignments(made: argparse.ArgumentParser) -> None:
@@ -192,22 +193,21 @@ def _add_run(commands: Any) -> None:
         "run all steps on this machine",
         """
         examples:
-          race run --profile smoke
-          race run --profile smoke -p train_learning_rate=0.002 -p train_epochs=1
-          race run --profile roberta-base --output /data/runs
-          race run --profile smoke -p seeds=[1,2,3]
+          race run --config smoke
+          race run --config smoke -p learning_rate=0.002 -p epochs=1
+          race run --config roberta-base --output /data/runs
+          race run --config smoke -p seeds=[1,2,3]
 
         With seeds or learning_rates it trains with each of them, one after another, selects the
         best on dev, and says how far they lie apart.
 
         Data steps whose inputs, parameters and code are those of an earlier run in the same folder
-        are not run again; what lies at an address without a sha256 is asked for. The exit status is
-        that of the step that failed: 2 wrong parameter, 3 bad input, 4 transfer, 5 output not
-        writable, 6 training, 7 accuracy below the gate.
+        are not run again. The exit status is that of the step that failed: 2 wrong parameter,
+        3 bad input, 4 transfer, 5 output not writable, 6 training, 7 accuracy below the gate.
         """,
     )
     # No default: roberta-large on a laptop would be hours of download and training by mistake.
-    _add_profile(made, default=None)
+    _add_config(made, default=None)
     _add_assignments(made)
     made.add_argument(
         "--output",
@@ -217,7 +217,7 @@ def _add_run(commands: Any) -> None:
         help="folder for this and other runs, and their cache (default: runs)",
     )
     made.add_argument(
-        "--name", help="what the run is called in there (default: its time and profile)"
+        "--name", help="what the run is called in there (default: its time and config)"
     )
     made.add_argument(
         "--runner",
@@ -230,11 +230,15 @@ def _add_run(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    profile = load_profile(arguments.profile)
+    if arguments.config is None:
+        raise ConfigError(
+            "race run: --config is missing", mend="To try it out: race run --config smoke"
+        )
+    config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
-    require_one_machine({**profile.values, **given})
-    values = resolve(profile, given)  # before the sample: a wrong parameter shows at once
-    name = arguments.name or f"{time.strftime('%Y-%m-%d.%H-%M-%S')}-{profile.name}"
+    require_one_machine({**config.values, **given})
+    values = resolve(config, given)  # before the sample: a wrong parameter shows at once
+    name = arguments.name or f"{time.strftime('%Y-%m-%d.%H-%M-%S')}-{config.name}"
     if Path(name).name != name or name.startswith("."):
         raise ConfigError(f"--name {name}: not a plain name", mend="Leave out slashes")
     # Containers have to hold the code that lies here, not that of the last release.
@@ -242,7 +246,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     references = _images(arguments, checkout_images if arguments.runner == "docker" else images)
     logging.getLogger("components").setLevel(logging.WARNING)  # the steps have logs of their own
-    if profile.sample:
+    if config.sample:
         from pipeline.inputs import sample_inputs
 
         started = time.monotonic()
@@ -250,7 +254,8 @@ def _run(arguments: argparse.Namespace) -> None:
             values.update(sample_inputs(given, values, arguments.output))
         if time.monotonic() - started > 1:
             say(step_line("sample", duration(time.monotonic() - started), "made up"))
-    from pipeline.local import report, run_pipeline
+    from pipeline.local import run_pipeline
+    from pipeline.record import report
 
     run = run_pipeline(
         values,
@@ -383,9 +388,8 @@ def _add_predict(commands: Any) -> None:
             --question "Ann has a _." --option dog --option cat --option cow --option hen
 
         Each line of the input is a JSON object: {"article": "...", "question": "...",
-        "options": ["...", ...]}, with "id" and "answer" (a letter, an index from 0, or the option's
-        text) where they are known, or what a RACE file holds. Bad lines are reported and left out;
-        the exit status is 3 then.
+        "options": ["...", ...]}, with "id" and "answer" (a letter) where they are known, or what a
+        RACE file holds. Bad lines are reported and left out; the exit status is 3 then.
         """,
     )
     add_options(made, PredictConfig)
@@ -435,17 +439,17 @@ def _add_submit(commands: Any) -> None:
         """
         examples:
           race submit --host https://kubeflow.example.org/pipeline --token-file token --wait
-          race submit --host http://localhost:8080 --profile roberta-base -p train_epochs=3
+          race submit --host http://localhost:8080 --config roberta-base -p epochs=3
           race submit --host http://localhost:8080 --cron "0 0 3 * * 1"
           race submit --host http://localhost:8080 -p seeds=[1,2,3,4,5] --parallelism 5
 
-        The pipeline is compiled with the profile and uploaded as a version of race-roberta, or of
+        The pipeline is compiled with the config and uploaded as a version of race-roberta, or of
         race-roberta-sweep with seeds or learning_rates, unless the server has it. A data step is
         taken from the cache where all that it comes from has a sha256. With --wait the exit status
         is 1 when the run fails.
         """,
     )
-    _add_profile(made)
+    _add_config(made)
     _add_assignments(made)
     made.add_argument(
         "--host",
@@ -465,7 +469,7 @@ def _add_submit(commands: Any) -> None:
     made.add_argument(
         "--experiment", default="race", metavar="NAME", help="experiment of the run (default: race)"
     )
-    made.add_argument("--name", help="what the run is called (default: profile, time, a number)")
+    made.add_argument("--name", help="what the run is called (default: config, time, a number)")
     made.add_argument(
         "--pipeline-root",
         default="",
@@ -491,45 +495,39 @@ def _add_submit(commands: Any) -> None:
 
 def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.caching import cached_on_cluster, uncached_note
-    from pipeline.local import local_path
     from pipeline.pipeline import NAME, SWEEP_NAME, compiled
     from pipeline.submit import Api, Server, follow, submit, unique_name
 
     parallelism = _parallelism(arguments)
     if arguments.wait and arguments.cron:
         raise ConfigError("--wait and --cron exclude each other", mend="A schedule has no end")
-    profile = load_profile(arguments.profile)
+    config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
-    values = resolve(profile, given)
+    values = resolve(config, given)
     require_store(values)
-    defaults = _defaults(profile, {})
-    for name, value in values.items():
-        if name.endswith("_url") and name not in defaults and name not in given:
-            raise ConfigError(
-                f"profile {profile.name} has no {name}: its sample is made on this machine",
-                mend=f"Make it with `race sample`, upload it, and give -p {name}=s3://...",
-            )
-        if name.endswith("_url") and local_path(value) is not None:
-            raise ConfigError(
-                f"{name}={value}: a cluster cannot read this machine's files",
-                mend="Upload it and give its http or s3 address",
-            )
+    sweep = is_sweep(values)
+    # What concerns the platform makes another pipeline; everything else is a run's input.
+    platform = {n: v for n, v in given.items() if parameters()[n].kind == "platform"}
+    compiled_in = _defaults(config, platform)
+    _require_reachable(config, values, {**compiled_in, **given}, inputs_of(sweep))
     server = Server(arguments.host, arguments.namespace, arguments.token_file)
     api = Api(server)
     cached = frozenset() if arguments.no_cache else cached_on_cluster(values)
-    sweep = is_sweep(values)
-    identity = submit(
-        api,
-        compiled(defaults, _images(arguments), cached=cached, sweep=sweep, parallelism=parallelism),
-        {name: values[name] for name in parameters_of(sweep)},
-        pipeline=SWEEP_NAME if sweep else NAME,
-        experiment=arguments.experiment,
-        name=arguments.name or unique_name(profile.name),
-        pipeline_root=arguments.pipeline_root,
-        cron=arguments.cron,
+    package = compiled(
+        compiled_in, _images(arguments), cached=cached, sweep=sweep, parallelism=parallelism
     )
     if not arguments.no_cache and (note := uncached_note(values)):
         say(note)
+    identity = submit(
+        api,
+        package,
+        run_inputs(values, compiled_in, sweep),
+        pipeline=SWEEP_NAME if sweep else NAME,
+        experiment=arguments.experiment,
+        name=arguments.name or unique_name(config.name),
+        pipeline_root=arguments.pipeline_root,
+        cron=arguments.cron,
+    )
     print(server.address("recurringrun" if arguments.cron else "runs", identity), flush=True)
     if arguments.wait:
         try:
@@ -538,6 +536,25 @@ def _submit(arguments: argparse.Namespace) -> None:
             say("the run goes on; it is stopped on its page")
             raise
         say("the run succeeded")
+
+
+def _require_reachable(
+    config: Config, values: Mapping[str, Any], known: Mapping[str, Any], inputs: Iterable[str]
+) -> None:
+    """Refuse inputs that a cluster cannot read."""
+    from pipeline.local import local_path
+
+    for name in inputs:
+        if name.endswith("_url") and name not in known:
+            raise ConfigError(
+                f"config {config.name} has no {name}: its sample is made on this machine",
+                mend=f"Make it with `race sample`, upload it, and give -p {name}=s3://...",
+            )
+        if name.endswith("_url") and local_path(values[name]) is not None:
+            raise ConfigError(
+                f"{name}={values[name]}: a cluster cannot read this machine's files",
+                mend="Upload it and give its http or s3 address",
+            )
 
 
 # -- compile
@@ -553,7 +570,7 @@ def _add_compile(commands: Any) -> None:
         examples:
           race compile
           race compile --check
-          race compile --profile roberta-base --output base.yaml \\
+          race compile --config roberta-base --output base.yaml \\
             --train-image registry.example.org/race-pipeline-train@sha256:...
           race compile -p seeds=[1,2,3] --parallelism 3 --output seeds.yaml
 
@@ -561,7 +578,7 @@ def _add_compile(commands: Any) -> None:
         learning_rates can be set. With --output it writes one file: a sweep if one of them is set.
         """,
     )
-    _add_profile(made)
+    _add_config(made)
     _add_assignments(made)
     made.add_argument(
         "--output",
@@ -581,7 +598,7 @@ def _compile(arguments: argparse.Namespace) -> None:
 
     parallelism = _parallelism(arguments)
     given = parse_assignments(arguments.assignments)
-    defaults = _defaults(load_profile(arguments.profile), given)
+    defaults = _defaults(load_config(arguments.config), given)
     outputs = {PIPELINE_YAML: False, SWEEP_YAML: True}
     if arguments.output:
         outputs = {arguments.output: is_sweep(defaults)}
@@ -598,10 +615,10 @@ def _compile(arguments: argparse.Namespace) -> None:
             say(f"{output} is up to date")
 
 
-def _defaults(profile: Profile, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values for all parameters but those that the profile's sample stands for."""
-    values = resolve(profile, given)
-    if profile.sample:
+def _defaults(config: Config, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values for all parameters but those that the sample stands for."""
+    values = resolve(config, given)
+    if config.sample:
         from pipeline.inputs import SAMPLE
 
         missing = SAMPLE.keys() - given.keys()
@@ -621,33 +638,43 @@ def _add_parameters(commands: Any) -> None:
         """
         examples:
           race parameters
-          race parameters --profile smoke
+          race parameters --config smoke
         """,
     )
-    _add_profile(made)
+    _add_config(made)
 
 
 def _parameters(arguments: argparse.Namespace) -> None:
-    profile = load_profile(arguments.profile)
-    print(f"profile {profile.name}: {profile.description}")
+    config = load_config(arguments.config)
+    print(f"config {config.name}: {config.description}")
     group = ""
     for p in parameters().values():
-        if p.group != group:
-            group = p.group
+        if (kind := _GROUPS[p.kind].format(step=p.step)) != group:
+            group = kind
             print(f"\n{group}")
-        value = profile.values.get(p.name, p.default)
-        mark = "*" if p.name in profile.values else " "
+        value = config.values.get(p.name, p.default)
+        mark = "*" if p.name in config.values else " "
         print(f" {mark}{p.name} = {_spelled(value)}")
         choices = f" ({', '.join(p.choices)})" if p.choices else ""
         print(
             textwrap.fill(p.help + choices, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
         )
-    print("\n* set by the profile")
+    print("\n* set by the config file")
+
+
+_GROUPS = {
+    "input": "inputs of the pipeline",
+    "sweep": "inputs of a sweep",
+    "setting": "{step}, each also an entry of {step}_settings",
+    "platform": "fixed when the pipeline is compiled",
+}
 
 
 def _spelled(value: Any) -> str:
     """A value as `-p name=value` wants it."""
-    return value if isinstance(value, str) else strict_json.dumps(value)
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 # -- sample

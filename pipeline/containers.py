@@ -1,15 +1,15 @@
 """How `race run --runner docker` starts each step's container, through KFP's DockerRunner.
 
-KFP chooses the command, the environment and the folder for outputs. It would also start the
-container and wait for it, but takes one that vanished for one that ended well
-(kubeflow/pipelines#13332), leaves it running when the user interrupts, and keeps its log to itself:
-that one function is replaced.
+KFP chooses the command, the environment and the folder for outputs. Its own way of starting a
+container takes one that vanished for one that ended well (kubeflow/pipelines#13332), leaves it
+running when the user interrupts, and keeps its log to itself.
 """
 
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,8 @@ from components.common.errors import ConfigError
 
 # How long a container may take to end when it is asked to, in seconds, before it is killed.
 GRACE = 20
+
+TICK = 0.2  # seconds between two looks whether a container is to be ended
 
 # Training's processes exchange batches and gradients through it; the engine's default is 64 MB.
 SHM_SIZE = "2g"
@@ -111,44 +113,59 @@ def require_image(client: Any, reference: str) -> None:
         ) from error
 
 
-def container_runner(log: Callable[[], Path]) -> Callable[..., int]:
-    """A replacement for KFP's `run_docker_container`; `log` names the file for the next output."""
+def run_container(
+    client: Any,
+    image: str,
+    command: Sequence[str],
+    log: Path,
+    stopping: Callable[[], bool] = lambda: False,
+    **arguments: Any,
+) -> int:
+    """Run a container to its end with its output in `log`; its exit status. Nothing of it is left.
+
+    125 is the status of one that the engine could not run, or that somebody else removed.
+
+    Args:
+        stopping: says when it is to be ended early.
+        arguments: of the SDK's `containers.create`.
+    """
     import docker
     import requests
 
-    def run(
-        client: Any, image: str, command: list[str], volumes: Mapping[str, Any], **arguments: Any
-    ) -> int:
-        """Run a container to its end and give its exit status; nothing of it is left, ever.
-
-        125 is the status of one that the engine could not run, or that somebody else removed.
-        """
-        with log().open("ab") as file:
-            try:
-                return _run(client, image, command, volumes, arguments, file)
-            except docker.errors.NotFound:
-                file.write(b"\nerror: the container was removed before it had ended\n")
-            except docker.errors.APIError as error:
-                reason = " ".join(str(error.explanation or error).split())
-                file.write(f"\nerror: the Docker engine refused: {reason}\n".encode())
-            except requests.RequestException:
-                file.write(b"\nerror: the Docker engine does not answer any more\n")
-            return 125
-
-    return run
+    with log.open("ab") as file:
+        try:
+            return _run(client, image, command, arguments, file, stopping)
+        except docker.errors.NotFound:
+            file.write(b"\nerror: the container was removed before it had ended\n")
+        except docker.errors.APIError as error:
+            reason = " ".join(str(error.explanation or error).split())
+            file.write(f"\nerror: the Docker engine refused: {reason}\n".encode())
+        except requests.RequestException:
+            file.write(b"\nerror: the Docker engine does not answer any more\n")
+        return 125
 
 
 def _run(
     client: Any,
     image: str,
-    command: list[str],
-    volumes: Mapping[str, Any],
+    command: Sequence[str],
     arguments: Mapping[str, Any],
     log: BinaryIO,
+    stopping: Callable[[], bool],
 ) -> int:
-    container = client.containers.create(image, command, volumes=volumes, **arguments)
+    container = client.containers.create(image, list(command), **arguments)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(TICK):
+            if stopping():
+                with contextlib.suppress(Exception):
+                    container.stop(timeout=GRACE)
+                return
+
     try:
         container.start()
+        threading.Thread(target=watch, daemon=True).start()
         with contextlib.closing(container.logs(stream=True, follow=True)) as output:
             for chunk in output:
                 log.write(chunk)
@@ -159,5 +176,6 @@ def _run(
             container.stop(timeout=GRACE)
         raise
     finally:
+        ended.set()
         with contextlib.suppress(Exception):
             container.remove(force=True, v=True)

@@ -8,6 +8,7 @@ Each stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, in one plac
 
 import argparse
 import functools
+import importlib
 import inspect
 import re
 import textwrap
@@ -16,55 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.binarize.core import BinarizeConfig, binarize
 from components.common import errors
 from components.common.cli import options, run_step
 from components.common.errors import DataError, OutputError
-from components.download.core import DownloadConfig, download
-from components.evaluate.core import EvaluateConfig, evaluate
-from components.export.config import ExportConfig
-from components.export.core import export
-from components.gate.core import GateConfig, gate
-from components.import_.config import ImportConfig
-from components.import_.core import import_model
-from components.predict.config import PredictConfig
-from components.predict.core import predict
-from components.preprocess.core import PreprocessConfig, preprocess
-from components.select.core import SelectConfig, select
+from components.common.program import Program
 from components.train.cluster.config import DEADLINE, SHM_SIZE
-from components.train.config import TrainConfig
-from components.train.core import train
 from components.train.flags import table
-from pipeline.estimate import EstimateConfig, estimate
-from pipeline.estimate import table as estimates
-from pipeline.parameters import CLUSTER, parameters
-from pipeline.pipeline import (
-    DATA_STEPS,
-    DAY,
-    GPU_STEPS,
-    HOUR,
-    JUDGING_STEPS,
-    ONCE,
-    RETRIES,
-    RETRY_WINDOW,
-    TIMEOUTS,
-)
+from pipeline.parameters import parameters
+from pipeline.pipeline import RETRY_WINDOW
+from pipeline.steps import DAY, HOUR, STEPS
+
+_BY_HAND = ("components.predict", "components.export", "components.import_")
 
 ROOT = Path(__file__).parents[1]
 
-# Each step's parameters, and its function.
-STEPS: Mapping[str, tuple[type, Callable[..., Any]]] = {
-    "download": (DownloadConfig, download),
-    "preprocess": (PreprocessConfig, preprocess),
-    "binarize": (BinarizeConfig, binarize),
-    "train": (TrainConfig, train),
-    "evaluate": (EvaluateConfig, evaluate),
-    "select": (SelectConfig, select),
-    "gate": (GateConfig, gate),
-    "predict": (PredictConfig, predict),
-    "export": (ExportConfig, export),
-    "import": (ImportConfig, import_model),
-}
+# What is documented: the steps' programs, and those that no pipeline has.
+PROGRAMS = tuple(dict.fromkeys([*(s.program for s in STEPS.values()), *_BY_HAND]))
+
+
+def program(module: str) -> Program:
+    """The program of a module, such as components.train."""
+    main: Program = importlib.import_module(f"{module}.__main__").main
+    return main
 
 
 # What a block of commands may need that a test does not have.
@@ -116,7 +90,7 @@ def flags() -> str:
 
 def _spelled(field: str) -> str:
     # Paths are no parameters of the pipeline: it wires them.
-    name = f"train_{field}"
+    name = STEPS["train"].given.get(field, f"train_{field}")
     return name if name in parameters() else f"--{field}"
 
 
@@ -161,29 +135,28 @@ def _status(error: str) -> str:
 
 def resources() -> str:
     """What a cluster gives each step by default, and for how long."""
-    of = {p.name: p.default for p in CLUSTER}
     rows = [("step", "CPUs", "memory", "GPUs", "longest attempt")]
-    for step in (*DATA_STEPS, *GPU_STEPS, *JUDGING_STEPS):
-        group = step if step in GPU_STEPS else "data"
-        hours = TIMEOUTS[step] / HOUR
-        longest = f"{hours / 24:g} days" if TIMEOUTS[step] > DAY else f"{hours:g} hours"
+    for step in STEPS.values():
+        cpu, memory = (_default(f"cluster_{step.resources}_{what}") for what in ("cpu", "memory"))
+        gpus = {"train": "train_gpus", "evaluate": "cluster_evaluate_gpus"}.get(step.resources)
+        hours = step.timeout / HOUR
+        longest = f"{hours / 24:g} days" if step.timeout > DAY else f"{hours:g} hours"
         longest = longest.removesuffix("s") if hours == 1 else longest
-        cpu, memory = of[f"cluster_{group}_cpu"], of[f"cluster_{group}_memory"]
-        rows.append((step, cpu, memory, str(of.get(f"cluster_{step}_gpus", "")), longest))
-    nodes = f"{DEADLINE // HOUR} hours"
-    cpu, memory, gpus = (str(of[f"cluster_node_{what}"]) for what in ("cpu", "memory", "gpus"))
-    rows.append(("each of several nodes", cpu, memory, gpus, nodes))
+        rows.append((step.name, cpu, memory, _default(gpus) if gpus else "", longest))
+    cpu, memory, gpus = (_default(f"cluster_node_{what}") for what in ("cpu", "memory", "gpus"))
+    rows.append(("each of several nodes", cpu, memory, gpus, f"{DEADLINE // HOUR} hours"))
+    once = [step.name for step in STEPS.values() if not step.retries]
     return (
-        f"{markdown(rows)}\n\nA step that fails is tried again up to {RETRIES} times within"
-        f" {RETRY_WINDOW // DAY} days of its first start, but for {' and '.join(ONCE)}."
+        f"{markdown(rows)}\n\nA step that fails is tried again up to"
+        f" {max(step.retries for step in STEPS.values())} times within"
+        f" {RETRY_WINDOW // DAY} days of its first start, but for {' and '.join(once)}."
         "\n/dev/shm of train and evaluate may take"
         f" {SHM_SIZE} of their memory."
     )
 
 
-def example_estimate() -> str:
-    """What `race estimate --questions-per-second 128` prints."""
-    return f"```\n{estimates(estimate(EstimateConfig(questions_per_second=128)), 0)}\n```"
+def _default(name: str) -> str:
+    return str(parameters()[name].default)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -197,19 +170,16 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-PARTS: Mapping[str, Callable[[], str]] = {
-    "flags": flags,
-    **{
-        f"parameters of {step}": functools.partial(parameters_of, config)
-        for step, (config, _) in STEPS.items()
-    },
-    **{
-        f"errors of {step}": functools.partial(errors_of, config, function)
-        for step, (config, function) in STEPS.items()
-    },
-    "resources": resources,
-    "estimate": example_estimate,
-}
+def _parts() -> dict[str, Callable[[], str]]:
+    found: dict[str, Callable[[], str]] = {"flags": flags, "resources": resources}
+    for module in PROGRAMS:
+        name, main = module.rpartition(".")[2].rstrip("_"), program(module)
+        found[f"parameters of {name}"] = functools.partial(parameters_of, main.config)
+        found[f"errors of {name}"] = functools.partial(errors_of, main.config, main.function)
+    return found
+
+
+PARTS: Mapping[str, Callable[[], str]] = _parts()
 
 
 def written(

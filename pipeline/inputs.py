@@ -1,4 +1,4 @@
-"""Inputs for a profile that asks for the made-up sample."""
+"""Inputs for a config that asks for the made-up sample."""
 
 import contextlib
 import dataclasses
@@ -12,14 +12,8 @@ from components.common.errors import ConfigError
 from components.download.core import DownloadConfig, download
 from pipeline import sample
 
-# Which file of the sample stands for which parameter.
-SAMPLE = {
-    "download_race_url": "RACE.tar.gz",
-    "download_roberta_url": "roberta.tiny.tar.gz",
-    "download_encoder_json_url": "bpe/encoder.json",
-    "download_vocab_bpe_url": "bpe/vocab.bpe",
-    "download_dict_url": "bpe/dict.txt",
-}
+# Which file or folder of the sample stands for which input.
+SAMPLE = {"race_url": "RACE.tar.gz", "roberta_url": "roberta.tiny.tar.gz", "bpe_url": "bpe"}
 
 
 def sample_inputs(
@@ -47,9 +41,9 @@ def sample_inputs(
     )
     with tempfile.TemporaryDirectory() as scratch:
         dictionary = None
-        if "download_roberta_url" in missing and "download_dict_url" in given:
+        if "roberta_url" in missing and "bpe_url" in given:
             config = DownloadConfig(
-                url=(given["download_dict_url"],), output=Path(scratch) / "dictionary"
+                url=(given["bpe_url"],), files=("dict.txt",), output=Path(scratch) / "bpe"
             )
             dictionary = download(config)[0].path
         # The same sample has the same name, and is made once.
@@ -58,7 +52,7 @@ def sample_inputs(
         if options > sample.MOST_OPTIONS:
             raise ConfigError(
                 f"preprocess_options is {options}, but a sample has at most {sample.MOST_OPTIONS}",
-                mend="Give download_race_url an exam with so many options",
+                mend="Give race_url data with so many options",
             )
         digest = hashlib.sha256(repr((shape, options)).encode())
         for path in [*sources, *([dictionary] if dictionary else [])]:

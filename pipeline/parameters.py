@@ -1,64 +1,89 @@
-"""The pipeline's parameters, their profiles, and how they are read from a command line.
+"""The pipeline's parameters, the config files with their values, and how both are read.
 
-Each parameter is declared once, with its type, default, choices and help: a step's own in its
-config dataclass, where the pipeline's `train_learning_rate` is TrainConfig's `learning_rate`, and
-those that only the pipeline knows in `SOURCES`, `SWEEP` and `CLUSTER` below. A profile is a YAML
-file with the values that differ from these defaults.
+Most are declared in the steps' config dataclasses: the pipeline's `train_dropout` is TrainConfig's
+`dropout`. What people change between runs of one uploaded pipeline has a short name and is an input
+of the pipeline (`epochs`); every other parameter of a step goes into one of four inputs, JSON
+objects such as `train_settings`; what concerns the platform is fixed when the pipeline is compiled.
+A config file is YAML with the values that differ from the defaults.
 """
 
-import dataclasses
 import difflib
 import functools
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from components.binarize.core import BinarizeConfig
 from components.common import strict_json
-from components.common.cli import options
+from components.common.cli import Option, option, options
 from components.common.errors import ConfigError
+from components.common.program import settings
 from components.download import known
-from components.download.core import DownloadConfig
-from components.evaluate.core import EvaluateConfig
-from components.gate.core import GateConfig
-from components.preprocess.core import PreprocessConfig
-from components.select.config import SelectConfig
-from components.select.trials import Trial, plan_trials
 from components.train.cluster.config import ClusterConfig
-from components.train.config import TrainConfig, plan
+from components.train.config import plan
+from components.trials.core import Trials, TrialsConfig, plan_trials
+from pipeline.steps import STEPS, SWEEP_ONLY, Step
 
-PROFILES = Path(__file__).parent / "profiles"
-DEFAULT_PROFILE = "roberta-large"
+CONFIGS = Path(__file__).parent / "configs"
+DEFAULT_CONFIG = "roberta-large"
 
-# The steps that are configured by their own dataclass, in the order of the DAG. Their paths are no
-# parameters: the DAG wires them.
-STEPS: dict[str, type] = {
-    "preprocess": PreprocessConfig,
-    "binarize": BinarizeConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "select": SelectConfig,
+# Trials at the same time, where nothing else is said. It is fixed when the pipeline is compiled.
+PARALLELISM = 2
+
+# What a sweep sets itself: a trial that collapsed must not stop the others, only what may be
+# selected is kept of each, and no two trials can go on from one training.
+SET_BY_SWEEP: Mapping[str, Any] = {
+    "train_on_collapse": "mark",
+    "train_keep_last": False,
+    "resume_from": "",
 }
+
+# What the DAG gives to a step itself.
+_WIRED = ("run_id", "trial")
+
+Kind = Literal["input", "sweep", "setting", "platform"]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of the pipeline; `type` is str, int, float, bool, list or dict."""
+    """One parameter of the pipeline.
+
+    Args:
+        kind: an input of the pipeline; one of the sweep alone; part of a step's settings; or fixed
+            when the pipeline is compiled.
+        step: whose program has it, as `option`; "" for what is the pipeline's own.
+    """
 
     name: str
-    type: type
-    default: Any
-    help: str
-    choices: tuple[Any, ...] | None = None
+    option: Option
+    kind: Kind
+    step: str = ""
 
     @property
-    def group(self) -> str:
-        """The step that it belongs to, or `cluster`, or `sweep`."""
-        return "sweep" if self in SWEEP else self.name.partition("_")[0]
+    def type(self) -> type:
+        return list if self.option.repeated else self.option.type
+
+    @property
+    def default(self) -> Any:
+        return list(self.option.default) if self.option.repeated else self.option.default
+
+    @property
+    def help(self) -> str:
+        return self.option.help
+
+    @property
+    def choices(self) -> tuple[Any, ...] | None:
+        return self.option.choices
+
+    def check(self, value: Any) -> Any:
+        """`value` in the parameter's own type.
+
+        Raises:
+            ConfigError: it is of another type, or not one of the choices.
+        """
+        return self.option.check(value, self.name)
 
     def parse(self, text: str) -> Any:
         """The value that a command line spells: numbers, true or false, JSON for lists and dicts.
@@ -74,197 +99,119 @@ class Parameter:
             value = text
         return self.check(value)
 
-    def check(self, value: Any) -> Any:
-        """`value` in the parameter's own type.
 
-        Raises:
-            ConfigError: it is of another type, or not one of the choices.
-        """
-        if self.type is float and type(value) is int:
-            value = float(value)
-        if type(value) is not self.type or (type(value) is float and not math.isfinite(value)):
-            example = {
-                int: "a whole number",
-                float: "a number",
-                bool: "true or false",
-                list: "a JSON list, such as '[]'",
-                dict: """a JSON object, such as '{"pool": "a100"}'""",
-            }.get(self.type, "text")
-            raise ConfigError(f"parameter {self.name}: expected {example}, got {value!r}")
-        if self.choices and value not in self.choices:
-            raise ConfigError(
-                f"parameter {self.name}: {value!r} is none of {', '.join(map(repr, self.choices))}"
-            )
-        return value
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of the pipeline that are no step's own parameter."""
 
-
-_KNOWN = "its sha256; empty: the known one of the default address, else not checked"
-_UNKNOWN = "its sha256; empty: computed and shown, not checked"
-
-SOURCES = (
-    Parameter(
-        "download_race_url", str, known.RACE, "RACE's archive, at an http(s), s3 or file address"
-    ),
-    Parameter("download_race_sha256", str, "", _KNOWN),
-    Parameter("download_roberta_url", str, known.ROBERTA_LARGE, "archive of a pretrained model.pt"),
-    Parameter("download_roberta_sha256", str, "", _UNKNOWN),
-    Parameter("download_encoder_json_url", str, known.ENCODER_JSON, "GPT-2's encoder.json"),
-    Parameter("download_encoder_json_sha256", str, "", _KNOWN),
-    Parameter("download_vocab_bpe_url", str, known.VOCAB_BPE, "GPT-2's vocab.bpe"),
-    Parameter("download_vocab_bpe_sha256", str, "", _KNOWN),
-    Parameter("download_dict_url", str, known.DICT_TXT, "the pretrained model's dict.txt"),
-    Parameter("download_dict_sha256", str, "", _UNKNOWN),
-    Parameter(
-        "download_mirror_uri",
-        str,
+    race_url: str = option(
+        known.RACE,
+        help="RACE's archive, at an http(s), s3 or file address; #sha256= and a digest may end it",
+    )
+    roberta_url: str = option(
+        known.ROBERTA_LARGE, help="archive of a pretrained model.pt; #sha256=... may end it"
+    )
+    bpe_url: str = option(
+        known.BPE,
+        help="folder with encoder.json, vocab.bpe and dict.txt; #dict.txt=DIGEST&... may end it",
+    )
+    mirror_uri: str = option(
         "",
-        "s3:// address or folder that keeps what was downloaded; it is looked for there first",
-    ),
-)
-
-# What each download task fetches: the addresses, whose digests stand beside them.
-DOWNLOADS = {
-    "download-race": ("download_race_url",),
-    "download-roberta": ("download_roberta_url",),
-    "download-bpe": (
-        "download_encoder_json_url",
-        "download_vocab_bpe_url",
-        "download_dict_url",
-    ),
-}
-
-# With one of these lists the pipeline is a sweep, which trains with all pairs of their values.
-SWEEP = (
-    Parameter(
-        "seeds", list, [], "a sweep: train with each of these, such as [1, 2, 3]; else train_seed"
-    ),
-    Parameter(
-        "learning_rates",
-        list,
-        [],
-        "a sweep: train with each of these, such as [1e-5, 2e-5]; else train_learning_rate",
-    ),
-)
-
-GATE = Parameter(
-    "evaluate_min_accuracy",
-    float,
-    0.0,
-    "fail when the accuracy on all test questions is below, in percent",
-)
-
-CLUSTER = (
-    Parameter("cluster_data_cpu", str, "4", "CPUs of each data step"),
-    Parameter("cluster_data_memory", str, "8Gi", "memory of each data step"),
-    Parameter("cluster_train_cpu", str, "8", "CPUs of train"),
-    Parameter("cluster_train_memory", str, "64Gi", "memory of train, /dev/shm included"),
-    Parameter("cluster_train_gpus", int, 2, "GPUs of train, one process on each"),
-    Parameter("cluster_evaluate_cpu", str, "4", "CPUs of evaluate"),
-    Parameter("cluster_evaluate_memory", str, "32Gi", "memory of evaluate"),
-    Parameter("cluster_evaluate_gpus", int, 1, "GPUs of evaluate"),
-    Parameter("cluster_node_cpu", str, "32", "with train_nodes: CPUs of each node"),
-    Parameter("cluster_node_memory", str, "256Gi", "memory of each node, /dev/shm included"),
-    Parameter("cluster_node_gpus", int, 8, "GPUs of each node, one process on each"),
-    Parameter(
-        "cluster_node_runtime", str, "race-torch", "Kubeflow Trainer's ClusterTrainingRuntime"
-    ),
-    Parameter(
-        "cluster_node_service_account",
-        str,
-        "",
-        "service account of the nodes; empty: their namespace's default",
-    ),
-    Parameter("cluster_gpu_type", str, "nvidia.com/gpu", "resource name of a GPU"),
-    Parameter(
-        "cluster_gpu_node_selector",
-        dict,
-        {},
-        'labels of the nodes for train and evaluate, such as {"pool": "a100"}',
-    ),
-    Parameter(
-        "cluster_gpu_tolerations",
-        list,
-        [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        "taints that train and evaluate tolerate: a list of Kubernetes tolerations",
-    ),
-    Parameter(
-        "cluster_s3_secret",
-        str,
+        help="s3:// address or folder that keeps what was downloaded; it is looked for there first",
+    )
+    train_gpus: int = option(2, help="GPUs of train, one process on each")
+    s3_secret: str = option(
         "race-s3",
-        "Secret with AWS_ACCESS_KEY_ID and so on, for s3:// addresses; it may be absent",
-    ),
-    Parameter(
-        "cluster_image_pull_secret",
-        str,
+        help="Secret with AWS_ACCESS_KEY_ID and so on, for s3:// addresses; it may be absent",
+    )
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What a cluster gives, as `cluster_<name>`, besides what ClusterConfig says of nodes."""
+
+    data_cpu: str = option("4", help="CPUs of each data step")
+    data_memory: str = option("8Gi", help="memory of each data step")
+    train_cpu: str = option("8", help="CPUs of train")
+    train_memory: str = option("64Gi", help="memory of train, /dev/shm included")
+    evaluate_cpu: str = option("4", help="CPUs of evaluate")
+    evaluate_memory: str = option("32Gi", help="memory of evaluate")
+    evaluate_gpus: int = option(1, help="GPUs of evaluate")
+    gpu_node_selector: dict[str, str] = option(
+        {}, help='labels of the nodes for train and evaluate, such as {"pool": "a100"}'
+    )
+    gpu_tolerations: list[Any] = option(
+        [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        help="taints that train and evaluate tolerate: a list of Kubernetes tolerations",
+    )
+    image_pull_secret: str = option(
         "race-registry",
-        "Secret for pulling the images; it may be absent where none is needed",
-    ),
-)
+        help="Secret for pulling the images; it may be absent where none is needed",
+    )
 
 
 @functools.cache
 def parameters() -> Mapping[str, Parameter]:
-    """All parameters by name, in the order of the DAG."""
-    found = list(SOURCES)
-    for step, config_class in STEPS.items():
-        if step == "select":
-            found += (GATE, *SWEEP)
-        found += [
-            Parameter(
-                name=f"{step}_{o.name}",
-                type=list if o.repeated else o.type,
-                default=list(o.default) if o.repeated else o.default,
-                help=o.help,
-                choices=o.choices,
-            )
-            for o in options(config_class)
-            if o.type is not Path
-        ]
-    found += CLUSTER
-    return {p.name: p for p in found}
+    """All parameters by name: inputs, then settings step by step, then those of the platform."""
+    own = {o.name: Parameter(o.name, o, "input") for o in options(Inputs)}
+    found = {n: p for n, p in own.items() if n.endswith(("_url", "_uri"))}
+    for step in STEPS.values():
+        by_name = {o.name: o for o in step.parameters}
+        for field, name in step.given.items():
+            kind: Kind = "sweep" if step.name in SWEEP_ONLY else "input"
+            if name not in _WIRED and name not in own:
+                # What train has, trials takes in its place.
+                found[name] = Parameter(name, by_name[field], kind, step.name)
+    found |= own
+    for step in STEPS.values():
+        for o in step.configurable:
+            name = step.own(o)
+            fixed = o.name in step.compiled
+            found[name] = Parameter(name, o, "platform" if fixed else "setting", step.name)
+    for o in [*options(Platform), *options(ClusterConfig)]:
+        if o.name not in own:
+            found.setdefault(f"cluster_{o.name}", Parameter(f"cluster_{o.name}", o, "platform"))
+    return found
 
 
-# Trials at the same time, where nothing else is said. It is fixed when the pipeline is compiled.
-PARALLELISM = 2
-
-# What a sweep sets itself: a trial that collapsed must not stop the others, only what may be
-# selected is kept of each, and no two trials can go on from one training.
-SET_BY_SWEEP: Mapping[str, Any] = {
-    "train_on_collapse": "mark",
-    "train_keep_last": False,
-    "train_resume_from": "",
-}
+def steps_of(sweep: bool) -> list[Step]:
+    """The steps of the pipeline that trains once, or of the sweep."""
+    return [s for s in STEPS.values() if sweep or s.name not in SWEEP_ONLY]
 
 
-def parameters_of(sweep: bool) -> Mapping[str, Parameter]:
-    """Those of the pipeline that trains once, or of the sweep."""
-    if sweep:
-        return {n: p for n, p in parameters().items() if n not in SET_BY_SWEEP}
-    return {n: p for n, p in parameters().items() if p.group not in ("sweep", "select")}
+def inputs_of(sweep: bool) -> Mapping[str, Parameter]:
+    """The inputs of the pipeline that trains once, or of the sweep, but for the settings."""
+    kinds = ("input", "sweep") if sweep else ("input",)
+    found = {n: p for n, p in parameters().items() if p.kind in kinds}
+    return {n: p for n, p in found.items() if not sweep or n not in SET_BY_SWEEP}
+
+
+def settings_of(step: Step) -> str:
+    """Name of the input that has a step's settings."""
+    return f"{step.name}_settings"
+
+
+SETTINGS = {settings_of(step): step for step in STEPS.values() if step.settings}
 
 
 def is_sweep(values: Mapping[str, Any]) -> bool:
     """Whether these values ask for several trainings."""
-    return any(values.get(p.name) for p in SWEEP)
+    return bool(values.get("seeds") or values.get("learning_rates"))
 
 
-def trials(values: Mapping[str, Any]) -> list[Trial]:
+def trials(values: Mapping[str, Any]) -> Trials:
     """The trainings of a sweep.
 
     Raises:
         ConfigError: a seed or a learning rate is not a number, or is given twice.
     """
-    return plan_trials(
-        values["seeds"],
-        values["learning_rates"],
-        seed=values["train_seed"],
-        learning_rate=values["train_learning_rate"],
-    )
+    given = STEPS["trials"].given
+    return plan_trials(TrialsConfig(**{field: values[name] for field, name in given.items()}))
 
 
 @dataclass(frozen=True)
-class Profile:
-    """A named set of values.
+class Config:
+    """The values of a config file.
 
     `sample` says that inputs which are not given come from the made-up sample, see pipeline.inputs.
     """
@@ -275,21 +222,21 @@ class Profile:
     values: Mapping[str, Any]
 
 
-def profile_names() -> list[str]:
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+def config_names() -> list[str]:
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
-def load_profile(name: str) -> Profile:
-    """A profile of this package by its name, or any other by the path of its YAML file.
+def load_config(name: str) -> Config:
+    """A config file of this package by its name, or any other by its path.
 
     Raises:
-        ConfigError: there is none of that name, or it is not a profile.
+        ConfigError: there is none of that name, or it is not a config file.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
     if not path.is_file():
-        names = profile_names()
+        names = config_names()
         raise ConfigError(
-            f"there is no profile {name!r}",
+            f"there is no config {name!r}",
             mend=_nearest(name, names) + f"There are {', '.join(names)}, or any YAML file's path",
         )
     try:
@@ -297,20 +244,17 @@ def load_profile(name: str) -> Profile:
         unknown = set(content) - {"description", "sample", "parameters"}
         if unknown:
             raise ValueError(f"unknown key {sorted(unknown)[0]!r}")
-        values = dict(content.get("parameters") or {})
+        given = dict(content.get("parameters") or {})
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path}: not a profile: {error}",
+            f"{path}: not a config file: {error}",
             mend="It holds description, parameters (name: value) and, if it likes, sample: true",
         ) from error
     try:
-        for key, value in values.items():
-            p = parameter(str(key))
-            # YAML takes 1e-5 for text, for it wants 1.0e-5.
-            values[key] = p.parse(value) if isinstance(value, str) else p.check(value)
+        values = _folded({str(name): value for name, value in given.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.what}", mend=error.mend) from error
-    return Profile(
+    return Config(
         name=path.stem,
         description=str(content.get("description", "")),
         sample=content.get("sample") is True,
@@ -319,24 +263,42 @@ def load_profile(name: str) -> Profile:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """The values that `-p name=value` options spell.
+    """The values that `-p name=value` options spell, settings by their own names.
 
     Raises:
         ConfigError: an unknown name, a value of the wrong type, or no `=`.
     """
-    values = {}
+    given = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(
                 f"-p {assignment}: a value is missing", mend="Write it as -p name=value"
             )
-        values[name] = parameter(name.strip()).parse(text.strip())
+        given[name.strip()] = text.strip()
+    return _folded(given)
+
+
+def _folded(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked values, with each entry of a settings object under its own name."""
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if step := SETTINGS.get(name):
+            entries = settings(value if isinstance(value, str) else strict_json.dumps(value))
+            for entry, one in entries.items():
+                p = parameter(f"{step.group}_{entry}")
+                if p.kind != "setting":
+                    raise ConfigError(f"{name}: {entry} is fixed when the pipeline is compiled")
+                values[p.name] = p.check(one)
+        else:
+            p = parameter(name)
+            # YAML takes 1e-5 for text, for it wants 1.0e-5.
+            values[name] = p.parse(value) if isinstance(value, str) else p.check(value)
     return values
 
 
-def resolve(profile: Profile, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter's value: the default, or the profile's, or the override.
+def resolve(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter's value: the default, or the config file's, or the override.
 
     The steps' own rules are checked here too, so that a contradiction shows before anything runs.
 
@@ -344,27 +306,15 @@ def resolve(profile: Profile, overrides: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a step refuses its values.
     """
     values = {name: p.default for name, p in parameters().items()}
-    values.update(profile.values)
+    values.update(config.values)
     values.update(overrides)
-    for step, urls in DOWNLOADS.items():
-        digests = (url.replace("_url", "_sha256") for url in urls)
-        _check(
-            step,
-            DownloadConfig,
-            url=tuple(values[url] for url in urls),
-            sha256=tuple(values[digest] for digest in digests),
-        )
-    for step, config_class in STEPS.items():
-        prefix = f"{step}_"
-        own = {n.removeprefix(prefix): v for n, v in values.items() if n.startswith(prefix)}
-        _check(step, config_class, **own)
-    _check("evaluate", GateConfig, min_accuracy=values[GATE.name])
+    for step in STEPS.values():
+        step_config(step, values)
     for trial in trials(values):
-        own = {"seed": trial.seed, "learning_rate": trial.learning_rate}
-        _check(trial.label, TrainConfig, **own)
-    if is_sweep(values) and values["train_resume_from"]:
+        step_config(STEPS["train"], {**values, **vars(trial)}, trial.label)
+    if is_sweep(values) and values["resume_from"]:
         raise ConfigError(
-            "train_resume_from is about one training, and this is a sweep",
+            "resume_from is about one training, and this is a sweep",
             mend="Leave it empty, or resume that training alone, without seeds and learning_rates",
         )
     if values["train_nodes"] > 1:
@@ -372,36 +322,76 @@ def resolve(profile: Profile, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def step_config(step: Step, values: Mapping[str, Any], label: str = "") -> Any:
+    """A step's config with these values, and paths that mean nothing.
+
+    Raises:
+        ConfigError: it refuses them.
+    """
+    given = {field: values[name] for field, name in step.given.items() if name in values}
+    given |= step.fixed
+    given |= {o.name: values[step.own(o)] for o in step.configurable}
+    for o in options(step.config):
+        if o.is_path:
+            given[o.name] = () if o.repeated else Path("unknown")
+        elif o.repeated and o.name in given:
+            value = given[o.name]
+            given[o.name] = tuple(value) if isinstance(value, list) else (value,)
+    try:
+        return step.config(**given)
+    except ConfigError as error:
+        raise ConfigError(f"{label or step.name}: {error.what}", mend=error.mend) from error
+
+
+def cluster_config(values: Mapping[str, Any]) -> ClusterConfig:
+    """What a training on several nodes asks of the cluster.
+
+    Raises:
+        ConfigError: a value cannot be right.
+    """
+    known_here = {n.removeprefix("cluster_"): v for n, v in values.items()}
+    return ClusterConfig(**{o.name: known_here[o.name] for o in options(ClusterConfig)})
+
+
 def _check_nodes(values: Mapping[str, Any]) -> None:
     """Whether these values fit a training on several nodes."""
-    if values["cluster_train_gpus"]:
+    if values["train_gpus"]:
         raise ConfigError(
             f"with train_nodes {values['train_nodes']} the train step only waits for the nodes,"
-            f" and its {values['cluster_train_gpus']} GPUs would be idle",
-            mend="Set cluster_train_gpus to 0; each node gets cluster_node_gpus",
+            f" and its {values['train_gpus']} GPUs would be idle",
+            mend="Set train_gpus to 0; each node gets cluster_node_gpus",
         )
-    fields = (f for f in dataclasses.fields(ClusterConfig) if f.default is dataclasses.MISSING)
-    ClusterConfig(**{f.name: values[f"cluster_{f.name}"] for f in fields})
-    own = {n.removeprefix("train_"): v for n, v in values.items() if n.startswith("train_")}
-    config = _check("train", TrainConfig, **own)
+    cluster_config(values)
+    config = step_config(STEPS["train"], values)
     try:
         plan(config, gpus=values["cluster_node_gpus"], questions=1 << 40)
     except ConfigError as error:
         raise ConfigError(f"train: {error.what}", mend=error.mend) from error
 
 
+def run_inputs(
+    values: Mapping[str, Any], compiled: Mapping[str, Any], sweep: bool
+) -> dict[str, Any]:
+    """The inputs of a run with these values, of a pipeline that others were compiled into."""
+    found: dict[str, Any] = {name: values[name] for name in inputs_of(sweep)}
+    for name, step in SETTINGS.items():
+        own = {o.name: step.own(o) for o in step.configurable}
+        found[name] = {o: values[n] for o, n in own.items() if values[n] != compiled.get(n)}
+    return found
+
+
 def require_store(values: Mapping[str, Any]) -> None:
-    """See that several nodes have a place that they share, which a profile cannot know.
+    """See that several nodes have a place that they share, which a config file cannot know.
 
     Raises:
         ConfigError: they have none.
     """
-    nodes, uri = values["train_nodes"], values["train_checkpoint_uri"]
+    nodes, uri = values["train_nodes"], values["checkpoint_uri"]
     if nodes > 1 and not uri.startswith("s3://"):
         raise ConfigError(
-            f"train_nodes is {nodes}, and train_checkpoint_uri is {uri!r}: nodes share data,"
+            f"train_nodes is {nodes}, and checkpoint_uri is {uri!r}: nodes share data,"
             " checkpoints and output through object storage",
-            mend="Give -p train_checkpoint_uri=s3://bucket/folder",
+            mend="Give -p checkpoint_uri=s3://bucket/folder",
         )
 
 
@@ -418,18 +408,36 @@ def require_one_machine(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check(step: str, config_class: type, **values: Any) -> Any:
-    """Let a step's config dataclass check its values; the config."""
-    arguments: dict[str, Any] = {}
-    for o in options(config_class):
-        if o.type is Path:
-            arguments[o.name] = () if o.repeated else Path("unknown")
-        elif o.name in values:
-            arguments[o.name] = tuple(values[o.name]) if o.repeated else values[o.name]
-    try:
-        return config_class(**arguments)
-    except ConfigError as error:
-        raise ConfigError(f"{step}: {error.what}", mend=error.mend) from error
+# Names that people know from elsewhere, and those of version 0.1.0 that do not follow from a row.
+_SYNONYMS = {
+    "lr": "learning_rate",
+    "batch_size": "effective_batch_size",
+    "train_batch_size": "train_batch_size",
+    "gradient_accumulation_steps": "effective_batch_size",
+    "per_device_train_batch_size": "train_batch_size",
+    "num_train_epochs": "epochs",
+    "fp16": "precision",
+    "bf16": "precision",
+    "gpus": "train_gpus",
+    "download_race_sha256": "race_url",
+    "download_roberta_sha256": "roberta_url",
+    "download_encoder_json_url": "bpe_url",
+    "download_vocab_bpe_url": "bpe_url",
+    "download_dict_url": "bpe_url",
+    "download_race_url": "race_url",
+    "download_roberta_url": "roberta_url",
+    "evaluate_min_accuracy": "min_accuracy",
+    "cluster_train_gpus": "train_gpus",
+    "cluster_s3_secret": "s3_secret",
+}
+
+
+@functools.cache
+def _renamed() -> Mapping[str, str]:
+    found = dict(_SYNONYMS)
+    for step in STEPS.values():
+        found |= {f"{step.group}_{field}": name for field, name in step.given.items()}
+    return {old: new for old, new in found.items() if old not in parameters()}
 
 
 def parameter(name: str) -> Parameter:
@@ -439,16 +447,22 @@ def parameter(name: str) -> Parameter:
         ConfigError: there is none; the message names the nearest.
     """
     existing = parameters()
-    if name not in existing:
+    if name in existing:
+        return existing[name]
+    if name in _renamed():
         raise ConfigError(
-            f"there is no parameter {name!r}",
-            mend=_nearest(name, existing) + "`race parameters` lists all of them",
+            f"there is no parameter {name!r}", mend=f"It is called {_renamed()[name]!r} here"
         )
-    return existing[name]
+    raise ConfigError(
+        f"there is no parameter {name!r}",
+        mend=_nearest(name, existing) + "`race parameters` lists all of them",
+    )
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    # `learning_rate` is more likely meant to be train_learning_rate than learning_rates.
+    names = list(names)
     close = [n for n in names if n.endswith(f"_{name}")] if name else []
-    close = close or difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    # An input has no step before its name.
+    for spelled, cutoff in ((name.partition("_")[2], 0.8), (name, 0.5)):
+        close = close or difflib.get_close_matches(spelled, names, n=1, cutoff=cutoff)
     return f"Did you mean {close[0]!r}? " if close else ""

@@ -23,10 +23,18 @@ from kfp import compiler, dsl, kubernetes
 
 from components.common.storage.client import S3_VARIABLES
 from components.train.cluster.config import SHM_SIZE, USER
-from pipeline import components
 from pipeline.caching import CACHEABLE, cached_on_cluster
+from pipeline.components import compiled_flags, component
 from pipeline.images import Images
-from pipeline.parameters import PARALLELISM, SET_BY_SWEEP, is_sweep, parameters_of
+from pipeline.parameters import (
+    PARALLELISM,
+    SET_BY_SWEEP,
+    inputs_of,
+    is_sweep,
+    settings_of,
+    steps_of,
+)
+from pipeline.steps import DAY, Step, on_nodes
 
 NAME = "race-roberta"
 DESCRIPTION = "Fine-tune RoBERTa on RACE with fairseq, and measure its accuracy on the test sets."
@@ -37,75 +45,50 @@ SWEEP_DESCRIPTION = (
     " measure it and an ensemble on the test sets."
 )
 
-DATA_STEPS = ("download-race", "download-bpe", "download-roberta", "preprocess", "binarize")
-GPU_STEPS = ("train", "evaluate")
-# What judges figures: little work, in the image of the data steps.
-JUDGING_STEPS = ("trials", "select", "gate")
-
-
-HOUR = 3600  # seconds
-DAY = 24 * HOUR
-
-# How long one attempt of a step may take before its pod is ended: one that hangs would hold its
-# node, or its GPUs, for good.
-TIMEOUTS = {
-    "download-race": 6 * HOUR,
-    "download-bpe": 6 * HOUR,
-    "download-roberta": 6 * HOUR,
-    "preprocess": 2 * HOUR,
-    "binarize": 2 * HOUR,
-    "train": 3 * DAY,
-    "evaluate": 6 * HOUR,
-    "trials": HOUR,
-    "select": 2 * HOUR,
-    "gate": HOUR,
-}
-
-RETRIES = 3
 # KFP counts this window from the start of the first attempt, and its default is one hour: training
 # that fails after that would never be tried again. Four attempts of three days fit into this one.
 RETRY_WINDOW = 14 * DAY
 
-# Steps that would say the same a second time.
-ONCE = ("trials", "gate")
-
-Configure = Callable[[Any, str, Mapping[str, Any]], None]
+Configure = Callable[[Any, Step, Mapping[str, Any], Mapping[str, Any]], None]
 
 
-def on_cluster(task: Any, step: str, p: Mapping[str, Any]) -> None:
+def on_cluster(task: Any, step: Step, values: Mapping[str, Any], p: Mapping[str, Any]) -> None:
     """Give a task its resources, retries, secrets and place in a Kubernetes cluster."""
-    group = step if step in GPU_STEPS else "data"
-    cpu, memory = p[f"cluster_{group}_cpu"], p[f"cluster_{group}_memory"]
+    cpu, memory = (values[f"cluster_{step.resources}_{what}"] for what in ("cpu", "memory"))
     # Requests equal limits: the pod is then the last to be evicted when its node runs short.
     task.set_cpu_request(cpu).set_cpu_limit(cpu)
     task.set_memory_request(memory).set_memory_limit(memory)
-    # KFP's compiler overlooks resources when it gathers the parameters that a loop needs.
-    task.register_pipeline_channels([cpu, memory])
-    if step in GPU_STEPS:
-        kind, count = p["cluster_gpu_type"], p[f"cluster_{step}_gpus"]
-        task.set_accelerator_type(kind).set_accelerator_limit(count)
-        task.register_pipeline_channels([kind, count])
-        kubernetes.add_node_selector_json(task, p["cluster_gpu_node_selector"])
-        kubernetes.add_toleration_json(task, p["cluster_gpu_tolerations"])
+    if step.gpu:
+        count = p["train_gpus"] if step.name == "train" else values["cluster_evaluate_gpus"]
+        task.set_accelerator_type(values["cluster_gpu_type"]).set_accelerator_limit(count)
+        if step.name == "train":
+            # KFP's compiler overlooks resources when it gathers the parameters that a loop needs.
+            task.register_pipeline_channels([count])
+        for label, value in values["cluster_gpu_node_selector"].items():
+            kubernetes.add_node_selector(task, label, value)
+        for toleration in values["cluster_gpu_tolerations"]:
+            seconds = toleration.get("tolerationSeconds")
+            own = {k: v for k, v in toleration.items() if k != "tolerationSeconds"}
+            kubernetes.add_toleration(task, **own, toleration_seconds=seconds)
         kubernetes.empty_dir_mount(
             task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHM_SIZE
         )
-    if step not in ONCE:
+    if step.retries:
         task.set_retry(
-            num_retries=RETRIES,
+            num_retries=step.retries,
             backoff_duration="60s",
             backoff_factor=2.0,
             backoff_max_duration=f"{RETRY_WINDOW}s",
         )
-    kubernetes.set_timeout(task, seconds=TIMEOUTS[step])
+    kubernetes.set_timeout(task, seconds=step.timeout)
     kubernetes.use_secret_as_env(
         task,
-        secret_name=p["cluster_s3_secret"],
+        secret_name=p["s3_secret"],
         secret_key_to_env={name: name for name in S3_VARIABLES},
         optional=True,
     )
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
-    kubernetes.set_image_pull_secrets(task, [p["cluster_image_pull_secret"]])
+    kubernetes.set_image_pull_secrets(task, [values["cluster_image_pull_secret"]])
     # KFP itself drops all capabilities, forbids privilege escalation and sets a seccomp profile.
     kubernetes.set_security_context(task, run_as_user=USER, run_as_non_root=True)
 
@@ -119,53 +102,60 @@ def build(
     sweep: bool | None = None,
     parallelism: int = PARALLELISM,
 ) -> Any:
-    """The pipeline as a KFP component, with `values` as its parameters' defaults.
+    """The pipeline as a KFP component, with `values` compiled in and as its inputs' defaults.
 
-    A parameter that `values` lacks has to be given with each run. `configure(task, step, p)` is
-    called once for each task, with the pipeline's parameters.
+    An input that `values` lacks has to be given with each run. `configure(task, step, values, p)`
+    is called once for each task, with the pipeline's inputs as `p`.
 
     Args:
+        values: by parameter; what they lack otherwise has its default.
         cached: the steps that may be taken from KFP's cache. A training that was asked for is not.
         sweep: whether it trains several times; None: if `values` ask for it.
         parallelism: with a sweep, the most trials at the same time.
     """
     sweep = is_sweep(values) if sweep is None else sweep
-    known = parameters_of(sweep)
+    inputs = inputs_of(sweep)
+    compiled = {**values, **(SET_BY_SWEEP if sweep else {})}
+    steps = {step.name: step for step in steps_of(sweep)}
+    if values.get("train_nodes", 1) > 1:
+        steps["train"] = on_nodes(steps["train"])
+    settings = [settings_of(step) for step in steps.values() if step.settings]
 
     def race(*channels: Any) -> None:
-        p = dict(zip(known, channels, strict=True)) | (dict(SET_BY_SWEEP) if sweep else {})
+        p = dict(zip([*inputs, *settings], channels, strict=True))
 
-        def add(component: Any, **given: Any) -> Any:
-            # `encoder_json_url` of `download_bpe` is the pipeline's `download_encoder_json_url`;
-            # what concerns the cluster has the same name in both.
-            group = component.name.partition("-")[0]
-            for name in sorted(component.component_spec.inputs.keys() - given.keys()):
-                given[name] = p[name if name.startswith("cluster_") else f"{group}_{name}"]
-            task = component(**given)
-            image = images.train if task.name in GPU_STEPS else images.data
-            task.set_container_image(image)
+        def add(name: str, **given: Any) -> Any:
+            step = steps[name]
+            own = {o.name: compiled[n] for o in step.configurable if (n := step.own(o)) in compiled}
+            image = getattr(images, step.image)
+            known = {**SET_BY_SWEEP, **p}
+            for field, source in step.given.items():
+                given.setdefault(field, known.get(source, ""))
+            if step.settings:
+                given["settings"] = p[settings_of(step)]
+            task = component(step, image, compiled_flags(step, own))(**given)
             task.set_env_variable("RACE_IMAGE", image)  # a container does not know its own
-            task.set_caching_options(task.name in cached)
-            configure(task, task.name, p)
+            task.set_caching_options(name in cached)
+            configure(task, step, values, p)
             return task
 
-        race = add(components.download_race)
-        bpe = add(components.download_bpe)
-        roberta = add(components.download_roberta)
-        text = add(components.preprocess, race=race.outputs["race"])
-        data = add(components.binarize, text=text.outputs["text"], bpe=bpe.outputs["bpe"])
+        race = add("download-race")
+        bpe = add("download-bpe")
+        roberta = add("download-roberta")
+        text = add("preprocess", race=race.outputs["race"])
+        data = add("binarize", text=text.outputs["text"], bpe=bpe.outputs["bpe"])
 
         def train(**given: Any) -> tuple[Any, Any]:
             """A training and its evaluation."""
             model = add(
-                components.train,
+                "train",
                 data=data.outputs["data"],
                 pretrained=roberta.outputs["roberta"],
                 run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                 **given,
             )
             evaluation = add(
-                components.evaluate,
+                "evaluate",
                 data=data.outputs["data"],
                 model=model.outputs["model"],
                 text=text.outputs["text"],
@@ -173,44 +163,39 @@ def build(
             return model.outputs["model"], evaluation.outputs["report"]
 
         if sweep:
-            trials = add(
-                components.trials,
-                seeds=p["seeds"],
-                learning_rates=p["learning_rates"],
-                seed=p["train_seed"],
-                learning_rate=p["train_learning_rate"],
-            )
+            trials = add("trials")
             # Without a name of its own, which some servers take for that of the task.
             with dsl.ParallelFor(trials.output, parallelism=parallelism) as trial:
                 model, report = train(
                     seed=trial.seed, learning_rate=trial.learning_rate, trial=trial.trial
                 )
-            selected = add(
-                components.select,
-                models=dsl.Collected(model),
-                evaluations=dsl.Collected(report),
-            )
+            selected = add("select", models=dsl.Collected(model), evaluations=dsl.Collected(report))
             result = selected.outputs["selection"]
         else:
-            _, result = train(trial="")
+            _, result = train()
         # A step that fails leaves nothing behind: what it judges must be another's output.
-        add(components.gate, evaluation=result, min_accuracy=p["evaluate_min_accuracy"])
+        add("gate", evaluation=result)
 
-    # The parameters are declared in the steps' dataclasses; KFP reads them from a signature.
     race.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(
-                p.name,
+                name,
                 inspect.Parameter.KEYWORD_ONLY,
                 annotation=p.type,
-                default=values.get(p.name, inspect.Parameter.empty),
+                default=values.get(name, inspect.Parameter.empty),
             )
-            for p in known.values()
+            for name, p in inputs.items()
+        ]
+        + [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=dict, default={})
+            for name in settings
         ]
     )
     name, description = (SWEEP_NAME, SWEEP_DESCRIPTION) if sweep else (NAME, DESCRIPTION)
+    about = {name: p.help for name, p in inputs.items()}
+    about |= {name: f"other parameters of {name.partition('_')[0]}, by name" for name in settings}
     race.__doc__ = "\n".join(
-        [description, "", "Args:", *(f"    {p.name}: {p.help}" for p in known.values())]
+        [description, "", "Args:", *(f"    {name}: {text}" for name, text in about.items())]
     )
     return dsl.pipeline(name=name, description=description)(race)
 

@@ -22,13 +22,13 @@ from components.common.errors import ConfigError, RaceError, TransferError
 from components.common.progress import duration
 from components.common.transfer import root_of, told
 from pipeline.display import say, step_line
-from pipeline.pipeline import DATA_STEPS, GPU_STEPS, JUDGING_STEPS, NAME
+from pipeline.pipeline import NAME
+from pipeline.steps import STEPS
 
 Result = TypeVar("Result")
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
 ATTEMPTS = 6  # with 1, 2, 4, 8 and 16 seconds between them: a restarting server is back by then
-STEPS = (*DATA_STEPS, *GPU_STEPS, *JUDGING_STEPS)
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
 
@@ -315,7 +315,7 @@ def _steps(run: Any) -> dict[str, Any]:
         last = {task.parent_task_id: task for task in details if task.display_name == name}
         tasks = sorted(last.values(), key=lambda task: str(task.create_time or ""))
         for number, task in enumerate(tasks, start=1):
-            found[f"{name} ({number})" if sweep and name in GPU_STEPS else name] = task
+            found[f"{name} ({number})" if sweep and STEPS[name].gpu else name] = task
     return found
 
 

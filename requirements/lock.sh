@@ -13,5 +13,3 @@ for extra in data train pipeline dev; do
     --no-header --no-annotate --no-emit-package race-pipeline "${cuda[@]/#/--no-emit-package=}" \
     --output-file "requirements/$extra.txt"
 done
-# What a container needs of kfp to run a step, installed without its dependencies.
-grep '^kfp==' requirements/pipeline.txt >requirements/kfp-runtime.txt

@@ -33,8 +33,10 @@ from components.common.cli import option
 from components.common.dictionary import END_OF_SENTENCE, UNKNOWN, Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.exam import LEVELS, OPTIONS, SPLITS_FILE, fairseq_splits
+from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.progress import bar
+from components.common.text import columns
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,23 @@ class Summary:
 
     counts: dict[str, dict[str, Count]]
     symbols: int
+
+    @property
+    def outcome(self) -> Outcome:
+        files = [file for splits in self.counts.values() for file in splits.values()]
+        tokens, unknown = sum(f.tokens for f in files), sum(f.unknown for f in files)
+        return Outcome({"tokens": tokens, "unknown_tokens": unknown, "symbols": self.symbols})
+
+    def table(self) -> str:
+        """Questions and tokens by split, passages and options apart."""
+        rows = [("split", "questions", "passage tokens", "question and option tokens", "unknown")]
+        options = [splits for column, splits in self.counts.items() if column != "input0"]
+        for split, passage in self.counts["input0"].items():
+            asked = [splits[split] for splits in options]
+            unknown = passage.unknown + sum(count.unknown for count in asked)
+            cells = (passage.lines, passage.tokens, sum(count.tokens for count in asked), unknown)
+            rows.append((split, *(f"{cell:,}" for cell in cells)))  # type: ignore[arg-type]
+        return "\n".join(columns(rows))
 
 
 @dataclass(frozen=True)

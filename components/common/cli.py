@@ -47,6 +47,8 @@ def option(
         least, below: the range of a number (or of several), which `require_ranges` checks.
     """
     about = {"help": help, "metavar": metavar, "least": least, "below": below}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=default.copy, metadata=about)
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -86,16 +88,81 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def is_path(self) -> bool:
+        return self.type is Path
+
+    @property
     def required(self) -> bool:
         return self.default is dataclasses.MISSING
+
+    def check(self, value: Any, name: str = "") -> Any:
+        """`value`, as JSON or YAML has it, in the parameter's own type.
+
+        Raises:
+            ConfigError: it is of another type, or not one of the choices; it calls the parameter
+                `name`.
+        """
+        name = name or self.name
+        if self.repeated and type(value) is list:
+            return [dataclasses.replace(self, repeated=False).check(one, name) for one in value]
+        if self.type is float and type(value) is int:
+            value = float(value)
+        elif self.type is int and type(value) is float and value.is_integer():
+            value = int(value)  # KFP knows one kind of number
+        infinite = type(value) is float and not math.isfinite(value)
+        if self.repeated or type(value) is not self.type or infinite:
+            expected = "a JSON list, such as '[]'" if self.repeated else _EXPECTED[self.type]
+            raise ConfigError(f"parameter {name}: expected {expected}, got {value!r}")
+        if self.choices and value not in self.choices:
+            choices = ", ".join(map(repr, self.choices))
+            raise ConfigError(f"parameter {name}: {value!r} is none of {choices}")
+        return value
+
+    def spelled(self, value: Any) -> list[str]:
+        """The arguments of a command line that give the parameter this value.
+
+        One for each value, `--name=value`: no value is taken for another flag.
+        """
+        if self.repeated:
+            return [f"{self.flag}={one}" for one in value]
+        if self.type is bool:
+            return [self.flag if value else self.flag.replace("--", "--no-", 1)]
+        if self.type in (list, dict):
+            value = strict_json.dumps(value)
+        return [] if value is None else [f"{self.flag}={value}"]
+
+
+_EXPECTED = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a JSON list, such as '[]'",
+    dict: """a JSON object, such as '{"pool": "a100"}'""",
+}
+
+
+def _argument(kind: type) -> Callable[[str], Any]:
+    """What reads a parameter of this type from a command line."""
+    if kind not in (list, dict):
+        return _finite if kind is float else kind
+
+    def read(text: str) -> Any:
+        value = strict_json.loads(text)
+        if type(value) is not kind:
+            raise ValueError
+        return value
+
+    read.__name__ = f"JSON {kind.__name__}"  # argparse: invalid JSON list value
+    return read
 
 
 def options(config_class: type) -> list[Option]:
     """The parameters of a config dataclass, in the order of its fields.
 
-    Field types: str, int, float, bool, Path, a Literal of strings, tuple[T, ...] for a flag that
-    may be repeated and have several values, or T | None. Fields that were not made with `option`
-    are left out.
+    Field types: str, int, float, bool, Path, list and dict (spelled as JSON), a Literal of strings,
+    tuple[T, ...] for a flag that may be repeated and have several values, or T | None. Fields that
+    were not made with `option` are left out.
     """
     hints = typing.get_type_hints(config_class)
     found = []
@@ -107,6 +174,8 @@ def options(config_class: type) -> list[Option]:
             (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
         if typing.get_origin(hint) is tuple:
             hint, repeated = typing.get_args(hint)[0], True
+        if typing.get_origin(hint) in (list, dict):
+            hint = typing.get_origin(hint)
         if typing.get_origin(hint) is Literal:
             choices = typing.get_args(hint)
             hint = type(choices[0])
@@ -114,7 +183,9 @@ def options(config_class: type) -> list[Option]:
             Option(
                 name=f.name,
                 type=hint,
-                default=f.default,
+                default=f.default
+                if f.default_factory is dataclasses.MISSING
+                else f.default_factory(),
                 choices=choices,
                 repeated=repeated,
                 help=f.metadata["help"],
@@ -158,6 +229,9 @@ def add_log_format(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+_METAVARS: dict[type, str] = {Path: "PATH", int: "N", float: "X", list: "JSON", dict: "JSON"}
+
+
 def add_options(arguments: argparse.ArgumentParser, config_class: type) -> None:
     """Give a parser a flag for each parameter of `config_class`."""
     for o in options(config_class):
@@ -176,12 +250,10 @@ def add_options(arguments: argparse.ArgumentParser, config_class: type) -> None:
         if o.type is bool:
             kind["action"] = argparse.BooleanOptionalAction
         else:
-            kind["type"] = _finite if o.type is float else o.type
+            kind["type"] = _argument(o.type)
             kind["choices"] = o.choices
             if o.choices is None:
-                kind["metavar"] = o.metavar or {Path: "PATH", int: "N", float: "X"}.get(
-                    o.type, "TEXT"
-                )
+                kind["metavar"] = o.metavar or _METAVARS.get(o.type, "TEXT")
             if o.repeated:
                 kind["action"], kind["nargs"] = "extend", "+"
                 # argparse adds to the default, which would make it impossible to replace.
@@ -225,17 +297,10 @@ def config_of(config_class: type[Config], arguments: argparse.Namespace) -> Conf
 
 
 def arguments_of(config: Any, **given: str) -> list[str]:
-    """A command line that `parse` makes this config of, with what is `given` in place of its own.
-
-    One argument for each value, `--name=value`: no value is taken for another flag.
-    """
-    found = []
+    """A command line that `parse` makes this config of; what is `given` replaces its own values."""
+    found: list[str] = []
     for o in options(type(config)):
-        value = given.get(o.name, getattr(config, o.name))
-        if o.type is bool:
-            found.append(o.flag if value else o.flag.replace("--", "--no-", 1))
-        elif value is not None:
-            found += [f"{o.flag}={one}" for one in (value if o.repeated else (value,))]
+        found += o.spelled(given.get(o.name, getattr(config, o.name)))
     return found
 
 

@@ -85,6 +85,16 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         shutil.copyfile(source, target)
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """A file, or the files of a folder, in a new place as well; see `link_or_copy`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        with atomic_folder(target) as partial:
+            shutil.copytree(source, partial, copy_function=link_or_copy, dirs_exist_ok=True)
+    else:
+        link_or_copy(source, target)
+
+
 def _beside(output: Path) -> Path:
     """A path that is free, in the same folder: there the rename is atomic.
 

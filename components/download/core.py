@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.common.cli import option
 from components.common.errors import ConfigError, DataError
+from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.transfer import Patience, shown_url
 from components.download import known
@@ -20,6 +21,9 @@ from components.download.mirror import Mirror
 
 log = logging.getLogger(__name__)
 
+
+# The end of an address that says what its file, or files, must be.
+_DIGESTS = re.compile(r"#((?:[\w.-]+=[0-9a-fA-F]{64}(?:&|$))+)$")
 
 _POSITIVE = (
     "attempts",
@@ -40,7 +44,8 @@ class DownloadConfig:
     """
 
     url: tuple[str, ...] = option(
-        help="where to get a file: https://, http://, s3://, file:// or a path",
+        help="where to get a file: https://, http://, s3://, file:// or a path; it may end with"
+        " #sha256= and the file's digest, or with `files` #NAME=DIGEST&NAME=DIGEST",
         metavar="URL",
     )
     output: Path = option(help="new folder for the files, each under the name that ends its URL")
@@ -66,23 +71,28 @@ class DownloadConfig:
         help=f"most that an archive grows by (below {Limits.ratio_free >> 20} MiB it may more)",
     )
 
+    files: tuple[str, ...] = option(
+        (), help="files to get from the folder that the url is", metavar="NAME"
+    )
+
     def __post_init__(self) -> None:
         if not self.url:
             raise ConfigError("no URL is given", mend="Give at least one")
-        for url in self.url:
-            check_url(url)
-        names = [file_name(url) for url in self.url]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(
-                    f"two downloads are both named {name}", mend="Download them apart"
-                )
         if self.sha256 and len(self.sha256) != len(self.url):
             raise ConfigError(
                 f"{len(self.url)} URLs but {len(self.sha256)} digests",
                 mend="Give a sha256 for each URL ('' where it is not known), or none at all",
             )
-        for digest in self.sha256:
+        for url in self.sources:
+            check_url(url)
+        names = [file_name(url) for url in self.sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"two downloads are both named {name}", mend="Download them apart"
+                )
+        written = [url.partition("#sha256=")[2] for url in self.sources]
+        for digest in (*self.sha256, *written):
             if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
                 raise ConfigError(
                     f"{digest!r} is not a sha256", mend="Give 64 hexadecimal digits or ''"
@@ -91,10 +101,20 @@ class DownloadConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="Give more than 0")
 
-    def expected(self, url: str) -> str:
-        """The digest that the file must have, in lower case; "" where none is known."""
-        given = self.sha256[self.url.index(url)].lower() if self.sha256 else ""
-        return given or known.SHA256.get(url, "")
+    @property
+    def sources(self) -> dict[str, str]:
+        """Each file's address, with the digest that it must have, in lower case, or ""."""
+        found = {}
+        for place, url in enumerate(self.url):
+            given = _DIGESTS.search(url)
+            address = url[: given.start()] if given else url
+            digests = dict(pair.split("=") for pair in given[1].split("&")) if given else {}
+            if self.sha256:
+                digests.setdefault("sha256", self.sha256[place])
+            wanted = {f"{address.rstrip('/')}/{name}": name for name in self.files}
+            for file, name in (wanted or {address: "sha256"}).items():
+                found[file] = digests.get(name, "").lower() or known.SHA256.get(file, "")
+        return found
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,19 @@ class Downloaded:
         return f"not pinned, {f'its {self.checked} agrees' if self.checked else 'unchecked'}"
 
 
-def download(config: DownloadConfig) -> list[Downloaded]:
+class Downloads(list[Downloaded]):
+    """The files that have arrived."""
+
+    @property
+    def outcome(self) -> Outcome:
+        names = [file.url.rpartition("/")[2] for file in self]
+        digests = {f"sha256 {n}": file.sha256 for n, file in zip(names, self, strict=True)}
+        checked = {f"checked {n}": file.trust for n, file in zip(names, self, strict=True)}
+        size = sum(file.bytes for file in self)
+        return Outcome(metadata={"bytes": size, **digests, **checked})
+
+
+def download(config: DownloadConfig) -> Downloads:
     """Download every file, one after the other; the output folder appears when all are there.
 
     Raises:
@@ -130,21 +162,23 @@ def download(config: DownloadConfig) -> list[Downloaded]:
         DataError: a file is not what was expected, or is an archive that is not fit to be unpacked.
         OSError: the output exists already or cannot be written.
     """
-    results = []
+    results = Downloads()
     with atomic_folder(config.output) as folder:
-        for url in config.url:
+        for url, expected in config.sources.items():
             # What is still to be unpacked lies apart: a member may have any name, even its own.
             with (
                 tempfile.TemporaryDirectory(prefix=".archive-", dir=folder)
                 if config.unpack
                 else contextlib.nullcontext(folder)
             ) as arrival:
-                results.append(_download(url, Path(arrival), folder, config))
+                results.append(_download(url, expected, Path(arrival), folder, config))
     return results
 
 
-def _download(url: str, arrival: Path, folder: Path, config: DownloadConfig) -> Downloaded:
-    name, shown, expected = file_name(url), shown_url(url), config.expected(url)
+def _download(
+    url: str, expected: str, arrival: Path, folder: Path, config: DownloadConfig
+) -> Downloaded:
+    name, shown = file_name(url), shown_url(url)
     mirror = Mirror(config.mirror_uri)
     started = time.monotonic()
 

@@ -4,9 +4,10 @@ RACE = "http://www.cs.cmu.edu/~glai1/data/race/RACE.tar.gz"
 
 _FAIRSEQ = "https://dl.fbaipublicfiles.com/fairseq"
 ROBERTA_LARGE = f"{_FAIRSEQ}/models/roberta.large.tar.gz"
-ENCODER_JSON = f"{_FAIRSEQ}/gpt2_bpe/encoder.json"
-VOCAB_BPE = f"{_FAIRSEQ}/gpt2_bpe/vocab.bpe"
-DICT_TXT = f"{_FAIRSEQ}/gpt2_bpe/dict.txt"
+BPE = f"{_FAIRSEQ}/gpt2_bpe"
+BPE_FILES = ("encoder.json", "vocab.bpe", "dict.txt")
+ENCODER_JSON = f"{BPE}/encoder.json"
+VOCAB_BPE = f"{BPE}/vocab.bpe"
 
 # Each was seen in two independent places. For the other addresses no digest is published: they are
 # not checked unless the user names one, and what was computed is printed.

@@ -15,6 +15,7 @@ from components.common.asked import Asked, read_asked, read_passages
 from components.common.cli import option, require_ranges
 from components.common.errors import ConfigError, DataError
 from components.common.exam import count_options, level_of, read_test_sets
+from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.indexed import read_sizes
 from components.common.progress import bar
@@ -79,6 +80,10 @@ class Evaluation:
 
     scores: dict[str, Score]
     metrics: dict[str, Any]
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(self.metrics, confusion=self.metrics.get("confusion", ()))
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:

@@ -26,8 +26,10 @@ from components.common import strict_json
 from components.common.cli import option
 from components.common.errors import ConfigError, DataError
 from components.common.exam import LETTERS, LEVELS, OPTIONS, in_order, natural, split_of
+from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.progress import bar
+from components.common.text import columns
 from components.preprocess.passage import InvalidPassage, Passage, lines, parse
 
 log = logging.getLogger(__name__)
@@ -120,8 +122,46 @@ class Batch:
 
 @dataclass(frozen=True)
 class Summary:
+    """Passages and questions by part of the data, and the files that were left out."""
+
     counts: dict[Part, Count]
     skipped: tuple[Invalid, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        by_part = {part.path.replace("/", "_"): count for part, count in self.counts.items()}
+        total = sum(self.counts.values(), Count(0, 0))
+        return Outcome(
+            {f"{name}_questions": count.questions for name, count in by_part.items()}
+            | {"questions": total.questions, "passages": total.passages}
+            | {"skipped_files": len(self.skipped)}
+        )
+
+    def table(self) -> str:
+        """Counts by split and level, beside those of the published data set where it has such."""
+        rows: list[tuple[str, ...]] = [
+            ("split", "level", "passages", "of RACE's", "questions", "of RACE's")
+        ]
+        for part, count in self.counts.items():
+            rows.append((part.split, part.level, *_cells(count, OFFICIAL.get(part))))
+        totals = [sum(counts.values(), Count(0, 0)) for counts in (self.counts, OFFICIAL)]
+        rows.append(("all", "", *_cells(*totals)))
+        if not self.counts.keys() & OFFICIAL.keys():
+            rows = [(row[0], row[1], row[2], row[4]) for row in rows]
+        texts = columns(rows, left=2)
+        if self.skipped:
+            texts += ["", f"{len(self.skipped)} invalid files were skipped:"]
+            texts += [f"  {invalid.file}: {invalid.reason}" for invalid in self.skipped]
+        return "\n".join(texts)
+
+
+def _cells(count: Count, official: Count | None) -> tuple[str, str, str, str]:
+    return (
+        f"{count.passages:,}",
+        f"{official.passages:,}" if official else "",
+        f"{count.questions:,}",
+        f"{official.questions:,}" if official else "",
+    )
 
 
 @dataclass(frozen=True)

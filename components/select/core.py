@@ -19,6 +19,7 @@ import numpy as np
 
 from components.common import strict_json
 from components.common.errors import DataError, TrainingError
+from components.common.executor import Outcome
 from components.common.files import atomic_folder, link_or_copy, plain
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.predictions import Predictions, read_predictions
@@ -26,7 +27,7 @@ from components.evaluate.statistics import Group, mcnemar, wilson
 from components.gate.core import percent
 from components.select.config import SelectConfig
 from components.select.report import write_report
-from components.select.trials import labels
+from components.trials.core import labels
 
 __all__ = ["SelectConfig", "Selection", "select"]
 
@@ -59,6 +60,10 @@ class Selection:
     """What metrics.json holds."""
 
     metrics: dict[str, Any]
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(self.metrics)
 
 
 def select(config: SelectConfig) -> Selection:

@@ -154,6 +154,8 @@ class TrainConfig:
         help="s3:// address or new folder for the trained model, its metrics and report; a pipeline"
         " adds the run's id. Empty: not published",
     )
+    run_id: str = option("", help="what a pipeline adds to checkpoint_uri and publish_uri")
+    trial: str = option("", help="what a sweep adds to them after that")
     stall_timeout: int = option(
         1800,
         least=0,

@@ -86,6 +86,8 @@ def _packed(value: Callable[[TrainConfig], object]) -> Callable[[Run], object | 
 # Parameters that end up in no flag: what this step does around fairseq.
 OURS = (
     "checkpoint_uri",
+    "run_id",
+    "trial",
     "resume_from",
     "checkpoint_interval",
     "keep_checkpoints",

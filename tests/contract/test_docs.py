@@ -78,7 +78,7 @@ def test_every_shell_block_is_found(page: Path) -> None:
         (r"\bdocker |race images|make images|--runner docker", "docker"),
         (r"race submit|kubectl", "cluster"),
         (r"make setup|make run|https?://", "network"),
-        (r"--profile roberta", "gpu"),
+        (r"--config roberta", "gpu"),
     ],
 )
 def test_what_needs_more_than_this_machine_says_so(command: str, need: str) -> None:

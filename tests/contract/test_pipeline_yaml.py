@@ -11,10 +11,9 @@ import yaml
 from components.train.cluster.config import DEADLINE
 from pipeline.images import images
 from pipeline.parameters import (
-    SET_BY_SWEEP,
-    load_profile,
-    parameters,
-    parameters_of,
+    SETTINGS,
+    inputs_of,
+    load_config,
     resolve,
 )
 from pipeline.pipeline import compiled
@@ -29,6 +28,8 @@ STEPS = {
 # Those that would say the same again, and so are not tried again.
 ONCE = {"gate", "trials"}
 LOOP = "for-loop-1"
+VALUES = resolve(load_config("roberta-large"), {})
+TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 DAY = 24 * 3600
 
 
@@ -82,7 +83,7 @@ each_gpu_step = pytest.mark.parametrize(
 
 @each_file
 def test_it_is_up_to_date(file: str) -> None:
-    values = resolve(load_profile("roberta-large"), {})
+    values = resolve(load_config("roberta-large"), {})
     fresh = compiled(values, images({}), sweep=file == "sweep.yaml")
     assert (ROOT / file).read_text(encoding="utf-8") == fresh, "run `race compile`"
 
@@ -179,7 +180,7 @@ def test_the_trials_run_in_a_loop_two_at_a_time() -> None:
 
 @pytest.mark.parametrize("limit", [1, 5])
 def test_how_many_trials_run_at_a_time_can_be_said(limit: int) -> None:
-    values = resolve(load_profile("roberta-large"), {"seeds": [1, 2]})
+    values = resolve(load_config("roberta-large"), {"seeds": [1, 2]})
     text = compiled(values, images({}), parallelism=limit)
     assert f"parallelismLimit: {limit}\n" in text
 
@@ -200,19 +201,15 @@ def test_the_trials_are_planned_from_the_pipeline_s_parameters() -> None:
     } == {
         "seeds": "seeds",
         "learning_rates": "learning_rates",
-        "seed": "train_seed",
-        "learning_rate": "train_learning_rate",
+        "seed": "seed",
+        "learning_rate": "learning_rate",
     }
 
 
 def test_a_trial_that_collapses_is_marked_and_only_its_best_checkpoint_kept() -> None:
-    inputs = load("sweep.yaml").tasks["train"]["inputs"]["parameters"]
-    assert inputs["on_collapse"] == {"runtimeValue": {"constant": "mark"}}
-    assert inputs["keep_last"] == {"runtimeValue": {"constant": False}}
-    single = load("pipeline.yaml")
-    given = single.tasks["train"]["inputs"]["parameters"]["on_collapse"]
-    assert single.parameter("train", given) == "train_on_collapse"
-    assert inputs_of("pipeline.yaml")["train_on_collapse"]["defaultValue"] == "fail"
+    marked = {"--on-collapse=mark", "--no-keep-last"}
+    assert marked <= set(load("sweep.yaml").containers["train"]["args"])
+    assert not marked & set(load("pipeline.yaml").containers["train"]["args"])
 
 
 def test_all_models_and_evaluations_are_collected() -> None:
@@ -253,22 +250,19 @@ def test_the_gate_judges_what_another_step_has_left(file: str) -> None:
     source = inputs["artifacts"]["evaluation"]["taskOutputArtifact"]
     assert (source["outputArtifactKey"], source["producerTask"]) == judged
     least = inputs["parameters"]["min_accuracy"]
-    assert made.parameter("gate", least) == "evaluate_min_accuracy"
-    assert "min_accuracy" not in made.tasks["evaluate"]["inputs"]["parameters"]
+    assert made.parameter("gate", least) == "min_accuracy"
 
 
 # Every step
 
 
 @each_step
-def test_cpu_and_memory_are_parameters_and_requests_equal_limits(file: str, step: str) -> None:
-    made = load(file)
-    resources = made.containers[step]["resources"]
+def test_cpu_and_memory_are_compiled_in_and_requests_equal_limits(file: str, step: str) -> None:
+    resources = load(file).containers[step]["resources"]
     group = step if step in GPU_STEPS else "data"
     for kind in ("Request", "Limit"):
         for name, what in (("Cpu", "cpu"), ("Memory", "memory")):
-            asked = made.referred(step, resources[f"resource{name}{kind}"])
-            assert asked == f"cluster_{group}_{what}"
+            assert resources[f"resource{name}{kind}"] == VALUES[f"cluster_{group}_{what}"]
 
 
 @each_step
@@ -278,8 +272,12 @@ def test_gpus_are_parameters_of_train_and_evaluate_only(file: str, step: str) ->
     if step not in GPU_STEPS:
         assert accelerator is None
         return
-    assert made.referred(step, accelerator["resourceType"]) == "cluster_gpu_type"
-    assert made.referred(step, accelerator["resourceCount"]) == f"cluster_{step}_gpus"
+    assert accelerator["resourceType"] == VALUES["cluster_gpu_type"]
+    count = accelerator["resourceCount"]
+    if step == "train":
+        assert made.referred(step, count) == "train_gpus"
+    else:
+        assert count == str(VALUES["cluster_evaluate_gpus"])
 
 
 @each_gpu_step
@@ -288,10 +286,17 @@ def test_gpu_steps_have_shared_memory_and_their_place(file: str, step: str) -> N
     (shm,) = made.pods[step]["emptyDirMounts"]
     assert (shm["mountPath"], shm["medium"]) == ("/dev/shm", "Memory")
     assert int(shm["sizeLimit"].removesuffix("Gi")) >= 1
-    selector = made.pods[step]["nodeSelector"]["nodeSelectorJson"]
-    assert made.parameter(step, selector) == "cluster_gpu_node_selector"
     (toleration,) = made.pods[step]["tolerations"]
-    assert made.parameter(step, toleration["tolerationJson"]) == "cluster_gpu_tolerations"
+    assert toleration == TOLERATION
+
+
+def test_gpu_steps_go_to_the_nodes_with_the_labels_that_are_asked_for() -> None:
+    values = {**VALUES, "cluster_gpu_node_selector": {"pool": "a100"}}
+    _, platforms = yaml.safe_load_all(compiled(values, images({})))
+    pods = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    labelled = {name for name, pod in pods.items() if "nodeSelector" in pod}
+    assert labelled == {"exec-train", "exec-evaluate"}
+    assert pods["exec-train"]["nodeSelector"]["labels"] == {"pool": "a100"}
 
 
 def seconds(duration: str) -> float:
@@ -333,7 +338,7 @@ def test_credentials_come_from_a_secret_that_may_be_absent(file: str, step: str)
     made = load(file)
     (secret,) = made.pods[step]["secretAsEnv"]
     assert secret["optional"] is True
-    assert made.parameter(step, secret["secretNameParameter"]) == "cluster_s3_secret"
+    assert made.parameter(step, secret["secretNameParameter"]) == "s3_secret"
     variables = {entry["secretKey"]: entry["envVar"] for entry in secret["keyToEnv"]}
     assert variables.keys() >= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"}
     assert all(key == variable for key, variable in variables.items())
@@ -346,7 +351,7 @@ def test_the_pod_is_nobody_special_and_finds_its_image(file: str, step: str) -> 
     assert pod["securityContext"] == {"runAsUser": "10001", "runAsNonRoot": True}
     assert pod["imagePullPolicy"] == "IfNotPresent"
     (secret,) = pod["imagePullSecret"]
-    assert made.parameter(step, secret["secretNameParameter"]) == "cluster_image_pull_secret"
+    assert secret["secretName"] == VALUES["cluster_image_pull_secret"]
 
 
 def test_the_user_is_the_one_of_the_images() -> None:
@@ -381,7 +386,7 @@ def test_steps_install_nothing_and_name_no_package(file: str) -> None:
 def test_the_image_references_can_be_replaced_and_pinned() -> None:
     pinned = f"registry.example.org/team/data@sha256:{'0' * 64}"
     text = compiled(
-        resolve(load_profile("roberta-large"), {}),
+        resolve(load_config("roberta-large"), {}),
         images({"RACE_DATA_IMAGE": pinned, "RACE_IMAGE_PREFIX": "ghost.example.org/x"}),
     )
     found = set(re.findall(r"image: (\S+)", text))
@@ -390,25 +395,26 @@ def test_the_image_references_can_be_replaced_and_pinned() -> None:
     assert next(iter(found - {pinned})).startswith("ghost.example.org/x/race-pipeline-train:")
 
 
-def inputs_of(file: str) -> Any:
+def declared(file: str) -> Any:
     return load(file).spec["root"]["inputDefinitions"]["parameters"]
 
 
 @each_file
-def test_inputs_have_the_profile_s_values_and_a_description(file: str) -> None:
-    inputs = inputs_of(file)
-    values = resolve(load_profile("roberta-large"), {})
-    assert inputs.keys() == parameters_of(file == "sweep.yaml").keys()
-    for name, about in inputs.items():
-        assert about["description"] == parameters()[name].help, name
-        assert about["defaultValue"] == values[name], name
+def test_inputs_have_the_config_s_values_and_a_description(file: str) -> None:
+    known = inputs_of(file == "sweep.yaml")
+    assert declared(file).keys() == {*known, *SETTINGS}
+    for name, p in known.items():
+        about = declared(file)[name]
+        assert about["description"] == p.help, name
+        assert about["defaultValue"] == VALUES[name], name
+    for name in SETTINGS:
+        assert declared(file)[name]["defaultValue"] == {}
 
 
-def test_between_them_the_pipelines_have_all_parameters() -> None:
-    single, sweep = inputs_of("pipeline.yaml").keys(), inputs_of("sweep.yaml").keys()
-    assert single | sweep == parameters().keys()
-    assert sweep - single == {"seeds", "learning_rates", "select_ensemble"}
-    assert single - sweep == SET_BY_SWEEP.keys()
+@pytest.mark.parametrize(("file", "most"), [("pipeline.yaml", 40_000), ("sweep.yaml", 50_000)])
+def test_it_is_small(file: str, most: int) -> None:
+    """A workflow holds it several times, and may have 1 MB."""
+    assert (ROOT / file).stat().st_size <= most
 
 
 @each_file

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli, docs
-from pipeline.parameters import PROFILES, load_profile, parameters, profile_names, resolve
+from pipeline.parameters import CONFIGS, SETTINGS, config_names, load_config, parameters, resolve
 
 ROOT = Path(__file__).parents[2]
 PAGES = docs.pages()
@@ -42,10 +42,10 @@ def test_commands_of_race_parse(page: str, command: str) -> None:
     for arguments in arguments_of("race", command):
         parsed = cli._parser().parse_args(arguments)
         for assignment in getattr(parsed, "assignments", ()):
-            assert assignment.partition("=")[0] in parameters()
-        profile = getattr(parsed, "profile", None)
-        if profile and not profile.endswith(".yaml"):
-            load_profile(profile)
+            assert assignment.partition("=")[0] in {*parameters(), *SETTINGS}
+        config = getattr(parsed, "config", None)
+        if config and not config.endswith(".yaml"):
+            load_config(config)
 
 
 @pytest.mark.parametrize(("page", "command"), ALL)
@@ -69,10 +69,10 @@ def test_targets_of_make_exist(page: str, command: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_profiles_in_a_page_are_profiles(page: Path, tmp_path: Path) -> None:
+def test_configs_in_a_page_are_configs(page: Path, tmp_path: Path) -> None:
     for content in re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text(), re.M | re.S):
         (tmp_path / "own.yaml").write_text(textwrap.dedent(content))
-        resolve(load_profile(str(tmp_path / "own.yaml")), {})
+        resolve(load_config(str(tmp_path / "own.yaml")), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -82,7 +82,7 @@ def test_links_lead_to_files(page: Path) -> None:
             assert (page.parent / link).exists(), link
 
 
-def test_every_profile_is_named() -> None:
+def test_every_config_is_named() -> None:
     text = (ROOT / "README.md").read_text()
-    assert PROFILES.is_dir()
-    assert all(f"`{name}`" in text for name in profile_names())
+    assert CONFIGS.is_dir()
+    assert all(f"`{name}`" in text for name in config_names())

@@ -55,8 +55,8 @@ def steps(sample: Path, work: Path, options: int, **settings: object) -> dict[st
 
 def test_three_options_go_through_every_step_by_one_parameter(three: Path, tmp_path: Path) -> None:
     settings = {name: str(three / file) for name, file in SAMPLE.items()}
-    settings |= {"preprocess_options": "3", "train_max_updates": "2", "evaluate_min_accuracy": "0"}
-    command = [sys.executable, "-m", "pipeline", "run", "--profile", "smoke", "--name", "three"]
+    settings |= {"preprocess_options": "3", "train_max_updates": "2", "min_accuracy": "0"}
+    command = [sys.executable, "-m", "pipeline", "run", "--config", "smoke", "--name", "three"]
     command += ["--output", str(tmp_path)]
     for name, value in settings.items():
         command += ["-p", f"{name}={value}"]

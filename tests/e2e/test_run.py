@@ -41,8 +41,8 @@ class Place:
     def command(self, *arguments: str, **inputs: str) -> list[str]:
         paths = {name: str(self.sample / file) for name, file in SAMPLE.items()} | inputs
         settings = [f"{name}={value}" for name, value in paths.items()]
-        settings += ["train_max_updates=2", "train_effective_batch=8", "train_batch_size=8"]
-        start = [RACE, "run", "--profile", "smoke"]
+        settings += ["train_max_updates=2", "effective_batch_size=8", "train_batch_size=8"]
+        start = [RACE, "run", "--config", "smoke"]
         assignments = [word for setting in settings for word in ("-p", setting)]
         return [*start, "--output", str(self.runs), *assignments, *arguments]
 
@@ -66,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, strangers: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def first(place: Place) -> subprocess.CompletedProcess[str]:
-    return place.race("--name", "first", "-p", "evaluate_min_accuracy=0")
+    return place.race("--name", "first", "-p", "min_accuracy=0")
 
 
 def steps(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
@@ -119,7 +119,7 @@ def test_again_takes_data_from_the_cache_trains_anew_and_fails_at_the_gate(
     first: subprocess.CompletedProcess[str], place: Place
 ) -> None:
     assert first.returncode == 0
-    again = place.race("--name", "again", "-p", "evaluate_min_accuracy=100")
+    again = place.race("--name", "again", "-p", "min_accuracy=100")
     assert again.returncode == 7
     shown = steps(again)
     assert all(shown[name].startswith("cached") for name in DATA_STEPS)
@@ -153,7 +153,7 @@ def race(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_copy_of_a_run_serves_without_the_runs_it_took_from(place: Place, tmp_path: Path) -> None:
     place = dataclasses.replace(place, runs=tmp_path / "runs")
     for name in ("old", "new"):
-        assert not place.race("--name", name, "-p", "evaluate_min_accuracy=0").returncode
+        assert not place.race("--name", name, "-p", "min_accuracy=0").returncode
     copies = [tmp_path / "copy of new", tmp_path / "moved"]
     subprocess.run(["cp", "-r", place.runs / "new", copies[0]], check=True)
     shutil.rmtree(place.runs / "old")
@@ -175,8 +175,8 @@ def test_a_copy_of_a_run_serves_without_the_runs_it_took_from(place: Place, tmp_
 
 @pytest.mark.slow
 def test_two_first_runs_at_once_share_a_folder(tmp_path: Path) -> None:
-    settings = ("train_max_updates=2", "evaluate_min_accuracy=0")
-    command = [RACE, "run", "--profile", "smoke"]
+    settings = ("train_max_updates=2", "min_accuracy=0")
+    command = [RACE, "run", "--config", "smoke"]
     command += [word for setting in settings for word in ("-p", setting)]
     command += ["--output", str(tmp_path / "runs"), "--name", "mine"]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -191,7 +191,7 @@ def test_a_gate_that_is_passed_says_so(
     first: subprocess.CompletedProcess[str], place: Place
 ) -> None:
     assert "gate" not in steps(first), "nothing was asked for"
-    passed = place.race("--name", "passed", "-p", "evaluate_min_accuracy=0.5")
+    passed = place.race("--name", "passed", "-p", "min_accuracy=0.5")
     assert passed.returncode == 0
     assert steps(passed)["gate"].endswith("accuracy is at least 0.5 %")
 
@@ -200,9 +200,7 @@ def test_an_interruption_ends_the_run_and_its_processes(
     first: subprocess.CompletedProcess[str], place: Place
 ) -> None:
     assert first.returncode == 0
-    command = place.command(
-        "--name", "stopped", "-p", "train_max_updates=0", "-p", "train_epochs=999"
-    )
+    command = place.command("--name", "stopped", "-p", "train_max_updates=0", "-p", "epochs=999")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = place.runs / "stopped" / "logs" / "train.log"
     deadline = time.monotonic() + 90
@@ -299,7 +297,7 @@ def assert_nothing_half_made(place: Place, name: str, step: str) -> None:
 def test_a_bad_archive_is_one_line(place: Place, change: str, step: str, says: str) -> None:
     name = change.replace(" ", "-")
     archive = changed(place, name, change)
-    result = place.race("--name", name, download_race_url=archive)
+    result = place.race("--name", name, race_url=archive)
     assert_one_line(result, 3, f"error: {step}: ", says)
     assert_nothing_half_made(place, name, step)
     assert not list(place.sample.parent.rglob("climbed.txt"))
@@ -315,7 +313,7 @@ def test_what_changed_under_its_address_is_not_taken_from_the_cache(
     arguments = ("-p", "train_encoder_layers=1")  # the model has two: the run ends there
 
     def race(name: str) -> subprocess.CompletedProcess[str]:
-        return place.race("--name", f"{kind}-{name}", *arguments, download_race_url=address)
+        return place.race("--name", f"{kind}-{name}", *arguments, race_url=address)
 
     shutil.copy(changed(place, f"{kind}-before", "nothing"), archive)
     os.utime(archive, (hour_ago, hour_ago))
@@ -328,19 +326,20 @@ def test_what_changed_under_its_address_is_not_taken_from_the_cache(
 
 
 def test_a_wrong_checksum_is_one_line(place: Place) -> None:
-    result = place.race("--name", "checksum", "-p", f"download_race_sha256={'0' * 64}")
+    race = f"{place.sample / SAMPLE['race_url']}#sha256={'0' * 64}"
+    result = place.race("--name", "checksum", race_url=race)
     assert_one_line(result, 3, "error: download-race: ", "wrong checksum")
     assert_nothing_half_made(place, "checksum", "download-race")
 
 
 def test_an_address_that_is_not_there_is_one_line(place: Place, server: str) -> None:
-    result = place.race("--name", "404", download_race_url=f"{server}/RACE-2.tar.gz")
+    result = place.race("--name", "404", race_url=f"{server}/RACE-2.tar.gz")
     assert_one_line(result, 4, "error: download-race: ", "404")
     assert_nothing_half_made(place, "404", "download-race")
 
 
 def test_an_effective_batch_that_does_not_divide_is_one_line(place: Place) -> None:
-    result = place.race("--name", "batch", "-p", "train_effective_batch=9")
+    result = place.race("--name", "batch", "-p", "effective_batch_size=9")
     assert_one_line(result, 2, "error: train: effective_batch 9 does not divide")
     assert_nothing_half_made(place, "batch", "train")
 

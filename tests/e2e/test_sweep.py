@@ -75,11 +75,11 @@ class Place:
 
     def command(self, name: str, *assignments: str) -> list[str]:
         paths = {key: self.folder / "sample" / file for key, file in SAMPLE.items()}
-        paths["download_race_url"] = self.folder / "RACE.tar.gz"
+        paths["race_url"] = self.folder / "RACE.tar.gz"
         settings = [f"{key}={path}" for key, path in paths.items()]
-        settings += ["train_effective_batch=16", "train_batch_size=16", "train_warmup_updates=5"]
-        settings += [f"train_learning_rate={GOOD}", "train_epochs=3"]
-        start = [sys.executable, "-m", "pipeline", "run", "--profile", "smoke", "--name", name]
+        settings += ["effective_batch_size=16", "train_batch_size=16", "train_warmup_updates=5"]
+        settings += [f"learning_rate={GOOD}", "epochs=3"]
+        start = [sys.executable, "-m", "pipeline", "run", "--config", "smoke", "--name", name]
         given = [word for setting in (*settings, *assignments) for word in ("-p", setting)]
         return [*start, "--output", str(self.runs), *given]
 
@@ -205,7 +205,7 @@ def test_data_steps_come_from_the_cache_and_the_gate_judges_the_selected_model(
     two: subprocess.CompletedProcess[str], place: Place
 ) -> None:
     assert two.returncode == 0
-    again = place.race("refused", "seeds=[1]", "train_epochs=1", "evaluate_min_accuracy=100")
+    again = place.race("refused", "seeds=[1]", "epochs=1", "min_accuracy=100")
     cached = [line for line in again.stderr.splitlines() if re.search(r"  cached  ", line)]
     assert len(cached) == 5
     assert again.returncode == 7, again.stderr
@@ -228,7 +228,7 @@ def test_what_would_fail_in_every_trial_is_tried_once(
 
 @pytest.mark.slow
 def test_when_all_trials_collapse_the_run_fails_and_their_reports_are_kept(place: Place) -> None:
-    done = place.race("none", "seeds=[1,2]", f"train_learning_rate={HOPELESS}", GIVE_UP)
+    done = place.race("none", "seeds=[1,2]", f"learning_rate={HOPELESS}", GIVE_UP)
     assert done.returncode == 6, done.stderr
     assert "error: select: all 2 trials collapsed" in done.stderr.splitlines()[-1]
     for name in ("seed-1", "seed-2"):
@@ -279,7 +279,7 @@ def test_a_trial_that_only_guesses_counts_as_collapsed(place: Place) -> None:
 
 
 def smoke(place: Place, name: str, *assignments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", "run", "--profile", "smoke", "--name", name]
+    command = [sys.executable, "-m", "pipeline", "run", "--config", "smoke", "--name", name]
     command += ["--output", str(place.runs)]
     command += [word for setting in assignments for word in ("-p", setting)]
     return subprocess.run(command, capture_output=True, text=True)

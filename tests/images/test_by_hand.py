@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.images import Images
-from pipeline.parameters import load_profile
+from pipeline.parameters import load_config
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def user(tmp_path: Path) -> str:
 
 def training_flags() -> list[str]:
     """The smoke profile's, for a few updates only."""
-    values = load_profile("smoke").values
+    values = load_config("smoke").values
     flags = [
         (name.removeprefix("train_"), value)
         for name, value in values.items()

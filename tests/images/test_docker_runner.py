@@ -12,13 +12,13 @@ import pytest
 
 from pipeline import containers
 from pipeline.cli import main
-from pipeline.containers import container_arguments, container_runner
+from pipeline.containers import container_arguments, run_container
 from pipeline.image_build import engine
 from pipeline.images import Images
 
 pytestmark = pytest.mark.slow
 
-FEW = ("-p", "train_max_updates=4", "-p", "evaluate_min_accuracy=0")
+FEW = ("-p", "train_max_updates=4", "-p", "min_accuracy=0")
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_the_dag_runs_and_the_secret_is_nowhere(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", canary)
     runs = tmp_path / "runs"
-    arguments = ["run", "--profile", "smoke", "--runner", "docker", "--output", str(runs), *FEW]
+    arguments = ["run", "--config", "smoke", "--runner", "docker", "--output", str(runs), *FEW]
     assert main(arguments) == 0
-    assert main(["compile", "--profile", "smoke", "--output", str(tmp_path / "smoke.yaml")]) == 0
+    assert main(["compile", "--config", "smoke", "--output", str(tmp_path / "smoke.yaml")]) == 0
     shown = capfd.readouterr()
 
     metrics = json.loads((runs / "latest" / "report" / "metrics.json").read_text())
@@ -82,7 +82,7 @@ def test_a_users_error_keeps_its_line_and_its_status(
     built: Images, docker_engine: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     wrong = f"download_race_sha256={'0' * 64}"
-    arguments = ["run", "--profile", "smoke", "--runner", "docker", "--output", str(tmp_path)]
+    arguments = ["run", "--config", "smoke", "--runner", "docker", "--output", str(tmp_path)]
     status = main([*arguments, "-p", wrong])
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert status in (3, 4)
@@ -101,8 +101,10 @@ def test_exit_status_and_output_of_a_container(
 ) -> None:
     (tmp_path / "input").write_text("read")
     script = f"cat {tmp_path}/input; touch {tmp_path}/new || echo read-only; exit 7"
-    run = container_runner(lambda: tmp_path / "log")
-    assert run(docker_engine, built.data, ["sh", "-c", script], {}, **hardened) == 7
+    assert (
+        run_container(docker_engine, built.data, ["sh", "-c", script], tmp_path / "log", **hardened)
+        == 7
+    )
     log = (tmp_path / "log").read_text()
     assert "readread-only\n" in log
     assert "Read-only file system" in log
@@ -120,8 +122,7 @@ def test_a_container_that_vanishes_has_not_ended_well(
 
     thread = threading.Thread(target=remove)
     thread.start()
-    run = container_runner(lambda: tmp_path / "log")
-    status = run(docker_engine, built.data, ["sleep", "60"], {}, **hardened)
+    status = run_container(docker_engine, built.data, ["sleep", "60"], tmp_path / "log", **hardened)
     thread.join()
     assert status == 125 or status == 137  # whether its end or its absence is seen first
 
@@ -129,8 +130,10 @@ def test_a_container_that_vanishes_has_not_ended_well(
 def test_a_command_that_cannot_start_is_explained(
     built: Images, docker_engine: Any, hardened: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = container_runner(lambda: tmp_path / "log")
-    assert run(docker_engine, built.data, ["no-such-program"], {}, **hardened) == 125
+    assert (
+        run_container(docker_engine, built.data, ["no-such-program"], tmp_path / "log", **hardened)
+        == 125
+    )
     assert "error: the Docker engine refused: " in (tmp_path / "log").read_text()
     assert ours(docker_engine, built) == []
 
@@ -155,7 +158,28 @@ def test_an_interrupted_run_leaves_no_container(
             return file
 
     monkeypatch.setattr(containers, "GRACE", 1)
-    run = container_runner(lambda: Interrupting())  # type: ignore[arg-type, return-value]
     with pytest.raises(KeyboardInterrupt):
-        run(docker_engine, built.data, ["sh", "-c", "echo on; sleep 60"], {}, **hardened)
+        run_container(
+            docker_engine,
+            built.data,
+            ["sh", "-c", "echo on; sleep 60"],
+            Interrupting(),  # type: ignore[arg-type]
+            **hardened,
+        )
     assert ours(docker_engine, built) == []
+
+
+def test_a_container_is_ended_when_its_run_is_to_stop(
+    built: Images,
+    docker_engine: Any,
+    hardened: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(containers, "GRACE", 1)
+    log = tmp_path / "log"
+    command = ["sh", "-c", "echo on; sleep 60"]
+    status = run_container(
+        docker_engine, built.data, command, log, lambda: "on" in log.read_text(), **hardened
+    )
+    assert status

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp import compiler, dsl
-from kfp.dsl import Dataset, Metrics, Output
 
 from pipeline.image_build import local_images
 from pipeline.images import Images
@@ -64,7 +62,7 @@ def test_the_data_image_holds_no_torch(built: Images, run_in: Callable[..., Any]
     code = "import importlib.util as u; print([n for n in ('torch', 'fairseq') if u.find_spec(n)])"
     assert run_in(built.data, "python", "-c", code).stdout == "[]\n"
     found = run_in(built.data, "find", "/", "-xdev", "-iname", "*torch*", "-path", "*-packages/*")
-    # boto3, kfp and tqdm may name torch in a file of theirs; torch itself is a folder.
+    # boto3 and tqdm may name torch in a file of theirs; torch itself is a folder.
     assert not re.search(r"-packages/torch(/|$|-)", found.stdout, re.MULTILINE)
 
 
@@ -126,7 +124,7 @@ print(json.dumps({d.name.lower().replace("_", "-").replace(".", "-"): d.version 
 """
     installed = json.loads(run_in(getattr(built, kind), "python", "-c", code).stdout)
     folder = Path(__file__).parents[2] / "requirements"
-    files = [f"{kind}.txt", "kfp-runtime.txt", *(["fairseq.txt"] if kind == "train" else [])]
+    files = [f"{kind}.txt", *(["fairseq.txt"] if kind == "train" else [])]
     locked: dict[str, set[str]] = {}
     for line in "\n".join((folder / name).read_text() for name in files).splitlines():
         name, _, version = line.partition(" ")[0].partition("==")
@@ -153,50 +151,27 @@ def test_settings_of_the_image(kind: str, built: Images, docker_engine: Any) -> 
         assert labels[f"org.opencontainers.image.{name}"]
 
 
-@dsl.component(base_image="unused", install_kfp_package=False)
-def small_step(number: int, text: Output[Dataset], metrics: Output[Metrics]) -> str:
-    with open(text.path, "w") as file:
-        file.write("written")
-    metrics.log_metric("number", number)
-    return f"number {number}"
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_answers_kfp_with_what_the_image_carries(
+    kind: str, built: Images, run_in: Callable[..., Any], tmp_path: Path
+) -> None:
+    executor_input = {
+        "outputs": {
+            "parameters": {"Output": {"outputFile": "/data/made/trials"}},
+            "outputFile": "/data/made/answer.json",
+        }
+    }
+    tmp_path.chmod(0o777)
+    command = ["python", "-P", "-m", "components.trials", "--seeds=[1.0]"]
+    told = f"--executor-input={json.dumps(executor_input)}"
+    ended = run_in(getattr(built, kind), *command, told, data=tmp_path)
+    assert ended.status == 0, ended.stdout + ended.stderr
+    (trial,) = json.loads((tmp_path / "made" / "trials").read_text())
+    assert (trial["seed"], trial["trial"]) == (1, "seed-1")
+    assert json.loads((tmp_path / "made" / "answer.json").read_text()) == {"artifacts": {}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kfp_runs_a_component_with_what_the_image_carries(
-    kind: str, built: Images, run_in: Callable[..., Any], tmp_path: Path
-) -> None:
-    import yaml
-
-    compiler.Compiler().compile(small_step, str(tmp_path / "small.yaml"))
-    container = yaml.safe_load((tmp_path / "small.yaml").read_text())["deploymentSpec"]
-    container = container["executors"]["exec-small-step"]["container"]
-    artifacts = {
-        name: {
-            "artifacts": [
-                {
-                    "name": name,
-                    "type": {"schemaTitle": schema, "schemaVersion": "0.0.1"},
-                    "uri": f"/data/{name}",
-                    "metadata": {},
-                }
-            ]
-        }
-        for name, schema in (("text", "system.Dataset"), ("metrics", "system.Metrics"))
-    }
-    executor_input = {
-        "inputs": {"parameterValues": {"number": 7}},
-        "outputs": {
-            "parameters": {"Output": {"outputFile": "/data/answer"}},
-            "artifacts": artifacts,
-            "outputFile": "/data/output.json",
-        },
-    }
-    arguments = [json.dumps(executor_input) if a == "{{$}}" else a for a in container["args"]]
-    tmp_path.chmod(0o777)
-    ended = run_in(getattr(built, kind), *container["command"], *arguments, data=tmp_path)
-    assert ended.status == 0, ended.stdout + ended.stderr
-    assert (tmp_path / "text").read_text() == "written"
-    output = json.loads((tmp_path / "output.json").read_text())
-    assert output["parameterValues"] == {"Output": "number 7"}
-    (metrics,) = output["artifacts"]["metrics"]["artifacts"]
-    assert metrics["metadata"] == {"number": 7}
+def test_kfp_is_not_in_it(kind: str, built: Images, run_in: Callable[..., Any]) -> None:
+    code = "import importlib.util as u; print(u.find_spec('kfp'))"
+    assert run_in(getattr(built, kind), "python", "-c", code).stdout == "None\n"

@@ -52,7 +52,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
         for name in ("train", "evaluate")
     ]
     steps.append({"name": "gate", "seconds": 0.5, "cached": False, "exit_status": 7})
-    parameters = {"hostile": HOSTILE, "evaluate_min_accuracy": 90.0}
+    parameters = {"hostile": HOSTILE, "min_accuracy": 90.0}
     record = {"state": "failed", "runner": "subprocess", "parameters": parameters}
     (run / "run.json").write_text(json.dumps({**record, "steps": steps}))
     write_index(run)

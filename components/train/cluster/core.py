@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ from components.common.vocabulary import read_vocabulary, require_same
 from components.train import checkpoints
 from components.train.cluster import manifest
 from components.train.cluster.api import PATIENCE, AnswerError, Api
-from components.train.cluster.config import ClusterConfig
+from components.train.cluster.config import ClusterConfig, NodesConfig
 from components.train.cluster.follow import LogFollower, container_status, texts
 from components.train.config import TrainConfig, plan
 from components.train.core import CHECKPOINTS, TrainResult
 from components.train.data import read_labels
 
-__all__ = ["ClusterConfig", "Timing", "launch"]
+__all__ = ["ClusterConfig", "NodesConfig", "Timing", "launch", "train_on_nodes"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,14 @@ class Timing:
     removal: float = 600.0  # for an earlier job to go
     drain: float = 60.0  # for the rest of the log
     patience: Patience = PATIENCE
+
+
+def train_on_nodes(config: NodesConfig) -> TrainResult:
+    """Train on several nodes; see `launch` for what it raises."""
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    training = TrainConfig(**{f.name: values[f.name] for f in fields(TrainConfig)})
+    cluster = ClusterConfig(**{f.name: values[f.name] for f in fields(ClusterConfig)})
+    return launch(training, cluster)
 
 
 def launch(
@@ -91,7 +99,7 @@ def launch(
         raise ConfigError(
             f"training on {config.nodes} nodes needs checkpoint_uri at an s3:// address:"
             " they share data, checkpoints and output through it",
-            mend="Set train_checkpoint_uri to a folder in a bucket",
+            mend="Set checkpoint_uri to a folder in a bucket",
         )
     questions = len(read_labels(config.data, "train", count_options(config.data)))
     the_plan = plan(config, gpus=cluster.node_gpus, questions=questions)

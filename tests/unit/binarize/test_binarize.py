@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from components.binarize import core
-from components.binarize.__main__ import main, table
+from components.binarize.__main__ import main
 from components.binarize.bpe import byte_characters, read_encoder
 from components.binarize.core import BinarizeConfig, Count, binarize
 from components.binarize.indexed import token_type
@@ -120,7 +120,7 @@ def test_summary_counts_lines_and_tokens(text: Path, bpe: Path, tmp_path: Path) 
     tokens = sum(map(len, rows))
     assert summary.counts["input0"]["test1"] == Count(lines=2, tokens=tokens, unknown=0)
     assert summary.symbols == len(read_dictionary(bpe / "dict.txt"))
-    assert table(summary).splitlines()[-1].split()[:3] == ["test1", "2", str(tokens)]
+    assert summary.table().splitlines()[-1].split()[:3] == ["test1", "2", str(tokens)]
 
 
 def drop_symbols(bpe: Path, text: str) -> None:

@@ -510,7 +510,7 @@ def test_other_data_at_the_same_place_is_refused(kubernetes, train, config, tmp_
         ({"node_memory": "64 GB"}, "cluster_node_memory is '64 GB'"),
         ({"node_gpus": -1}, "cluster_node_gpus is -1"),
         ({"node_runtime": ""}, "cluster_node_runtime is ''"),
-        ({"s3_secret": "Race"}, "cluster_s3_secret is 'Race'"),
+        ({"s3_secret": "Race"}, "s3_secret is 'Race'"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(kubernetes, train, changes, says, monkeypatch) -> None:

@@ -120,8 +120,8 @@ def test_a_known_address_is_checked_by_default(
 
 def test_another_address_of_the_same_name_is_not_checked_by_default() -> None:
     config = DownloadConfig((known.RACE, "https://mirror/RACE.tar.gz".replace("R", "r")), Path("o"))
-    assert config.expected(known.RACE).startswith("b2769cc9")
-    assert config.expected(config.url[1]) == ""
+    assert config.sources[known.RACE].startswith("b2769cc9")
+    assert config.sources[config.url[1]] == ""
 
 
 def test_known_digests_are_of_known_addresses() -> None:
@@ -329,3 +329,25 @@ def test_sigterm_leaves_nothing(server: Any, place: Path) -> None:
     assert process.returncode == 143
     assert errors == "error: terminated by SIGTERM\n"
     assert left_behind(place) == []
+
+
+A_DIGEST, ANOTHER = "a" * 64, "B" * 64
+
+
+@pytest.mark.parametrize(
+    ("url", "files", "sources"),
+    [
+        (f"https://h/f#sha256={A_DIGEST}", (), {"https://h/f": A_DIGEST}),
+        ("https://h/f#part", (), {"https://h/f#part": ""}),
+        ("https://h/bpe/", ("a", "b"), {"https://h/bpe/a": "", "https://h/bpe/b": ""}),
+        (
+            f"s3://b/bpe#a.json={A_DIGEST}&b={ANOTHER}",
+            ("a.json", "b"),
+            {"s3://b/bpe/a.json": A_DIGEST, "s3://b/bpe/b": ANOTHER.lower()},
+        ),
+    ],
+)
+def test_an_address_may_name_the_digests_and_be_a_folder(
+    url: str, files: tuple[str, ...], sources: dict[str, str], tmp_path: Path
+) -> None:
+    assert DownloadConfig((url,), tmp_path, files=files).sources == sources

@@ -7,18 +7,20 @@ import pytest
 
 from components.download import known
 from pipeline import caching
+from pipeline.parameters import load_config, resolve
 
-URL = "download_dict_url"
+URL = "roberta_url"
 
 
 @pytest.fixture
 def values(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Addresses whose content, where it has no sha256, is called "one"."""
-    states = {"https://host/dict.txt": "one"}
+    states = {"https://host/roberta.tar.gz": "one"}
     monkeypatch.setattr(caching, "state_of", lambda url: states.get(url, ""))
-    found = {name: known.RACE for names in caching.DOWNLOADS.values() for name in names}
+    digests = "&".join(f"{name}={'0' * 64}" for name in known.BPE_FILES)
+    found = resolve(load_config("roberta-large"), {"bpe_url": f"https://host/bpe#{digests}"})
     found["states"] = states  # for the tests to change
-    return found | {URL: "https://host/dict.txt"}
+    return found | {URL: "https://host/roberta.tar.gz"}
 
 
 def changed(values: dict[str, Any], **changes: str) -> set[str]:
@@ -35,20 +37,20 @@ def test_the_same_has_the_same_key(values: dict[str, Any]) -> None:
 
 def test_other_content_is_another_key(values: dict[str, Any]) -> None:
     before = caching.salts(values)
-    values["states"]["https://host/dict.txt"] = "two"
+    values["states"]["https://host/roberta.tar.gz"] = "two"
     after = caching.salts(values)
-    assert {step for step in after if before[step] != after[step]} == {"download-bpe"}
+    assert {step for step in after if before[step] != after[step]} == {"download-roberta"}
 
 
 def test_what_does_not_say_what_it_has_is_never_the_same(values: dict[str, Any]) -> None:
-    values[URL] = "https://silent/dict.txt"
-    assert changed(values) == {"download-bpe"}
+    values[URL] = "https://silent/roberta.tar.gz"
+    assert changed(values) == {"download-roberta"}
 
 
 def test_with_a_sha256_nobody_is_asked(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values["download_dict_sha256"] = "0" * 64
+    values[URL] += f"#sha256={'0' * 64}"
     monkeypatch.setattr(caching, "state_of", pytest.fail)
     assert not changed(values)
 

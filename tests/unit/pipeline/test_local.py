@@ -10,21 +10,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
 from kfp import dsl
 
 from components.common.errors import DataError, TransferError
+from components.common.executor import Artifact, ExecutorInput, Outcome, parse
 from components.download.archive import unpack
-from pipeline import display, inputs, local
+from pipeline import cache, display, inputs, local, record
+from pipeline.components import component
 from pipeline.display import say, step_line
 from pipeline.images import Images
-from pipeline.parameters import load_profile, resolve
+from pipeline.parameters import load_config, resolve
 from pipeline.report import read_run
+from pipeline.steps import STEPS, Step
 
 
 def python(program: str) -> list[str]:
@@ -103,6 +105,27 @@ def test_a_step_that_leaves_a_process_behind_does_not_keep_it(tmp_path: Path) ->
     assert not _lives(int((tmp_path / "log").read_text()))
 
 
+def executor_input(output: Path, source: str = "input") -> ExecutorInput:
+    return ExecutorInput(
+        inputs={"race": [Artifact("race", "Dataset", source)]},
+        outputs={"text": Artifact("text", "Dataset", str(output))},
+        parameters={},
+        answer=output.parent / "answer.json",
+    )
+
+
+def test_the_cache_s_key_has_inputs_parameters_and_salt_and_no_place(tmp_path: Path) -> None:
+    def key(source: str = "1", salt: str = "", options: int = 4, place: str = "a") -> str:
+        output = tmp_path / place
+        command = ["python", "-m", "x", "--race=input", f"--output={output}"]
+        command += [f"--options={options}"]
+        found = cache.Cache(tmp_path, {"preprocess": salt})
+        return found.key(STEPS["preprocess"], command, executor_input(output), {"input": source})
+
+    assert len({key(), key(source="2"), key(salt="x"), key(options=5)}) == 4
+    assert key(place="b") == key()
+
+
 @pytest.mark.parametrize(
     ("address", "path"),
     [
@@ -119,7 +142,7 @@ def test_local_addresses(address: str, path: str | None) -> None:
 
 
 def test_two_runs_of_one_name_do_not_meet(tmp_path: Path) -> None:
-    folders = [local._new_folder(tmp_path / "runs", "mine") for _ in range(3)]
+    folders = [record.new_folder(tmp_path / "runs", "mine") for _ in range(3)]
     assert [folder.name for folder in folders] == ["mine", "mine.2", "mine.3"]
     assert (tmp_path / "runs" / "latest").resolve() == folders[2].resolve()
 
@@ -129,49 +152,55 @@ def test_runs_that_start_at_once_get_a_folder_each(
 ) -> None:
     monkeypatch.setattr(os, "getpid", lambda: 7)  # as in two containers
     with ThreadPoolExecutor(16) as pool:
-        made = list(pool.map(lambda _: local._new_folder(tmp_path / "runs", "mine"), range(64)))
+        made = list(pool.map(lambda _: record.new_folder(tmp_path / "runs", "mine"), range(64)))
     assert len(set(made)) == 64
     assert (tmp_path / "runs" / "latest").resolve() in made
     assert len(os.listdir(tmp_path / "runs")) == 65
 
 
+FIRST = {"text": "Dataset", "figures": "Metrics"}
+
+
 @pytest.fixture
-def small_pipeline(monkeypatch: pytest.MonkeyPatch) -> Callable[..., local.Run]:
+def small_pipeline(monkeypatch: pytest.MonkeyPatch) -> Callable[..., record.Run]:
     """Runs a pipeline of two steps, of which the first is cached, in a folder of runs."""
-    component = partial(dsl.component, base_image="data", install_kfp_package=False)
+    inputs = {"evaluation": "Dataset"}
+    steps = {
+        "first": Step("first", STEPS["trials"].config, outputs=FIRST, cached=True),
+        "second": Step("second", STEPS["gate"].config, inputs, {"model": "Model"}),
+    }
 
-    @component
-    def first(text: dsl.Output[dsl.Dataset], figures: dsl.Output[dsl.Metrics]) -> None:
-        from pathlib import Path
-
-        Path(text.path, "deep").mkdir(parents=True)
-        Path(text.path, "deep", "lines").write_text("one")
-        Path(figures.path).write_text("{}")
-
-    @component
-    def second(text: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model]) -> None:
-        import shutil
-
-        shutil.copytree(text.path, model.path)
+    def supervise(command: Sequence[str], *_: object) -> int:
+        given = parse(command[-1].partition("=")[2])
+        output = next(a for name, a in given.outputs.items() if name in ("text", "model")).path
+        if given.inputs:
+            shutil.copytree(given.inputs["evaluation"][0].path, output)
+        else:
+            (output / "deep").mkdir(parents=True)
+            (output / "deep" / "lines").write_text("one")
+        given.write(Outcome({"lines": 1}), output)
+        return 0
 
     @dsl.pipeline
     def small() -> None:
-        made = first()
-        second(text=made.outputs["text"]).set_caching_options(False)
+        made = component(steps["first"], "data")()
+        component(steps["second"], "data")(evaluation=made.outputs["text"])
 
-    monkeypatch.setattr(local, "build", lambda *_: small)
-    values = resolve(load_profile("smoke"), {})
+    monkeypatch.setattr(local, "STEPS", steps)
+    monkeypatch.setattr(local, "supervise", supervise)
+    monkeypatch.setattr(local, "build", lambda *_, **__: small)
+    values = resolve(load_config("smoke"), {})
     images = Images("data", "train")
     return lambda runs, name: local.run_pipeline(values, images, runs, name=name)
 
 
 def test_a_run_s_folder_is_whole_by_itself(
-    tmp_path: Path, small_pipeline: Callable[..., local.Run]
+    tmp_path: Path, small_pipeline: Callable[..., record.Run]
 ) -> None:
     runs = tmp_path / "runs"
     old = small_pipeline(runs, "old")
     new = small_pipeline(runs, "new")
-    assert [step.cached for step in (*old.steps, *new.steps)] == [False, False, True, False]
+    assert [one.cached for one in (*old.executions, *new.executions)] == [False, False, True, False]
     lines = [run.folder / "text" / "deep" / "lines" for run in (old, new)]
     assert lines[0].samefile(lines[1])  # takes no space
     shutil.rmtree(old.folder)
@@ -190,23 +219,23 @@ def test_a_run_s_folder_is_whole_by_itself(
 
 @pytest.mark.parametrize("lost", ["", "text", "artifacts"])
 def test_a_step_whose_cached_outputs_are_lost_runs_again(
-    tmp_path: Path, small_pipeline: Callable[..., local.Run], lost: str
+    tmp_path: Path, small_pipeline: Callable[..., record.Run], lost: str
 ) -> None:
     shutil.rmtree(small_pipeline(tmp_path, "old").folder / lost)
     again = small_pipeline(tmp_path, "new")
-    assert [step.cached for step in again.steps] == [False, False]
+    assert [one.cached for one in again.executions] == [False, False]
     assert (again.folder / "model" / "deep" / "lines").read_text() == "one"
 
 
 def test_without_hard_links_files_are_copied(
-    tmp_path: Path, small_pipeline: Callable[..., local.Run], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small_pipeline: Callable[..., record.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def link(*_: object) -> None:
         raise OSError(errno.EXDEV, "another file system")
 
     monkeypatch.setattr(os, "link", link)
     small_pipeline(tmp_path, "old")
-    assert small_pipeline(tmp_path, "new").steps[0].cached
+    assert small_pipeline(tmp_path, "new").executions[0].cached
     files = [tmp_path / name / "text" / "deep" / "lines" for name in ("old", "new")]
     assert not files[0].samefile(files[1])
     assert files[1].read_text() == "one"
@@ -265,12 +294,12 @@ def small_sample(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
 def test_the_sample_stands_for_what_is_not_given_and_is_made_once(
     tmp_path: Path, small_sample: list[dict[str, object]]
 ) -> None:
-    values = resolve(load_profile("smoke"), {})
+    values = resolve(load_config("smoke"), {})
     first = inputs.sample_inputs({}, values, tmp_path)
-    second = inputs.sample_inputs({"download_race_url": "x"}, values, tmp_path)
+    second = inputs.sample_inputs({"race_url": "x"}, values, tmp_path)
     assert first.keys() == inputs.SAMPLE.keys()
-    assert second.keys() == first.keys() - {"download_race_url"}
-    assert all(Path(path).is_file() for path in first.values())
+    assert second.keys() == first.keys() - {"race_url"}
+    assert all(Path(path).exists() for path in first.values())
     assert first.items() >= second.items()
     assert len(small_sample) == 1
     assert not inputs.sample_inputs(dict.fromkeys(inputs.SAMPLE, "x"), values, tmp_path)
@@ -286,23 +315,23 @@ def test_runs_that_start_at_once_share_one_sample(
         real(output, **arguments)
 
     monkeypatch.setattr(inputs.sample, "make_sample", make_sample)
-    values = resolve(load_profile("smoke"), {})
+    values = resolve(load_config("smoke"), {})
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: inputs.sample_inputs({}, values, tmp_path), range(3)))
     assert found[0] == found[1] == found[2]
-    assert all(Path(path).is_file() for path in found[0].values())
+    assert all(Path(path).exists() for path in found[0].values())
     assert len(os.listdir(tmp_path)) == 1, "nothing half made is left"
 
 
 def test_the_sample_s_model_has_the_size_that_is_asked_for(
     tmp_path: Path, small_sample: list[dict[str, object]]
 ) -> None:
-    values = resolve(load_profile("smoke"), {"train_encoder_layers": 1})
+    values = resolve(load_config("smoke"), {"train_encoder_layers": 1})
     made = {str(Path(p).parent) for p in inputs.sample_inputs({}, values, tmp_path).values()}
     values["train_encoder_layers"] = 3
     made |= {str(Path(p).parent) for p in inputs.sample_inputs({}, values, tmp_path).values()}
     assert [m["shape"].encoder_layers for m in small_sample] == [1, 3]
-    assert len(made) == 4
+    assert len(made) == 2
 
 
 def test_the_sample_s_model_fits_a_dictionary_that_is_given(
@@ -313,17 +342,17 @@ def test_the_sample_s_model_fits_a_dictionary_that_is_given(
 
     dictionary = tmp_path / "dict.txt"
     dictionary.write_text("".join(f"{i} 1\n" for i in range(77)))
-    values = resolve(load_profile("smoke"), {})
-    found = inputs.sample_inputs({"download_dict_url": str(dictionary)}, values, tmp_path / "runs")
+    values = resolve(load_config("smoke"), {})
+    found = inputs.sample_inputs({"bpe_url": str(tmp_path)}, values, tmp_path / "runs")
     (tmp_path / "model").mkdir()
-    unpack(Path(found["download_roberta_url"]), tmp_path / "model")
+    unpack(Path(found["roberta_url"]), tmp_path / "model")
     path = checkpoints.find_pretrained(tmp_path / "model")
     assert checkpoints.shape_of(checkpoints.load(path), path).vocabulary == 77 + 5
 
 
 def test_a_dictionary_that_cannot_be_had_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    values = resolve(load_profile("smoke"), {})
-    missing = {"download_dict_url": str(tmp_path / "no.txt")}
+    values = resolve(load_config("smoke"), {})
+    missing = {"bpe_url": str(tmp_path / "none")}
     with pytest.raises((TransferError, DataError)):
         inputs.sample_inputs(missing, values, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

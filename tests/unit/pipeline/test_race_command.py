@@ -58,18 +58,18 @@ def test_race_and_python_m_pipeline_are_the_same() -> None:
     [
         ([], "COMMAND"),
         (["rum"], "invalid choice: 'rum'"),
-        (["run"], "--profile"),
-        (["run", "--profile", "smoek"], "Did you mean 'smoke'?"),
-        (["run", "--profile", "smoke", "-p", "train_epoch=1"], "Did you mean 'train_epochs'?"),
-        (["run", "--profile", "smoke", "-p", "train_epochs=x"], "expected a whole number"),
-        (["run", "--profile", "smoke", "--name", "../up"], "not a plain name"),
-        (["run", "--profile", "smoke", "--runner", "podman"], "invalid choice"),
-        (["run", "--profile", "smoke", "--data-image", "Not An Image"], "not an image reference"),
-        (["run", "--profile", "smoke", "-p", "train_nodes=2"], "has this machine alone"),
-        (["run", "--profile", "roberta-large-nodes"], "has this machine alone"),
+        (["run"], "--config"),
+        (["run", "--config", "smoek"], "Did you mean 'smoke'?"),
+        (["run", "--config", "smoke", "-p", "train_epoch=1"], "Did you mean 'epochs'?"),
+        (["run", "--config", "smoke", "-p", "epochs=x"], "expected a whole number"),
+        (["run", "--config", "smoke", "--name", "../up"], "not a plain name"),
+        (["run", "--config", "smoke", "--runner", "podman"], "invalid choice"),
+        (["run", "--config", "smoke", "--data-image", "Not An Image"], "not an image reference"),
+        (["run", "--config", "smoke", "-p", "train_nodes=2"], "has this machine alone"),
+        (["run", "--config", "roberta-large-nodes"], "has this machine alone"),
         (["compile", "--output", "pipeline.json"], "not YAML"),
         (["sample", "--output", "somewhere", "--passages", "0"], "at least 1"),
-        (["parameters", "--profile", "/nonexistent.yaml"], "there is no profile"),
+        (["parameters", "--config", "/nonexistent.yaml"], "there is no config"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_leave_nothing(
@@ -89,7 +89,7 @@ def test_compile_check_tells_a_stale_file_from_a_fresh_one(tmp_path: Path, capsy
     assert cli.main(["compile", "--check", "--output", str(output)]) == 3
     assert cli.main(["compile", "--output", str(output)]) == 0
     assert cli.main(["compile", "--check", "--output", str(output)]) == 0
-    output.write_text(output.read_text().replace("train_epochs", "train_epoch"))
+    output.write_text(output.read_text().replace("epochs", "train_epoch"))
     capsys.readouterr()
     assert cli.main(["compile", "--check", "--output", str(output)]) == 3
     assert "is not up to date. Write it anew with `race compile`" in capsys.readouterr().err
@@ -114,20 +114,18 @@ def test_a_pipeline_compiled_from_smoke_wants_the_inputs_that_the_sample_stands_
     import yaml
 
     output = tmp_path / "smoke.yaml"
-    assert cli.main(["compile", "--profile", "smoke", "--output", str(output)]) == 0
+    assert cli.main(["compile", "--config", "smoke", "--output", str(output)]) == 0
     spec = next(yaml.safe_load_all(output.read_text()))
     inputs = spec["root"]["inputDefinitions"]["parameters"]
     assert {name for name, about in inputs.items() if "defaultValue" not in about} == {
-        "download_race_url",
-        "download_roberta_url",
-        "download_encoder_json_url",
-        "download_vocab_bpe_url",
-        "download_dict_url",
+        "race_url",
+        "roberta_url",
+        "bpe_url",
     }
 
 
 def test_parameters_shows_each_with_its_value_as_p_takes_it(capsys) -> None:
-    assert cli.main(["parameters", "--profile", "smoke"]) == 0
+    assert cli.main(["parameters", "--config", "smoke"]) == 0
     shown = dict(
         line[2:].split(" = ", 1)
         for line in capsys.readouterr().out.splitlines()

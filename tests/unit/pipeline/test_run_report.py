@@ -31,27 +31,27 @@ def make_run(folder: Path, right: str, **parameters: Any) -> Path:
 
 
 def test_report_prints_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = make_run(tmp_path / "one", "1110", train_epochs=5)
+    run = make_run(tmp_path / "one", "1110", epochs=5)
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out == f"{run / 'index.html'}\n"
     made = (run / "index.html").read_text()
     assert "75.0\xa0%" in made
     assert "1\xa0min 15\xa0s" in made
-    assert "train_epochs" in made
+    assert "epochs" in made
 
 
 def test_compare_shows_what_differs_and_whether_by_chance(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    one = make_run(tmp_path / "one", "1" * 10 + "0" * 10, train_epochs=5, train_seed=1)
-    two = make_run(tmp_path / "two", "1" * 9 + "0" + "1" * 10, train_epochs=6, train_seed=1)
-    other = make_run(tmp_path / "other", "11", train_seed=1)
+    one = make_run(tmp_path / "one", "1" * 10 + "0" * 10, epochs=5, seed=1)
+    two = make_run(tmp_path / "two", "1" * 9 + "0" + "1" * 10, epochs=6, seed=1)
+    other = make_run(tmp_path / "other", "11", seed=1)
     assert main(["compare", *map(str, (one, two, other))]) == 0
     said = capsys.readouterr()
     cells = (re.split(r"\s{2,}", line.strip()) for line in said.out.splitlines())
     rows = {name: values for name, *values in cells}
-    assert rows["train_epochs"] == ["5", "6", "–"]
-    assert "train_seed" not in rows
+    assert rows["epochs"] == ["5", "6", "–"]
+    assert "seed" not in rows
     assert rows["all test questions, %"] == ["50.00", "95.00", "100.00"]
     assert rows["right in the first only"][:2] == ["–", "1"]
     assert rows["right in this only"][:2] == ["–", "10"]

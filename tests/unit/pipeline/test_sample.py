@@ -19,7 +19,8 @@ from components.train import checkpoints, compat
 from pipeline import cli
 from pipeline import sample as made
 from pipeline import sample_phrases as phrases
-from pipeline.parameters import load_profile, resolve
+from pipeline.parameters import load_config, resolve
+from pipeline.steps import STEPS
 
 Question = tuple[str, str, list[str], int]  # article, question, options, index of the right one
 
@@ -325,10 +326,11 @@ def test_the_model_has_the_shape_and_the_dictionary_asked_for(tmp_path: Path) ->
     assert f"{encoder}.layers.3.fc1.weight" not in state["model"]
 
 
-def test_the_smoke_profile_has_the_recommended_settings() -> None:
+def test_the_smoke_config_has_the_recommended_settings() -> None:
     recommended = dataclasses.asdict(made.TINY) | dataclasses.asdict(made.TRAINING)
-    values = resolve(load_profile("smoke"), {})
-    assert {name: values[f"train_{name}"] for name in recommended} == recommended
+    values = resolve(load_config("smoke"), {})
+    names = {name: STEPS["train"].given.get(name, f"train_{name}") for name in recommended}
+    assert {name: values[names[name]] for name in recommended} == recommended
 
 
 @pytest.mark.parametrize("options", [2, made.MOST_OPTIONS])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.download import known
 from pipeline import cli, submit
 
 
@@ -48,7 +49,7 @@ def task(name: str, state: str, seconds: int = 0, **more: Any) -> dict[str, Any]
 
 
 def test_uploads_the_pipeline_and_starts_a_run(kubeflow, capsys) -> None:
-    assert race("--host", kubeflow.host, "-p", "train_epochs=3", "--experiment", "mine") == 0
+    assert race("--host", kubeflow.host, "-p", "epochs=3", "--experiment", "mine") == 0
     run = kubeflow.runs[0]
     assert capsys.readouterr().out == f"{kubeflow.host}/#/runs/details/{run['run_id']}\n"
     assert run["pipeline_version_reference"] == {
@@ -58,8 +59,8 @@ def test_uploads_the_pipeline_and_starts_a_run(kubeflow, capsys) -> None:
     assert run["experiment_id"] == kubeflow.experiments[0]["experiment_id"]
     assert kubeflow.experiments[0]["display_name"] == "mine"
     parameters = run["runtime_config"]["parameters"]
-    assert parameters["train_epochs"] == 3
-    assert parameters["train_learning_rate"] == 1e-5
+    assert parameters["epochs"] == 3
+    assert parameters["learning_rate"] == 1e-5
     spec, platform = yaml.safe_load_all(kubeflow.packages[0])
     assert spec["pipelineInfo"]["name"] == "race-roberta"
     assert "kubernetes" in platform["platforms"]
@@ -72,8 +73,14 @@ def cached_steps(package: str) -> set[str]:
     return {n for n, task in tasks.items() if task["cachingOptions"].get("enableCache")}
 
 
-OTHER = "download_race_url=https://example.org/RACE.tar.gz"
-PINNED = [f"download_{name}_sha256={'0' * 64}" for name in ("race", "roberta", "dict")]
+OTHER = "race_url=https://example.org/RACE.tar.gz"
+BPE = "&".join(f"{name}={'0' * 64}" for name in known.BPE_FILES)
+PINNED = [
+    f"{OTHER}#sha256={'0' * 64}",
+    f"roberta_url={known.ROBERTA_LARGE}#sha256={'0' * 64}",
+    f"bpe_url={known.BPE}#{BPE}",
+]
+UNPINNED = f"{known.BPE}/dict.txt, {known.ROBERTA_LARGE}"
 
 
 @pytest.mark.parametrize(
@@ -82,17 +89,17 @@ PINNED = [f"download_{name}_sha256={'0' * 64}" for name in ("race", "roberta", "
         (
             [],
             {"download-race", "preprocess"},
-            "not cached: download-roberta, download-bpe, binarize, for lack of the sha256 of"
-            " download_roberta_url, download_dict_url",
+            "not cached: download-bpe, download-roberta, binarize, for lack of the sha256 of"
+            f" {UNPINNED}",
         ),
         (
             ["-p", OTHER],
             set(),
-            "not cached: download-race, download-roberta, download-bpe, preprocess, binarize, for"
-            " lack of the sha256 of download_race_url, download_roberta_url, download_dict_url",
+            "not cached: download-race, download-bpe, download-roberta, preprocess, binarize, for"
+            f" lack of the sha256 of https://example.org/RACE.tar.gz, {UNPINNED}",
         ),
         (
-            [word for setting in (OTHER, *PINNED) for word in ("-p", setting)],
+            [word for setting in PINNED for word in ("-p", setting)],
             {"download-race", "download-roberta", "download-bpe", "preprocess", "binarize"},
             "",
         ),
@@ -117,12 +124,21 @@ def test_submitting_again_makes_another_run_of_the_same_version(kubeflow) -> Non
     assert first["display_name"] != second["display_name"]
 
 
-def test_another_profile_is_another_version_of_the_same_pipeline(kubeflow) -> None:
+def test_another_config_is_another_version_of_the_same_pipeline(kubeflow) -> None:
     assert race("--host", kubeflow.host) == 0
-    assert race("--host", kubeflow.host, "--profile", "roberta-base") == 0
+    assert race("--host", kubeflow.host, "--config", "roberta-base") == 0
     assert len(kubeflow.pipelines) == 1
     assert len(kubeflow.versions) == 2
-    assert kubeflow.runs[1]["runtime_config"]["parameters"]["train_arch"] == "roberta_base"
+    assert kubeflow.runs[1]["runtime_config"]["parameters"]["learning_rate"] == 2e-5
+    assert "--arch=roberta_base" in kubeflow.packages[-1]
+
+
+def test_a_setting_makes_no_new_version_and_what_the_platform_gives_does(kubeflow) -> None:
+    for more in ([], ["-p", "train_dropout=0.2"], ["-p", "cluster_train_memory=80Gi"]):
+        assert race("--host", kubeflow.host, *more) == 0
+    settings = [run["runtime_config"]["parameters"]["train_settings"] for run in kubeflow.runs]
+    assert settings == [{}, {"dropout": 0.2}, {}]
+    assert len(kubeflow.versions) == 2
 
 
 def test_schedules_recurring_runs(kubeflow, capsys) -> None:
@@ -323,15 +339,15 @@ def test_a_server_of_many_users_wants_a_namespace(kubeflow, capsys) -> None:
     "arguments",
     [
         ["-p", "train_lerning_rate=1"],
-        ["-p", "train_epochs=many"],
-        ["-p", "train_epochs"],
-        ["--profile", "roberta-huge"],
+        ["-p", "epochs=many"],
+        ["-p", "epochs"],
+        ["--config", "roberta-huge"],
         ["--token-file", "/nonexistent/token"],
         ["--wait", "--cron", "0 0 3 * * 1"],
-        ["-p", "download_race_url=/home/me/RACE.tar.gz"],
-        ["--profile", "smoke"],
-        ["--profile", "roberta-large-nodes"],
-        ["--profile", "roberta-large-nodes", "-p", "train_checkpoint_uri=/data"],
+        ["-p", "race_url=/home/me/RACE.tar.gz"],
+        ["--config", "smoke"],
+        ["--config", "roberta-large-nodes"],
+        ["--config", "roberta-large-nodes", "-p", "checkpoint_uri=/data"],
     ],
 )
 def test_wrong_arguments_are_one_line_and_reach_no_server(kubeflow, arguments, capsys) -> None:

@@ -1,7 +1,6 @@
 """Sweeps on the command line: which pipeline is made, with what, and what is shown of trials."""
 
 import datetime
-import inspect
 import json
 import re
 from pathlib import Path
@@ -12,19 +11,20 @@ import pytest
 import yaml
 
 from components.common.errors import ConfigError
-from pipeline import cli, components, submit
-from pipeline.parameters import load_profile, parameter, parse_assignments, resolve, trials
+from components.train.core import TrainConfig, as_run
+from pipeline import cli, submit
+from pipeline.parameters import load_config, parse_assignments, resolve, trials
 
 
 def resolved(*assignments: str) -> dict[str, Any]:
-    return resolve(load_profile("smoke"), parse_assignments(assignments))
+    return resolve(load_config("smoke"), parse_assignments(assignments))
 
 
 # Parameters
 
 
 def test_seeds_and_learning_rates_make_trials() -> None:
-    found = trials(resolved("seeds=[1,2]", "learning_rates=[1e-5, 2]", "train_seed=9"))
+    found = trials(resolved("seeds=[1,2]", "learning_rates=[1e-5, 2]", "seed=9"))
     assert [(t.seed, t.learning_rate) for t in found] == [(1, 1e-5), (2, 1e-5), (1, 2.0), (2, 2.0)]
 
 
@@ -40,19 +40,13 @@ def test_seeds_and_learning_rates_make_trials() -> None:
         (["seeds=1,2,3"], "parameter seeds: expected a JSON list"),
         (['learning_rates=["low"]'], "learning_rates: 'low' is not a number"),
         (["learning_rates=[1e-5,0.00001]"], "learning_rates: 1e-05 is given twice"),
-        (["seeds=[1,2]", "train_resume_from=s3://b/x"], "train_resume_from is about one training"),
+        (["seeds=[1,2]", "resume_from=s3://b/x"], "resume_from is about one training"),
         (["select_ensemble=0"], "select: ensemble is 0"),
     ],
 )
 def test_what_makes_no_sweep_is_refused_at_once(assignments: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         resolved(*assignments)
-
-
-def test_the_name_of_a_step_s_parameter_without_the_step_is_recognised() -> None:
-    with pytest.raises(ConfigError) as raised:
-        parameter("seed")
-    assert "Did you mean 'train_seed'?" in str(raised.value)
 
 
 # race compile
@@ -105,9 +99,9 @@ def test_a_sweep_is_a_pipeline_of_its_own_with_its_own_parameters(kubeflow: Any)
     assert names == ["race-roberta-sweep", "race-roberta"]
     sweep, single = (run["runtime_config"]["parameters"] for run in kubeflow.runs)
     assert sweep["seeds"] == [1, 2]
-    assert "train_on_collapse" not in sweep
+    assert "resume_from" not in sweep
     assert "seeds" not in single
-    assert "train_on_collapse" in single
+    assert "resume_from" in single
     for package, given in zip(kubeflow.packages, (sweep, sweep, single, single), strict=True):
         known = next(yaml.safe_load_all(package))["root"]["inputDefinitions"]["parameters"]
         assert known.keys() == given.keys()
@@ -138,7 +132,7 @@ def test_the_trials_of_a_sweep_are_told_apart_in_the_order_of_their_start() -> N
             detail("gate", 6, "root"),
         )
     )
-    assert list(found) == ["train (1)", "train (2)", "evaluate (1)", "trials", "select", "gate"]
+    assert list(found) == ["trials", "train (1)", "train (2)", "evaluate (1)", "select", "gate"]
     assert found["train (2)"].state == "SUCCEEDED"
 
 
@@ -155,24 +149,19 @@ def test_a_single_run_s_steps_have_no_numbers() -> None:
     [("", "s3://bucket/race/run-7"), ("seed-2", "s3://bucket/race/run-7/seed-2")],
 )
 def test_each_trial_has_a_place_of_its_own_for_its_checkpoints_and_its_model(
-    monkeypatch: pytest.MonkeyPatch, trial: str, address: str
+    trial: str, address: str
 ) -> None:
-    given: dict[str, Any] = {}
-
-    def run(step: Any, config: type, arguments: dict[str, Any], output: Any) -> Any:
-        given.update(arguments)
-        return SimpleNamespace(metrics={})
-
-    for name, replacement in (("run", run), ("record", print), ("show", print)):
-        monkeypatch.setattr(components, name, replacement)
-    function = components.train.python_func
-    arguments = dict.fromkeys(inspect.signature(function).parameters, None)
-    arguments |= {"checkpoint_uri": "s3://bucket/race/", "publish_uri": "s3://bucket/race"}
-    arguments |= {"run_id": "run-7", "trial": trial}
-    if "nodes" in arguments:
-        arguments["nodes"] = 1
-    function(**arguments)
-    assert given["checkpoint_uri"] == given["publish_uri"] == address
+    config = as_run(
+        TrainConfig(
+            *(Path(name) for name in ("data", "pretrained", "output")),
+            checkpoint_uri="s3://bucket/race/",
+            publish_uri="s3://bucket/race",
+            run_id="run-7",
+            trial=trial,
+        )
+    )
+    assert config.checkpoint_uri == config.publish_uri == address
+    assert as_run(config) == config
 
 
 # The page of a run, and runs side by side

@@ -9,7 +9,7 @@ import pytest
 from components.common.cli import run_step
 from components.common.errors import DataError
 from components.preprocess import core
-from components.preprocess.__main__ import main, table
+from components.preprocess.__main__ import main
 from components.preprocess.core import (
     OFFICIAL,
     PARTS,
@@ -96,7 +96,7 @@ def test_official_counts_add_up() -> None:
 def test_table_stands_beside_the_official_counts(race: Path, tmp_path: Path) -> None:
     (race / "dev" / "high" / "3.txt").write_text("{")
     summary = preprocess(PreprocessConfig(race, tmp_path / "text", invalid="skip"))
-    shown = table(summary)
+    shown = summary.table()
     assert [row.split() for row in shown.splitlines()[1:3]] == [
         ["train", "middle", "2", "6,409", "3", "25,421"],
         ["train", "high", "2", "18,728", "3", "62,445"],

@@ -3,11 +3,11 @@
 import pytest
 
 from components.common.errors import ConfigError
-from components.select.trials import plan_trials
+from components.trials.core import TrialsConfig, plan_trials
 
 
 def plan(seeds: list[object], rates: list[object] | None = None) -> list[tuple[int, float, str]]:
-    trials = plan_trials(seeds, rates or [], seed=7, learning_rate=0.5)
+    trials = plan_trials(TrialsConfig(seeds, rates or [], seed=7, learning_rate=0.5))
     return [(trial.seed, trial.learning_rate, trial.name) for trial in trials]
 
 

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from components.common.cli import option
 from components.common.errors import ConfigError
+from components.common.executor import Outcome
 
 
 @dataclass(frozen=True)
@@ -22,22 +24,43 @@ class Trial:
         return self.label.replace(", ", "-").replace(" ", "-")
 
 
-def plan_trials(
-    seeds: Sequence[Any], learning_rates: Sequence[Any], *, seed: int, learning_rate: float
-) -> list[Trial]:
-    """All pairs of seeds and learning rates, learning rate by learning rate.
-
-    Args:
-        seeds, learning_rates: as a user gave them; KFP makes 1.0 of 1.
-        seed, learning_rate: what to take in place of an empty list.
+@dataclass(frozen=True)
+class TrialsConfig:
+    """The values to train with; KFP makes 1.0 of 1.
 
     Raises:
         ConfigError: a value is not of its kind, or is given twice.
     """
-    chosen = _unique("seeds", [_seed(value) for value in seeds]) or [int(seed)]
-    rates = _unique("learning_rates", [_rate(value) for value in learning_rates])
-    pairs = [(s, rate) for rate in rates or [float(learning_rate)] for s in chosen]
-    return [Trial(*pair, label) for pair, label in zip(pairs, labels(pairs), strict=True)]
+
+    seeds: list[Any] = option([], help="train with each of these; else with `seed`")
+    learning_rates: list[Any] = option(
+        [], help="train with each of these; else with `learning_rate`"
+    )
+    seed: int = option(1, help="where there are no `seeds`")
+    learning_rate: float = option(1e-5, help="where there are no `learning_rates`")
+
+    def __post_init__(self) -> None:
+        self.pairs()
+
+    def pairs(self) -> list[tuple[int, float]]:
+        """All pairs of seeds and learning rates, learning rate by learning rate."""
+        seeds = _unique("seeds", [_seed(value) for value in self.seeds]) or [self.seed]
+        rates = _unique("learning_rates", [_rate(value) for value in self.learning_rates])
+        return [(seed, rate) for rate in rates or [self.learning_rate] for seed in seeds]
+
+
+class Trials(tuple[Trial, ...]):
+    """All trainings of a sweep."""
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(parameters={"Output": [{**asdict(t), "trial": t.name} for t in self]})
+
+
+def plan_trials(config: TrialsConfig) -> Trials:
+    """The trials of a sweep, learning rate by learning rate."""
+    pairs = config.pairs()
+    return Trials(Trial(*pair, label) for pair, label in zip(pairs, labels(pairs), strict=True))
 
 
 def labels(pairs: Sequence[tuple[int, float]]) -> list[str]:

@@ -1,0 +1,19 @@
+"""Train on several nodes of a Kubernetes cluster.
+
+Make a TrainJob that trains on as many nodes as --nodes says, follow it, and fetch what it made. It
+runs in a pod, or wherever kubectl reaches a cluster. Data and checkpoints go through
+--checkpoint-uri.
+
+example:
+  python -m components.train.cluster --data data --pretrained roberta --output model --nodes 2 \\
+    --checkpoint-uri s3://bucket/checkpoints
+"""
+
+from components.common.program import Program
+from components.train.cluster.core import NodesConfig, train_on_nodes
+from components.train.core import as_run
+
+main = Program(NodesConfig, train_on_nodes, __doc__, prepare=as_run)
+
+if __name__ == "__main__":
+    main.run()

@@ -1,0 +1,249 @@
+"""A run on this machine: what it consists of, what its folder holds, and what is shown of it.
+
+A folder of runs looks like this:
+
+    runs/
+      .cache/                       which outputs belong to which inputs, see pipeline.caching
+      sample-1f0c/                  the made-up inputs, where a config wants them
+      latest -> 2026-01-31.12-00-00-smoke
+      2026-01-31.12-00-00-smoke/
+        race roberta bpe text data model report     the outputs, a cached step's as well
+        trials/seed-1/                              those of a sweep's trials, and
+        selection                                   what was selected from them
+        logs/                       one file a step, and kfp.log
+        run.json                    parameters, times and results
+        index.html                  a page that leads to the reports, see pipeline.report
+        artifacts/                  where KFP has outputs: links to those above, metrics and pages
+
+Nothing in a run's folder depends on what is outside, so each can be removed, moved or copied by
+itself.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.common import strict_json
+from components.common.errors import RaceError
+from components.common.files import atomic_file
+from components.evaluate.trained import read_metrics
+from components.select.core import table
+from components.trials.core import Trial
+from pipeline.display import NAME_WIDTH, say, step_line
+from pipeline.report import levels, write_index
+from pipeline.steps import Step
+
+# Lines of a failed step's log that are shown.
+TAIL = 20
+
+
+class StepError(RaceError):
+    """A step failed; the exit status is the step's own."""
+
+    def __init__(self, what: str, *, mend: str = "", exit_status: int = 1) -> None:
+        super().__init__(what, mend=mend)
+        self.exit_status = exit_status
+
+
+@dataclass
+class Execution:
+    """One step of a run as it was executed.
+
+    `outputs` tells where they lie below the run's folder, `figures` are the numbers of their
+    metadata, and `seconds` is wall time.
+    """
+
+    step: Step
+    logs: Path
+    trial: Trial | None = None  # of a sweep
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    cached: bool = False
+    exit_status: int = 0
+    key: str = ""  # of the cache
+    outputs: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """For people: train, or train (seed 2)."""
+        return f"{self.step.name} ({self.trial.label})" if self.trial else self.step.name
+
+    @property
+    def log(self) -> Path:
+        """The file with what it says."""
+        return self.logs / f"{self.step.name}{f'-{self.trial.name}' if self.trial else ''}.log"
+
+    def lines(self) -> list[str]:
+        """What it said, without colours."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
+
+    def error(self) -> StepError:
+        """The error of a failed step, by what it said last."""
+        said = next((line for line in reversed(self.lines()) if line.startswith("error: ")), "")
+        what = said.removeprefix("error: ") or f"ended with status {self.exit_status}"
+        return StepError(
+            f"{self.label}: {what}",
+            mend=f"Its log: {shown(self.log)}",
+            exit_status=self.exit_status,
+        )
+
+    def tail(self) -> list[str]:
+        """The last lines before its error."""
+        lines = self.lines()
+        found = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+        return lines[: found[-1] if found else len(lines)][-TAIL:]
+
+
+@dataclass
+class Run:
+    """A run and what it has done so far.
+
+    `trials` are those of a sweep; `errors` of steps that failed, but for the gate's verdict on a
+    model that is complete: that is `refused`.
+    """
+
+    folder: Path
+    values: Mapping[str, Any]
+    trials: Sequence[Trial] = ()
+    executions: list[Execution] = field(default_factory=list)
+    errors: list[StepError] = field(default_factory=list)
+    refused: StepError | None = None
+
+    def execution(self, name: str) -> Execution:
+        return next(one for one in self.executions if one.step.name == name)
+
+    def say(self, execution: Execution, spent: str, result: str) -> None:
+        """Show a step's line."""
+        longest = max((len(f"evaluate ({trial.label})") for trial in self.trials), default=0)
+        say(step_line(execution.label, spent, result, max(longest, NAME_WIDTH)))
+
+    def outcome(self, execution: Execution) -> str:
+        """What a step did, in a few words."""
+        step, figures = execution.step, execution.figures
+        if step.name == "trials":
+            return "; ".join(trial.label for trial in self.trials)
+        if step.name == "gate":
+            return f"accuracy is at least {self.values['min_accuracy']:g} %"
+        if step.name == "train":
+            model = self.folder / execution.outputs["model"]
+            if read_metrics(model).get("collapsed"):
+                return f"collapsed after {figures['updates']:,.0f} updates"
+        if step.name == "evaluate" and "accuracy" not in figures:
+            return "nothing to evaluate"
+        try:
+            return step.summary.format(**figures, mib=figures.get("bytes", 0) / (1 << 20))
+        except KeyError:
+            return ""
+
+
+def new_folder(runs: Path, name: str) -> Path:
+    """Make a run's folder, with a number after its name where that is taken, and point to it."""
+    runs.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = runs / (name if number == 1 else f"{name}.{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
+    temporary = runs / f".latest-{secrets.token_hex(4)}"
+    temporary.symlink_to(folder.name)
+    os.replace(temporary, runs / "latest")
+    (folder / "logs").mkdir()
+    return folder
+
+
+@contextlib.contextmanager
+def recorded(run: Run, runner: str) -> Iterator[None]:
+    """Write run.json: what was asked for, and when the block ends what came of it; and its page."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+
+    def write(state: str) -> None:
+        record = {
+            "state": state,
+            "started": started,
+            "runner": runner,
+            "parameters": dict(run.values),
+            "steps": [_described(one) for one in run.executions],
+        }
+        with atomic_file(run.folder / "run.json") as partial:
+            strict_json.write(partial, record)
+
+    write("running")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, RaceError):  # what went wrong before matters more
+            write("failed")
+            say(f"reports: {shown(write_index(run.folder))}")
+        raise
+    write("failed" if run.refused else "succeeded")
+    write_index(run.folder)
+
+
+def _described(execution: Execution) -> dict[str, Any]:
+    return {
+        "name": execution.label,
+        "trial": execution.trial.name if execution.trial else "",
+        "log": execution.log.name,
+        "seconds": round(execution.seconds, 3),
+        "cached": execution.cached,
+        "exit_status": execution.exit_status,
+        "figures": execution.figures,
+        "outputs": execution.outputs,
+    }
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    path = Path(os.path.abspath(path))
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def report(run: Run) -> str:
+    """The accuracies, and where everything lies."""
+    return "\n".join(["", *(_trials(run) if run.trials else _accuracies(run)), "", *_places(run)])
+
+
+def _accuracies(run: Run) -> list[str]:
+    figures = run.execution("evaluate").figures
+    lines = ["test set   questions   accuracy"]
+    tests = {name: f"_{name}" for name in levels(figures)}
+    if len(tests) > 1:
+        tests["both" if len(tests) == 2 else "all"] = ""
+    for name, suffix in tests.items():
+        questions, accuracy = figures[f"questions{suffix}"], figures[f"accuracy{suffix}"]
+        lines.append(f"{name:<8} {questions:>11,.0f} {accuracy:>8.2f} %")
+    return lines
+
+
+def _trials(run: Run) -> list[str]:
+    path = run.folder / "selection" / "metrics.json"
+    return table(strict_json.read(path)).splitlines()
+
+
+def _places(run: Run) -> list[str]:
+    folder = shown(run.folder)
+    lines = [f"{folder}/index.html                    the reports"]
+    if run.trials:
+        lines += [
+            f"{folder}/selection/report.html         the trials side by side",
+            f"{folder}/selection/metrics.json        these figures and more",
+            f"{folder}/model/checkpoint_best.pt      the model, best in validation",
+            f"{folder}/trials                        each trial's model and report",
+        ]
+    else:
+        lines += [
+            f"{folder}/model/checkpoint_best.pt      the model, best in validation",
+            f"{folder}/model/train_log.jsonl         every logged value of training",
+            f"{folder}/report/predictions.jsonl      each question's answer",
+            f"{folder}/report/metrics.json           these figures and more",
+        ]
+    return [*lines, f"{folder}/logs                          what each step said"]
