@@ -40,7 +40,7 @@ from pipeline.images import Images
 from pipeline.parameters import inputs_of, is_sweep, trials
 from pipeline.pipeline import build
 from pipeline.record import Execution, Run, StepError, new_folder, recorded, shown
-from pipeline.steps import STEPS
+from pipeline.steps import STEPS, Step
 
 # Artifacts that hold what is in their step's folder too.
 COPIES = ("Metrics", "ClassificationMetrics", "HTML")
@@ -157,25 +157,27 @@ class Worker:
 
     def _begin(self, command: Sequence[str], given: executor.ExecutorInput) -> Execution | None:
         """A new execution; None where an earlier one has failed and this would be in vain."""
-        trial = self._trial(command, given)
+        step = STEPS[given.answer.parent.name]
+        trial = self._trial(step, command, given)
         hopeless = any(error.exit_status in HOPELESS for error in self.run.errors)
         if self.stopping or hopeless or (self.run.errors and trial is None):
             return None
-        name = given.answer.parent.name
-        execution = Execution(STEPS[name], self.run.folder / "logs", trial)
+        execution = Execution(step, self.run.folder / "logs", trial)
         self.run.executions.append(execution)
         for artifact in given.outputs.values():
             self._made[artifact.uri] = execution
         return execution
 
-    def _trial(self, command: Sequence[str], given: executor.ExecutorInput) -> Trial | None:
-        """The trial that a command names, or that its inputs are of."""
+    def _trial(
+        self, step: Step, command: Sequence[str], given: executor.ExecutorInput
+    ) -> Trial | None:
+        """The trial that a command names, or that an input is of; what collects them is of none."""
         named = next((p.partition("=")[2] for p in command if p.startswith("--trial=")), "")
         if named:
             return next(trial for trial in self.run.trials if trial.name == named)
-        single = (found[0] for found in given.inputs.values() if len(found) == 1)
-        makers = (self._made.get(artifact.uri) for artifact in single)
-        return next((m.trial for m in makers if m and m.trial and len(self.run.trials) > 0), None)
+        single = [n for n, kind in step.inputs.items() if not kind.startswith("list")]
+        makers = (self._made.get(a.uri) for name in single for a in given.inputs.get(name, ()))
+        return next((made.trial for made in makers if made and made.trial), None)
 
     def _work(
         self,
@@ -205,17 +207,17 @@ class Worker:
             for line in execution.tail():
                 say(f"  | {line}")
             raise error
-        answer = given.read_answer()
-        for name, artifact in given.outputs.items():
-            if not artifact.path.exists():
+        left = {"answer": given.answer, **{name: a.path for name, a in given.outputs.items()}}
+        for name, path in left.items():
+            if not path.exists():
                 raise StepError(
                     f"{execution.label}: it ended well, but left no {name}",
                     mend=f"See {shown(execution.log)}",
                 )
-            if artifact.kind not in COPIES:
-                self._place(execution, name, artifact.path)
-            numbers = {k: v for k, v in answer[name].items() if isinstance(v, int | float)}
-            execution.figures |= numbers
+        for name, metadata in given.read_answer().items():
+            if given.outputs[name].kind not in COPIES:
+                self._place(execution, name, given.outputs[name].path)
+            execution.figures |= {k: v for k, v in metadata.items() if isinstance(v, int | float)}
         if self.cache and execution.step.cached and not execution.cached:
             self.cache.keep(execution.key, given)
         if execution.step.name == "select":

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kfp import dsl
@@ -20,6 +21,7 @@ from kfp import dsl
 from components.common.errors import DataError, TransferError
 from components.common.executor import Artifact, ExecutorInput, Outcome, parse
 from components.download.archive import unpack
+from components.trials.core import TrialsConfig, plan_trials
 from pipeline import cache, display, inputs, local, record
 from pipeline.components import component
 from pipeline.display import say, step_line
@@ -215,6 +217,42 @@ def test_a_run_s_folder_is_whole_by_itself(
         assert all(inside)
         outputs = [step["outputs"] for step in read_run(folder).steps]
         assert outputs == [{"text": "text"}, {"model": "model"}]
+
+
+@pytest.mark.parametrize("lost", ["model", "answer"])
+def test_a_step_that_ends_well_and_leaves_nothing_has_failed(
+    tmp_path: Path, small_pipeline: Callable[..., record.Run], monkeypatch: Any, lost: str
+) -> None:
+    real = local.supervise
+
+    def supervise(command: Sequence[str], *rest: Any) -> int:
+        status = real(command, *rest)
+        given = parse(command[-1].partition("=")[2])
+        if "model" in given.outputs and lost == "model":
+            shutil.rmtree(given.outputs["model"].path)
+        elif "model" in given.outputs:
+            given.answer.unlink()
+        return status
+
+    monkeypatch.setattr(local, "supervise", supervise)
+    with pytest.raises(record.StepError, match=f"it ended well, but left no {lost}"):
+        small_pipeline(tmp_path, "mine")
+
+
+def test_what_collects_the_trials_is_of_none_of_them_even_if_there_is_one() -> None:
+    (trial,) = plan_trials(TrialsConfig(seeds=[1]))
+    worker = local.Worker(record.Run(Path("run"), {}, [trial]), None)
+    made = record.Execution(STEPS["train"], Path("logs"), trial)
+    worker._made = {"model": made, "report": made}
+
+    def of(step: str, **inputs: str) -> Any:
+        artifacts = {name: [Artifact(name, "Model", uri)] for name, uri in inputs.items()}
+        given = ExecutorInput(artifacts, {}, {}, Path("answer"))
+        return worker._trial(STEPS[step], ["python"], given)
+
+    assert of("evaluate", model="model", data="data") == trial
+    assert of("select", models="model", evaluations="report") is None
+    assert of("gate", evaluation="selection") is None
 
 
 @pytest.mark.parametrize("lost", ["", "text", "artifacts"])
