@@ -1,5 +1,6 @@
 """Answer RACE's test questions with a trained checkpoint, and count the right answers."""
 
+import argparse
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +34,16 @@ from components.evaluate.score import (
 )
 from components.train import checkpoints, compat
 from components.train.data import read_ids, read_labels, require_tokens, vocabulary_size
+from components.train.roberta import (
+    HEAD,
+    Roberta,
+    TaskSettings,
+    require_vocabulary,
+    roberta_of,
+    task_of,
+)
 
 logger = logging.getLogger(__name__)
-
-TASK = "sentence_ranking"
-HEAD = "sentence_classification_head"
 
 
 @dataclass(frozen=True)
@@ -227,17 +233,19 @@ class Model:
     """A trained model with its task, ready to answer.
 
     Args:
-        path: a checkpoint of the task sentence_ranking.
+        path: a checkpoint with a head that ranks.
         data: the data set; its dictionary must be the one that the model was trained with.
         precision: of the weights.
         engine: who computes.
         options: of each question; 0 is as many as the model was trained with. It may be another
             number, because each option is scored by itself.
 
+    `checked` is the model as the checkpoint holds it, `settings` are those of its task.
+
     Raises:
-        ConfigError: fp16 was asked for without a GPU, or the packed engine lacks a part of it.
-        DataError: the checkpoint is missing, damaged, unsafe, of another task, or does not fit the
-            data set.
+        ConfigError: fp16 was asked for without a GPU.
+        DataError: the checkpoint is missing, damaged, unsafe, does not rank, computes something
+            else, or does not fit the data set.
     """
 
     def __init__(
@@ -260,31 +268,15 @@ class Model:
         self.device = "cuda" if cuda else "cpu"
         self.precision = precision if precision != "auto" else ("fp16" if cuda else "fp32")
         state = checkpoints.load(path)
-        if (task := checkpoints.task_of(state)) != TASK:
-            raise DataError(
-                f"{path}: was trained for the task {task or 'unknown'}, not for {TASK}",
-                mend="Give a checkpoint that train wrote",
-            )
-        shape = checkpoints.shape_of(state, path)
-        checkpoints.require_vocabulary(shape.vocabulary, vocabulary_size(data), path)
-        compat.import_fairseq()
-        from fairseq import checkpoint_utils
-
-        with compat.quiet(), checkpoints.safe_types_allowed():
-            try:
-                # Only the model is built from what the checkpoint says; the data are ours.
-                ours = {"data": str(data)} | ({"num_classes": options} if options else {})
-                models, settings, self._task = checkpoint_utils.load_model_ensemble_and_task(
-                    [str(path)], arg_overrides=ours
-                )
-                self.options = int(settings.task.num_classes)
-            except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise DataError(
-                    f"{path}: its settings and its weights do not fit each other",
-                    mend="Give a checkpoint that train wrote",
-                ) from error
+        self.checked = roberta_of(state, path, ranks=True)
+        shape = self.checked.shape
+        require_vocabulary(shape.vocabulary, vocabulary_size(data), path)
+        self.settings = task_of(state, shape, path)
+        self.options = options or self.settings.num_classes
+        with compat.quiet():
+            self._task = _task(self.settings, data, self.options)
+            model = _stock_model(self.checked, self._task)
         self._packed = engine == "packed"
-        model = models[0]
         if self._packed:
             from components.train.fairseq_plugin.model import PackedRoberta
 
@@ -292,16 +284,6 @@ class Model:
         self._model = model.eval().to(self.device)
         if self.precision == "fp16":
             self._model.half()
-
-    @property
-    def settings(self) -> Any:
-        """The task's settings, by the names of fairseq-train's arguments."""
-        return self._task.args
-
-    @property
-    def network(self) -> Any:
-        """The model itself, whose state dict has fairseq's names; `args` are its settings."""
-        return self._model
 
     @property
     def _named(self) -> str:
@@ -392,6 +374,42 @@ class Model:
                 for option in range(1, self.options + 1)
             ]
             yield sample["id"], torch.cat(columns, dim=1)
+
+
+def _task(settings: TaskSettings, data: Path, options: int) -> Any:
+    """fairseq's task, for a data set of our own."""
+    compat.import_fairseq()
+    from fairseq.tasks.sentence_ranking import SentenceRankingTask
+
+    # What is too long has no position: it is shortened even where training needed not to.
+    shorten = "random_crop" if settings.shorten_method == "random_crop" else "truncate"
+    args = asdict(settings) | {"data": str(data), "num_classes": options, "shorten_method": shorten}
+    fixed = {
+        "criterion": "sentence_ranking",
+        "dataset_impl": None,
+        "no_shuffle": False,
+        "shorten_data_split_list": "",
+    }
+    try:
+        return SentenceRankingTask.setup_task(argparse.Namespace(**args, **fixed))
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"{data}: its dictionary cannot be read", mend="Binarize again") from error
+
+
+def _stock_model(checked: Roberta, task: Any) -> Any:
+    """fairseq's model, built from sizes that were checked, with the checkpoint's tensors."""
+    shape = checked.shape
+    args = argparse.Namespace(
+        arch="roberta",
+        encoder_layers=shape.layers,
+        encoder_embed_dim=shape.embed_dim,
+        encoder_ffn_embed_dim=shape.ffn_embed_dim,
+        encoder_attention_heads=shape.attention_heads,
+        max_positions=shape.positions,
+    )
+    model = task.build_model(args)
+    model.load_state_dict(checked.tensors, strict=True)
+    return model
 
 
 def _batches(sizes: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]:

@@ -17,6 +17,7 @@ from components.export.card import Exported, model_card
 from components.export.config import ExportConfig
 from components.huggingface import tokenizer, weights
 from components.predict.core import bpe_of, data_set_of
+from components.train.roberta import Roberta
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def export(config: ExportConfig) -> Export:
     """Write model.safetensors, config.json, the tokenizer's files and a model card.
 
     Raises:
-        ConfigError: there is no BPE, or the model has a part that transformers' RoBERTa lacks.
+        ConfigError: there is no BPE.
         DataError: the checkpoint, its BPE or its metrics are missing, damaged, or do not fit each
             other.
         OSError: the output cannot be written, or is there already.
@@ -56,20 +57,20 @@ def export(config: ExportConfig) -> Export:
         bpe = bpe_of(trained)
         with data_set_of(bpe.dictionary) as data:
             model = Model(trained.checkpoint, data, "fp32")
-        args, settings = model.network.args, model.settings
-        weights.require_numbers(model.network.state_dict(), trained.checkpoint)
+        checked, settings = model.checked, model.settings
+        weights.require_numbers(checked.tensors, trained.checkpoint)
         _try_out(model)
-        state = weights.to_multiple_choice(model.network.state_dict(), int(args.encoder_layers))
+        state = weights.to_multiple_choice(checked.tensors, checked.shape.layers)
         half = config.precision == "fp16"
         tensors = {
-            name: (tensor.half() if half else tensor).cpu().contiguous()
+            name: (tensor.half() if half else tensor.float()).contiguous()
             for name, tensor in state.items()
         }
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         task = {name: getattr(settings, name) for name in TASK_SETTINGS}
-        content = model_config(args, tensors) | {TASK_KEY: task}
+        content = model_config(checked, tensors) | {TASK_KEY: task}
         strict_json.write(folder / "config.json", content)
-        files = tokenizer.to_huggingface(trained.bpe, int(settings.max_positions))
+        files = tokenizer.to_huggingface(trained.bpe, settings.max_positions)
         for name, text in files.items():
             _write(folder / name, text)
         with tempfile.TemporaryDirectory(prefix="race-") as scratch:  # for who imports it
@@ -92,23 +93,23 @@ def _try_out(model: Model) -> None:
     model.answer([question], ["a trial question"], batch_tokens=1)
 
 
-def model_config(args: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-    """transformers' RobertaConfig for fairseq's model arguments."""
+def model_config(checked: Roberta, tensors: dict[str, Any]) -> dict[str, Any]:
+    """transformers' RobertaConfig for a model and the tensors that are exported of it."""
     vocabulary, width = tensors[weights.WORDS].shape
     return {
         "architectures": ["RobertaForMultipleChoice"],
         "model_type": "roberta",
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "num_hidden_layers": int(args.encoder_layers),
-        "num_attention_heads": int(args.encoder_attention_heads),
-        "intermediate_size": int(args.encoder_ffn_embed_dim),
+        "num_hidden_layers": checked.shape.layers,
+        "num_attention_heads": checked.shape.attention_heads,
+        "intermediate_size": checked.shape.ffn_embed_dim,
         # Positions count from the padding's index, 1, on.
         "max_position_embeddings": len(tensors[weights.POSITIONS]),
         "type_vocab_size": 1,
         "hidden_act": "gelu",
-        "hidden_dropout_prob": float(args.dropout),
-        "attention_probs_dropout_prob": float(args.attention_dropout),
+        "hidden_dropout_prob": checked.dropout,
+        "attention_probs_dropout_prob": checked.attention_dropout,
         "layer_norm_eps": 1e-5,  # torch's default, which fairseq leaves as it is
         "initializer_range": 0.02,
         "bos_token_id": 0,

@@ -5,16 +5,17 @@ models/roberta/modeling_roberta.py. Both count positions from the padding's inde
 same shapes, so that a tensor only changes its name.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.common.errors import DataError
+from components.train import roberta
+from components.train.roberta import ENCODER, HEADS, LANGUAGE
 
 _LARGEST = 65504.0  # of fp16, in which RoBERTa was trained
 
-ENCODER = "encoder.sentence_encoder."
-HEAD = "classification_heads.sentence_classification_head."
+HEAD = f"{HEADS}{roberta.HEAD}."
 
 _LAYER = {
     "self_attn.q_proj": "attention.self.query",
@@ -61,9 +62,9 @@ def head_names() -> dict[str, str]:
 def language_names() -> dict[str, str]:
     """Of the head of the masked language model, whose matrix is that of the tokens."""
     return {
-        **_with_bias("encoder.lm_head.dense", "lm_head.dense"),
-        **_with_bias("encoder.lm_head.layer_norm", "lm_head.layer_norm"),
-        "encoder.lm_head.bias": "lm_head.bias",
+        **_with_bias(LANGUAGE + "dense", "lm_head.dense"),
+        **_with_bias(LANGUAGE + "layer_norm", "lm_head.layer_norm"),
+        LANGUAGE + "bias": "lm_head.bias",
     }
 
 
@@ -85,41 +86,43 @@ def to_multiple_choice(state: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def from_huggingface(tensors: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """fairseq's state dict for that of transformers' RoBERTa, with or without a head on it.
+    """Tensors of transformers' RoBERTa, with or without a head on it, by fairseq's names.
 
-    The head of RobertaForMultipleChoice becomes the head that ranks. Where there is no language
-    model's head, which takes no part in ranking but fairseq wants, it has no effect: all zeros.
+    The head of RobertaForMultipleChoice becomes the head that ranks.
 
     Raises:
         KeyError: a tensor is missing; with its name in transformers.
     """
-    import torch
-
-    if not any(name.startswith("roberta.") for name in tensors):  # a bare RobertaModel
-        tensors = {f"roberta.{name}": tensor for name, tensor in tensors.items()}
+    tensors = _with_prefix(tensors)
     names = encoder_names(layers)
-    language, head = language_names(), head_names()
     if "lm_head.bias" in tensors:
-        names |= language
+        names |= language_names()
     if is_multiple_choice(tensors):
-        names |= head
-    state = {ours: tensors[theirs].float() for ours, theirs in names.items()}
-    width = state[ENCODER + "embed_tokens.weight"].shape[1]
-    for name in language.keys() - names.keys():
-        shape: tuple[int, ...] = (width,)
-        if name == "encoder.lm_head.dense.weight":
-            shape = (width, width)
-        elif name == "encoder.lm_head.bias":
-            shape = (len(state[ENCODER + "embed_tokens.weight"]),)
-        state[name] = torch.zeros(shape)
-    if TYPES in tensors:
-        # All tokens are of the first type, and all have a position.
-        state[ENCODER + "embed_positions.weight"] = (
-            state[ENCODER + "embed_positions.weight"] + tensors[TYPES][0].float()
-        )
-    state["encoder.lm_head.weight"] = state[ENCODER + "embed_tokens.weight"]
-    state[ENCODER + "version"] = torch.tensor([3.0])
-    return state
+        names |= head_names()
+    return {ours: tensors[theirs] for ours, theirs in names.items()}
+
+
+def with_types(positions: Any, tensors: Mapping[str, Any]) -> Any:
+    """The embedding of positions with that of the types of tokens added, which fairseq lacks.
+
+    All tokens are of the first type, and all have a position.
+
+    Raises:
+        ValueError: the types do not have the width of the model.
+    """
+    types = _with_prefix(tensors).get(TYPES)
+    if types is None:
+        return positions
+    if not roberta.is_plain(types) or types[:1].shape != (1, positions.shape[1]):
+        raise ValueError(f"{TYPES} does not fit the model")
+    return positions + types[0].float()
+
+
+def _with_prefix(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors named as in a model with a head, also those of a bare RobertaModel."""
+    if any(name.startswith("roberta.") for name in tensors):
+        return tensors
+    return {f"roberta.{name}": tensor for name, tensor in tensors.items()}
 
 
 def require_numbers(tensors: Mapping[str, Any], path: Path) -> None:
@@ -140,19 +143,19 @@ def require_numbers(tensors: Mapping[str, Any], path: Path) -> None:
 def is_multiple_choice(tensors: Mapping[str, Any]) -> bool:
     """Whether there is a head that gives each sequence one score."""
     classifier = tensors.get("classifier.weight")
-    return classifier is not None and len(classifier) == 1 and _has_pooler(tensors)
+    if classifier is None or "roberta.pooler.dense.weight" not in tensors:
+        return False
+    return classifier.dim() > 0 and len(classifier) == 1
 
 
-def _has_pooler(tensors: Mapping[str, Any]) -> bool:
-    return "roberta.pooler.dense.weight" in tensors
-
-
-def left_out(tensors: Mapping[str, Any], layers: int) -> Iterator[str]:
-    """Names of tensors that `from_huggingface` has no use for."""
-    used = set(encoder_names(layers).values()) | set(language_names().values())
-    used |= {TYPES, "roberta.embeddings.position_ids", "lm_head.decoder.weight"}
-    used |= {"lm_head.decoder.bias"}
+def left_out(tensors: Mapping[str, Any], layers: int) -> tuple[list[str], list[str]]:
+    """Names of tensors that `from_huggingface` has no use for: of heads, and of the encoder."""
+    tensors = _with_prefix(tensors)
+    used = {*encoder_names(layers).values(), *language_names().values(), TYPES}
+    used |= {"roberta.embeddings.position_ids", "roberta.embeddings.token_type_ids"}
+    used |= {"lm_head.decoder.weight", "lm_head.decoder.bias"}
     if is_multiple_choice(tensors):
         used |= set(head_names().values())
-    bare = not any(name.startswith("roberta.") for name in tensors)
-    yield from (name for name in tensors if (f"roberta.{name}" if bare else name) not in used)
+    unused = sorted(tensors.keys() - used)
+    own = [n for n in unused if n.startswith("roberta.") and ".pooler." not in n]
+    return [n for n in unused if n not in own], own

@@ -5,6 +5,7 @@ encoder.json and vocab.bpe of its BPE, so that it serves as `--pretrained` and a
 """
 
 import argparse
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,33 @@ from typing import Any
 from components.common import strict_json
 from components.common.errors import DataError
 from components.common.files import atomic_folder
+from components.common.settings import Settings
 from components.common.vocabulary import read_vocabulary, require_same
 from components.huggingface import tokenizer, weights
 from components.import_.config import ImportConfig
+from components.train import checkpoints
+from components.train.roberta import (
+    ARCHITECTURES,
+    ENCODER,
+    HEAD,
+    Roberta,
+    roberta_of,
+    task_settings,
+    tied,
+)
 
 logger = logging.getLogger(__name__)
+
+# config.json's settings that change what is computed, with fairseq's RoBERTa's values, which are
+# also what transformers assume where a file does not say.
+COMPUTED = {
+    "hidden_act": "gelu",
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+}
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 
@@ -42,28 +65,41 @@ def import_model(config: ImportConfig) -> Path:
     """
     import torch
 
-    settings = _settings(config.source)
-    layers = _number(settings, "num_hidden_layers", config.source)
+    settings, task = _settings(config.source)
     bpe = tokenizer.from_huggingface(config.source)
-    tensors = _tensors(config.source)
+    tensors, path = _tensors(config.source)
+    layers = settings.whole("num_hidden_layers", 1, len(tensors))
     try:
         state = weights.from_huggingface(tensors, layers)
     except KeyError as error:
         raise DataError(
             f"{config.source}: the weights have no {error.args[0]}", mend=_MEND
         ) from None
-    ignored = sorted(weights.left_out(tensors, layers))
-    weights.require_numbers({n: t for n, t in tensors.items() if n not in ignored}, config.source)
-    if ignored:
-        logger.info("left out %d tensors: %s", len(ignored), ", ".join(ignored[:4]))
-    args = _arguments(settings, state, config.source, answers=weights.is_multiple_choice(tensors))
-    symbols = bpe["dict.txt"].count("\n") + 5  # <s>, <pad>, </s>, <unk>, and <mask> at the end
-    if symbols != len(state[weights.ENCODER + "embed_tokens.weight"]):
+    ignored, unknown = weights.left_out(tensors, layers)
+    if unknown:
         raise DataError(
-            f"{config.source}: the tokenizer knows {symbols} tokens, the model"
-            f" {len(state[weights.ENCODER + 'embed_tokens.weight'])}",
+            f"{path}: config.json leaves no place for {len(unknown)} tensors, such as {unknown[0]}",
             mend=_MEND,
         )
+    if ignored:
+        logger.info("left out %d tensors: %s", len(ignored), ", ".join(ignored[:4]))
+    model = _checked(settings, state, path)
+    weights.require_numbers(model.tensors, path)
+    args = _arguments(model, task if weights.is_multiple_choice(tensors) else None)
+    symbols = bpe["dict.txt"].count("\n") + 5  # <s>, <pad>, </s>, <unk>, and <mask> at the end
+    if symbols != model.shape.vocabulary:
+        raise DataError(
+            f"{config.source}: the tokenizer knows {symbols} tokens, the model"
+            f" {model.shape.vocabulary}",
+            mend=_MEND,
+        )
+    state = {name: tensor.float() for name, tensor in model.tensors.items()}
+    try:
+        name = ENCODER + "embed_positions.weight"
+        state[name] = weights.with_types(state[name], tensors)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}", mend=_MEND) from None
+    state |= tied(state)
     with atomic_folder(config.output) as folder:
         require_same(tokenizer.write_bpe(config.source, folder), read_vocabulary(config.source))
         torch.save(
@@ -91,7 +127,8 @@ def import_model(config: ImportConfig) -> Path:
 _MEND = "Give a folder with a RoBERTa, such as roberta-large, its tokenizer included"
 
 
-def _settings(source: Path) -> dict[str, Any]:
+def _settings(source: Path) -> tuple[Settings, Settings]:
+    """What config.json says of the model, and what export wrote there of the task."""
     path = source / "config.json"
     try:
         found = strict_json.read(path)
@@ -101,118 +138,83 @@ def _settings(source: Path) -> dict[str, Any]:
         found = None
     if type(found) is not dict:
         raise DataError(f"{path}: damaged", mend="Fetch the model again")
-    # What transformers assume where a file does not say.
-    given = {
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-12,
-        "pad_token_id": 1,
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "position_embedding_type": "absolute",
-        "is_decoder": False,
-        **found,
-    }
-    wanted = {
-        "model_type": "roberta",
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
-        "pad_token_id": 1,
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "position_embedding_type": "absolute",
-        "is_decoder": False,
-    }
-    for name, value in wanted.items():
-        if given.get(name) != value:
-            raise DataError(
-                f"{path}: {name} is {given.get(name)!r}, which fairseq's RoBERTa does not compute;"
-                f" it has {value!r}",
-                mend=_MEND,
-            )
-    return given
+    settings = Settings(found, str(path), _MEND)
+    settings.require("model_type", "roberta", None)
+    settings.require("layer_norm_eps", 1e-5, 1e-12)  # what transformers assume by default
+    for name, value in COMPUTED.items():
+        settings.require(name, value)
+    return settings, settings.below("sentence_ranking", TASK_SETTINGS)
 
 
-def _number(settings: dict[str, Any], name: str, source: Path) -> int:
-    value = settings.get(name)
-    if type(value) is not int or value < 1:
-        raise DataError(f"{source / 'config.json'}: {name} is {value!r}", mend=_MEND)
-    return value
-
-
-def _tensors(source: Path) -> dict[str, Any]:
-    """The weights; a pickle is read by torch's weights-only unpickler or not at all."""
-    import pickle
-
+def _tensors(source: Path) -> tuple[dict[str, Any], Path]:
+    """The weights, and the file that they are in."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = source / SAFETENSORS
-    try:
-        if path.is_file():
-            return load_file(path)
-        path = source / PICKLE
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(found, dict) or not all(torch.is_tensor(t) for t in found.values()):
-            raise DataError(f"{path}: holds no weights", mend=_MEND)
-        return found
-    except FileNotFoundError:
+    if path.is_file():
+        try:
+            return load_file(path), path
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            raise DataError(f"{path}: damaged", mend="Fetch it again") from error
+    path = source / PICKLE
+    if not path.is_file():
         raise DataError(
             f"{source}: holds neither {SAFETENSORS} nor {PICKLE} in one piece", mend=_MEND
-        ) from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise DataError(
-            f"{path}: damaged, or not safe to read", mend=f"Fetch it again, best as {SAFETENSORS}"
-        ) from error
+        )
+    found = checkpoints.unpickled(path)
+    if not isinstance(found, dict) or not all(
+        type(name) is str and torch.is_tensor(tensor) for name, tensor in found.items()
+    ):
+        raise DataError(f"{path}: holds no weights", mend=_MEND)
+    return found, path
 
 
-def _arguments(
-    settings: dict[str, Any], state: dict[str, Any], source: Path, *, answers: bool
-) -> argparse.Namespace:
-    """fairseq's arguments for the model, and for a model that answers, for the task."""
+def _checked(settings: Settings, state: dict[str, Any], path: Path) -> Roberta:
+    """The model, if the weights are what config.json says."""
     width, inner, heads = (
-        _number(settings, name, source)
+        settings.whole(name, 1, 1 << 30)
         for name in ("hidden_size", "intermediate_size", "num_attention_heads")
     )
-    positions = len(state[weights.ENCODER + "embed_positions.weight"]) - 2
-    layers = _number(settings, "num_hidden_layers", source)
-    shapes = {
-        "embed_tokens.weight": (len(state[weights.ENCODER + "embed_tokens.weight"]), width),
-        "embed_positions.weight": (positions + 2, width),
-        "layers.0.fc1.weight": (inner, width),
-        "layers.0.self_attn.q_proj.weight": (width, width),
+    args = {
+        "dropout": settings.share("hidden_dropout_prob", 0.1),
+        "attention_dropout": settings.share("attention_probs_dropout_prob", 0.1),
     }
-    for name, shape in shapes.items():
-        if state[weights.ENCODER + name].shape != shape or width % heads:
-            raise DataError(f"{source}: the weights do not fit config.json", mend=_MEND)
-    large = (layers, width, inner, heads) == (24, 1024, 4096, 16)
+    model = roberta_of({"model": state, "args": args}, path, ranks=False)
+    if (width, inner) != (model.shape.embed_dim, model.shape.ffn_embed_dim) or width % heads:
+        raise DataError(f"{path}: the weights do not fit config.json", mend=_MEND)
+    return dataclasses.replace(model, shape=dataclasses.replace(model.shape, attention_heads=heads))
+
+
+def _arguments(model: Roberta, task: Settings | None) -> argparse.Namespace:
+    """fairseq's arguments for the model, and for a model that answers, for the task."""
+    shape = model.shape
+    large = dataclasses.replace(shape, positions=0, vocabulary=0) == ARCHITECTURES["roberta_large"]
     args: dict[str, Any] = {
         "arch": "roberta_large" if large else "roberta_base",
         "task": "masked_lm",
         "criterion": "masked_lm",
-        "encoder_layers": layers,
-        "encoder_embed_dim": width,
-        "encoder_ffn_embed_dim": inner,
-        "encoder_attention_heads": heads,
-        "max_positions": positions,
-        "tokens_per_sample": positions,
-        "dropout": float(settings.get("hidden_dropout_prob", 0.1)),
-        "attention_dropout": float(settings.get("attention_probs_dropout_prob", 0.1)),
+        "encoder_layers": shape.layers,
+        "encoder_embed_dim": shape.embed_dim,
+        "encoder_ffn_embed_dim": shape.ffn_embed_dim,
+        "encoder_attention_heads": shape.attention_heads,
+        "max_positions": shape.positions,
+        "tokens_per_sample": shape.positions,
+        "dropout": model.dropout,
+        "attention_dropout": model.attention_dropout,
     }
-    if answers:
-        task = settings.get("sentence_ranking")
-        given = task if isinstance(task, dict) else {}
+    if task:
         args |= {
             "task": "sentence_ranking",
             "criterion": "sentence_ranking",
-            "ranking_head_name": "sentence_classification_head",
+            "ranking_head_name": HEAD,
             "data": "",
             "dataset_impl": None,
             "no_shuffle": False,
-            "shorten_method": "truncate",
             "shorten_data_split_list": "",
-            "seed": 1,
-            **{name: int(given.get(name, value)) for name, value in TASK_SETTINGS.items()},
+            **dataclasses.asdict(task_settings(task, shape)),
+            "max_positions": shape.positions,
         }
     return argparse.Namespace(**args)
 

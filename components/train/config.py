@@ -8,13 +8,7 @@ from typing import Literal
 
 from components.common.cli import option, require_ranges
 from components.common.errors import ConfigError
-from components.train.checkpoints import Shape
-
-# fairseq/models/roberta/model.py, roberta_base_architecture and roberta_large_architecture
-ARCHITECTURES = {
-    "roberta_base": Shape(layers=12, embed_dim=768, ffn_embed_dim=3072, attention_heads=12),
-    "roberta_large": Shape(layers=24, embed_dim=1024, ffn_embed_dim=4096, attention_heads=16),
-}
+from components.train.roberta import ARCHITECTURES, Shape
 
 
 @dataclass(frozen=True)

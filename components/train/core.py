@@ -27,6 +27,7 @@ from components.train.provenance import Provenance, provenance
 from components.train.publish import publish_output, require_free
 from components.train.report import write_report
 from components.train.resume import Checkpoints, Resumed, restore, write_records
+from components.train.roberta import require_same_shape, roberta_of
 from components.train.session import run_fairseq
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
@@ -209,9 +210,10 @@ def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
 
 def _fitting_checkpoint(config: TrainConfig) -> Path:
     path = checkpoints.find_pretrained(config.pretrained).absolute()
-    found = checkpoints.shape_of(checkpoints.load(path), path)
     tokens = vocabulary_size(config.data)
-    checkpoints.require_same_shape(found, config.shape(tokens), path)
+    wanted = config.shape(tokens)
+    found = roberta_of(checkpoints.load(path), path, ranks=False, layers=wanted.layers)
+    require_same_shape(found.shape, wanted, path)
     for name in ("init_token", "separator_token"):
         if getattr(config, name) >= tokens:
             raise ConfigError(

@@ -197,6 +197,33 @@ class Boundaries:
         sys.stdout.flush()
 
 
+def check_checkpoints(*, resumes: bool) -> None:
+    """Let fairseq load only what was checked, and nothing that it would evaluate or build from.
+
+    Args:
+        resumes: whether training goes on from all that a checkpoint holds, or starts from its
+            model, which may lack the head then.
+    """
+    from fairseq import checkpoint_utils
+
+    checkpoint_utils.load_checkpoint_to_cpu = functools.partial(_checked, resumes=resumes)
+
+
+def _checked(
+    path: str, arg_overrides: object = None, load_on_all_ranks: bool = True, *, resumes: bool
+) -> dict[str, Any]:
+    from components.train import checkpoints
+    from components.train.roberta import roberta_of
+
+    state = checkpoints.load(Path(path))
+    model = roberta_of(state, Path(path), ranks=resumes).tensors
+    if resumes:
+        kept = ("optimizer_history", "extra_state", "last_optimizer_state")
+        return {"model": model, **{name: state.get(name) for name in kept}}
+    start = {"train_iterator": {"epoch": 1}}
+    return {"model": model, "optimizer_history": [], "extra_state": start}
+
+
 def _restore_interval(extra_state: dict[str, Any]) -> None:
     """Take over the means since the last line of the log.
 

@@ -18,15 +18,21 @@ from typing import Any
 from components.common import strict_json
 from components.common.errors import ConfigError, DataError, RaceError
 from components.common.files import link_or_copy
+from components.common.settings import Settings
 from components.train import checkpoints
 from components.train.config import TrainConfig
+from components.train.data import vocabulary_size
 from components.train.hooks import BEST, CHECKPOINT
 from components.train.log import Record, TrainLog
 from components.train.provenance import Provenance
+from components.train.roberta import differences, roberta_of
 
 logger = logging.getLogger(__name__)
 
 PROGRESS, LOG, TENSORBOARD = "progress.json", "train_log.jsonl", "tensorboard"
+
+# fairseq makes each by its name.
+METERS = ("AverageMeter", "SumMeter", "TimeMeter", "StopwatchMeter")
 
 # Of what is read back: 27,000 updates make less than 1 MiB of records.
 MAX_PROGRESS, MAX_LOG = 1 << 16, 256 << 20  # bytes
@@ -81,7 +87,7 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
         started = time.monotonic()
         artifact = storage.fetch_newest(uri, fetched)
         if artifact:
-            resumed = _placed(fetched, folder, artifact.address)
+            resumed = _placed(config, fetched, folder, artifact.address)
             progress = resumed.progress
             logger.info(
                 "going on from %s, update %d: fetched and checked in %.1f s",
@@ -98,16 +104,17 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
     return None
 
 
-def _placed(fetched: Path, folder: Path, where: str) -> Resumed:
+def _placed(config: TrainConfig, fetched: Path, folder: Path, where: str) -> Resumed:
     """Read what was fetched, and put its files where a run has them."""
     progress = read_progress(fetched / PROGRESS, where)
-    state = checkpoints.load(fetched / CHECKPOINT)
-    history = state.get("optimizer_history")
-    last = history[-1] if isinstance(history, list) and history else None
-    if not isinstance(last, dict) or last.get("num_updates") != progress.update:
-        raise DataError(f"{where}: its checkpoint is not of update {progress.update}")
-    if progress.best == BEST:
-        checkpoints.load(fetched / BEST)
+    wanted = config.shape(vocabulary_size(config.data))
+    for name in {CHECKPOINT, progress.best or CHECKPOINT}:
+        state = checkpoints.load(fetched / name)
+        model = roberta_of(state, fetched / name, ranks=True)
+        if differing := differences(model.shape, wanted):
+            raise _unusable(where, f"{name}: {'; '.join(differing)}")
+        if name == CHECKPOINT:
+            _require_resumable(state, progress.update, where)
     records = read_records(fetched / LOG, where)
     save_dir = folder / "checkpoints"
     save_dir.mkdir()
@@ -120,6 +127,26 @@ def _placed(fetched: Path, folder: Path, where: str) -> Resumed:
         (fetched / TENSORBOARD).rename(folder / TENSORBOARD)
     shutil.rmtree(fetched)
     return Resumed(progress, records)
+
+
+def _require_resumable(state: dict[str, Any], update: int, where: str) -> None:
+    """Refuse a checkpoint that fairseq could not go on from; it believes what it reads."""
+    history, extra = state.get("optimizer_history"), state.get("extra_state")
+    last = history[-1] if isinstance(history, list) and history else None
+    if not isinstance(last, dict) or last.get("num_updates") != update:
+        raise DataError(f"{where}: its checkpoint is not of update {update}")
+    if not isinstance(extra, dict):
+        raise _unusable(where, "it has no extra_state")
+    place = Settings(extra, where, _MEND).below("train_iterator")
+    for name, least in (("epoch", 1), ("iterations_in_epoch", 0)):
+        place.whole(name, least, 1 << 53)
+    meters = extra.get("metrics", {})
+    if not isinstance(meters, dict) or not all(
+        type(meter) is tuple and len(meter) == 4 and meter[2] in METERS
+        for group in meters.values()
+        for meter in (group if isinstance(group, list) else [None])
+    ):
+        raise _unusable(where, "its meters")
 
 
 def read_progress(path: Path, where: str) -> Progress:
@@ -194,8 +221,11 @@ def _json(text: str, where: str) -> Any:
 def _unusable(where: str, what: str) -> DataError:
     return DataError(
         f"{where} is not a checkpoint of this step: {what}",
-        mend="Remove it to go on from the one before, or give another address",
+        mend=_MEND,
     )
+
+
+_MEND = "Remove it to go on from the one before, or give another address"
 
 
 class Checkpoints:

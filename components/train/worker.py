@@ -100,6 +100,7 @@ def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:
     # As fairseq_cli.train.cli_main does, but for one thing: there --bf16 is for TPUs alone.
     args = options.parse_args_and_arch(options.get_training_parser(), arguments)
     args.tpu = False
+    hooks.check_checkpoints(resumes=not args.reset_optimizer)
     if boundaries:
         boundaries.install()
     try:

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from components.common.errors import ConfigError
 from components.train.fairseq_plugin.attention import Layout, attention, dropout
 from components.train.fairseq_plugin.batch import PackedBatch
-
-_ENCODER = "encoder.sentence_encoder."
+from components.train.roberta import COMPUTED, ENCODER
 
 # What fairseq registers besides a layer's real parameters, for a fast path that it takes only in
 # inference and never with its own gelu (modules/transformer_layer.py). Never trained, never read.
@@ -37,7 +36,7 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
     that fairseq loads it, and it loads what fairseq wrote.
 
     Args:
-        stock: fairseq's RobertaModel, whose parameters are taken over. It is of no use afterwards.
+        stock: fairseq's RobertaModel, whose parameters are taken over.
         head: name of the classification head that ranks.
 
     Raises:
@@ -69,9 +68,6 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
             for name, value in stock.state_dict().items()
             if name.startswith("encoder.lm_head.") and name != "encoder.lm_head.weight"
         }
-        # Keeps fairseq's knowledge of names in old checkpoints, and no values. In a list, so that
-        # it is not taken for a part of this model.
-        self._stock = [stock.to("meta")]
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """The score of each option, (questions, options).
@@ -115,12 +111,12 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
 
     def parts(self) -> Iterator[tuple[str, nn.Parameter, slice | None]]:
         """fairseq's name of each parameter, and the rows of ours that hold it (None for all)."""
-        yield _ENCODER + "embed_tokens.weight", self.tokens, None
-        yield _ENCODER + "embed_positions.weight", self.positions, None
-        yield from _named(_ENCODER + "layernorm_embedding", self.embedding_norm)
+        yield ENCODER + "embed_tokens.weight", self.tokens, None
+        yield ENCODER + "embed_positions.weight", self.positions, None
+        yield from _named(ENCODER + "layernorm_embedding", self.embedding_norm)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, PackedLayer)
-            yield from layer.parts(f"{_ENCODER}layers.{number}.")
+            yield from layer.parts(f"{ENCODER}layers.{number}.")
         yield from _named(f"classification_heads.{self.head}.dense", self.dense)
         yield from _named(f"classification_heads.{self.head}.out_proj", self.out_proj)
 
@@ -134,9 +130,9 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
             name: value(parameter) if rows is None else value(parameter)[rows]
             for name, parameter, rows in self.parts()
         }
-        state["encoder.lm_head.weight"] = state[_ENCODER + "embed_tokens.weight"]
+        state["encoder.lm_head.weight"] = state[ENCODER + "embed_tokens.weight"]
         state |= self.untrained
-        state[_ENCODER + "version"] = torch.tensor([3.0])
+        state[ENCODER + "version"] = torch.tensor([3.0])
         return state
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -149,41 +145,40 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
         model_cfg: Any = None,
         args: Any = None,
     ) -> Any:
-        """Load what fairseq or this class wrote, old names included.
+        """Load what fairseq or this class writes today (components.train.roberta knows old names).
 
         A ranking head that is not in the checkpoint stays as it is, as with fairseq.
 
         Raises:
             RuntimeError: a shape differs; or `strict`, and a parameter is missing or one too many.
         """
-        state = dict(state_dict)
-        self._stock[0].upgrade_state_dict(state)
         ours = {name: (parameter, rows) for name, parameter, rows in self.parts()}
         expected = ours.keys() | self.untrained.keys()
-        known = {"encoder.lm_head.weight", _ENCODER + "version"}
+        known = {"encoder.lm_head.weight", ENCODER + "version"}
         given = {
             name
-            for name in state
+            for name in state_dict
             if name not in known
-            and not (name.startswith(_ENCODER) and name.rpartition(".")[2] in _DUPLICATES)
+            and not (name.startswith(ENCODER) and name.rpartition(".")[2] in _DUPLICATES)
         }
+        head = f"classification_heads.{self.head}."
+        if not any(name.startswith(head) for name in given):
+            expected = {name for name in expected if not name.startswith(head)}
         missing, unexpected = sorted(expected - given), sorted(given - expected)
         if strict and (missing or unexpected):
             raise RuntimeError(f"missing: {missing}; unexpected: {unexpected}")
         with torch.no_grad():
             for name in expected & given:
-                if state[name].is_meta:  # put there by upgrade_state_dict: not in the checkpoint
-                    continue
                 if name in self.untrained:
                     target = self.untrained[name]
                 else:
                     parameter, rows = ours[name]
                     target = parameter if rows is None else parameter[rows]
-                if target.shape != state[name].shape:
+                if target.shape != state_dict[name].shape:
                     raise RuntimeError(
-                        f"{name} is {tuple(state[name].shape)}, not {tuple(target.shape)}"
+                        f"{name} is {tuple(state_dict[name].shape)}, not {tuple(target.shape)}"
                     )
-                target.copy_(state[name])
+                target.copy_(state_dict[name])
         return nn.modules.module._IncompatibleKeys(missing, unexpected)
 
 
@@ -266,23 +261,7 @@ def _named(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter, 
 
 
 def _require_supported(args: Any) -> None:
-    wanted: dict[str, Any] = {
-        "activation_fn": "gelu",
-        "pooler_activation_fn": "tanh",
-        "encoder_normalize_before": False,
-        "layernorm_embedding": True,
-        "no_scale_embedding": True,
-        "encoder_learned_pos": True,
-        "no_token_positional_embeddings": False,
-        "untie_weights_roberta": False,
-        "encoder_layerdrop": 0,
-        "encoder_layers_to_keep": None,
-        "quant_noise_pq": 0,
-        "quant_noise_scalar": 0,
-        "spectral_norm_classification_head": False,
-        "relu_dropout": 0,
-    }
-    for name, value in wanted.items():
+    for name, value in {**COMPUTED, "relu_dropout": 0}.items():
         given = getattr(args, name, value)
         if given != value:
             raise ConfigError(

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.common.errors import ConfigError, DataError
+from components.common.errors import DataError
 from components.train import checkpoints
-from components.train.checkpoints import Shape
 
 
 class Canary:
@@ -101,34 +100,3 @@ def test_the_pretrained_checkpoint_is_a_file_or_the_only_one_below_a_folder(
     (tmp_path / "model.pt").touch()
     with pytest.raises(DataError, match=r"several model\.pt"):
         checkpoints.find_pretrained(tmp_path)
-
-
-def state(prefix: str, layers: int) -> dict[str, object]:
-    stem = f"{prefix}.sentence_encoder."
-    model = {
-        stem + "embed_tokens.weight": torch.empty(100, 32),
-        stem + "embed_positions.weight": torch.empty(66, 32),
-    }
-    model |= {f"{stem}layers.{i}.fc1.weight": torch.empty(64, 32) for i in range(layers)}
-    return {"model": model}
-
-
-@pytest.mark.parametrize("prefix", ["encoder", "decoder"])
-def test_the_shape_is_read_from_the_weights(prefix: str) -> None:
-    found = checkpoints.shape_of(state(prefix, layers=11), Path("model.pt"))
-    assert found == Shape(11, 32, 64, attention_heads=0, positions=64, vocabulary=100)
-
-
-def test_a_shape_that_differs_is_refused_with_every_parameter_to_change() -> None:
-    found = checkpoints.shape_of(state("encoder", layers=2), Path("model.pt"))
-    wanted = Shape(12, 32, 64, attention_heads=4, positions=512, vocabulary=100)
-    with pytest.raises(ConfigError) as error:
-        checkpoints.require_same_shape(found, wanted, Path("model.pt"))
-    assert "encoder_layers is 12, the checkpoint has 2" in str(error.value)
-    assert "max_positions is 512, the checkpoint has 64" in str(error.value)
-    assert "embed_dim" not in error.value.what
-
-
-def test_another_model_is_refused() -> None:
-    with pytest.raises(DataError, match="not a fairseq RoBERTa"):
-        checkpoints.shape_of({"model": {"weight": torch.zeros(1)}}, Path("model.pt"))
