@@ -84,7 +84,6 @@ def import_model(config: ImportConfig) -> Path:
     if ignored:
         logger.info("left out %d tensors: %s", len(ignored), ", ".join(ignored[:4]))
     model = _checked(settings, state, path)
-    weights.require_numbers(model.tensors, path)
     args = _arguments(model, task if weights.is_multiple_choice(tensors) else None)
     symbols = bpe["dict.txt"].count("\n") + 5  # <s>, <pad>, </s>, <unk>, and <mask> at the end
     if symbols != model.shape.vocabulary:
@@ -99,6 +98,7 @@ def import_model(config: ImportConfig) -> Path:
         state[name] = weights.with_types(state[name], tensors)
     except ValueError as error:
         raise DataError(f"{path}: {error}", mend=_MEND) from None
+    weights.require_numbers(state, path)
     state |= tied(state)
     with atomic_folder(config.output) as folder:
         require_same(tokenizer.write_bpe(config.source, folder), read_vocabulary(config.source))
