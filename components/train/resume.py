@@ -108,13 +108,16 @@ def _placed(config: TrainConfig, fetched: Path, folder: Path, where: str) -> Res
     """Read what was fetched, and put its files where a run has them."""
     progress = read_progress(fetched / PROGRESS, where)
     wanted = config.shape(vocabulary_size(config.data))
-    for name in {CHECKPOINT, progress.best or CHECKPOINT}:
-        state = checkpoints.load(fetched / name)
-        model = roberta_of(state, fetched / name, ranks=True)
-        if differing := differences(model.shape, wanted):
-            raise _unusable(where, f"{name}: {'; '.join(differing)}")
-        if name == CHECKPOINT:
-            _require_resumable(state, progress.update, where)
+    try:
+        for name in sorted({CHECKPOINT, progress.best or CHECKPOINT}):
+            state = checkpoints.load(fetched / name)
+            model = roberta_of(state, fetched / name, ranks=True)
+            if differing := differences(model.shape, wanted):
+                raise _unusable(where, f"{name}: {'; '.join(differing)}")
+            if name == CHECKPOINT:
+                _require_resumable(state, progress.update, where)
+    except DataError as error:
+        raise DataError(error.what.replace(str(fetched), where), mend=_MEND) from error
     records = read_records(fetched / LOG, where)
     save_dir = folder / "checkpoints"
     save_dir.mkdir()

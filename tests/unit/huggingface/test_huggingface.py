@@ -448,6 +448,16 @@ def changed(source: Path, folder: Path, **settings: Any) -> Path:
         ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two'"),
         ({"intermediate_size": 64}, "do not fit config.json"),
         ({"num_attention_heads": 5}, "do not fit config.json"),
+        ({"num_attention_heads": 4.0}, "num_attention_heads is 4.0"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is True"),
+        ({"num_hidden_layers": 1}, "leaves no place for 16 tensors"),
+        ({"hidden_size": [32]}, "hidden_size is of type list"),
+        ({"hidden_dropout_prob": "abc"}, "hidden_dropout_prob is 'abc'"),
+        ({"pad_token_id": True}, "pad_token_id is True"),
+        ({"hidden_act": {}}, "hidden_act is of type dict"),
+        ({"layer_norm_eps": "1e-5"}, "layer_norm_eps is '1e-5'"),
+        ({"sentence_ranking": ["x"]}, "sentence_ranking: its settings are of type list"),
     ],
 )
 def test_what_fairseq_does_not_compute_is_refused(
@@ -457,6 +467,27 @@ def test_what_fairseq_does_not_compute_is_refused(
     with pytest.raises(DataError, match=message):
         import_model(ImportConfig(source, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"init_token": "x"}, "sentence_ranking: init_token is 'x'"),
+        ({"separator_token": 10**6}, "separator_token is 1000000"),
+        ({"num_classes": 0}, "num_classes is 0"),
+        ({"max_option_length": 1.5}, "max_option_length is 1.5"),
+        ({"init_token": None, "max_option_length": None}, ""),
+    ],
+)
+def test_the_tasks_settings_are_checked(
+    stranger: dict[str, Path], tmp_path: Path, task: dict[str, Any], message: str
+) -> None:
+    source = changed(stranger["RobertaForMultipleChoice"], tmp_path, sentence_ranking=task)
+    if not message:
+        import_model(ImportConfig(source, tmp_path / "out"))
+        return
+    with pytest.raises(DataError, match=message):
+        import_model(ImportConfig(source, tmp_path / "out"))
 
 
 class Harmful:

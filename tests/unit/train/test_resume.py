@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -119,28 +120,74 @@ def test_nothing_to_resume_from_is_an_error(tiny_race: Any, tmp_path: Path) -> N
         config(tiny_race, tmp_path, checkpoint_uri="s3://bucket/runs", save_optimizer=False)
 
 
-@pytest.mark.usefixtures("no_fairseq")
-def test_a_checkpoint_that_would_run_code_is_refused(
-    tiny_race: Any, finished: Path, tmp_path: Path
-) -> None:
-    class Canary:
-        def __reduce__(self) -> object:
-            return Path.touch, (tmp_path / "canary",)
+class Canary:
+    """Runs code when it is unpickled by an unpickler that may."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return Path.touch, (self.path,)
+
+
+WORDS = "encoder.sentence_encoder.embed_tokens.weight"
+POSITIONS = "encoder.sentence_encoder.embed_positions.weight"
+
+
+@pytest.mark.usefixtures("no_fairseq")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s, c: s.update(x=Canary(c)), "refused, because reading it would call"),
+        (
+            lambda s, c: s.update(args=Namespace(arch="fconv", encoder_layers=f"open({str(c)!r})")),
+            "encoder_layers is ",
+        ),
+        (
+            lambda s, c: s["model"].pop(WORDS),
+            "update-000012/checkpoint.pt: .* not a fairseq RoBERTa",
+        ),
+        (
+            lambda s, c: [s["model"].pop(n) for n in list(s["model"]) if "classification" in n],
+            "no head that ranks",
+        ),
+        (
+            lambda s, c: s["model"].update({POSITIONS: s["model"][POSITIONS][1:]}),
+            "update-000012.*: max_positions is 64, the checkpoint has 63",
+        ),
+        (lambda s, c: s.update(optimizer_history={}), "is not of update 12"),
+        (lambda s, c: s.update(extra_state=None), "has no extra_state"),
+        (
+            lambda s, c: s["extra_state"].update(train_iterator={"epoch": "exit()"}),
+            "epoch is 'exit",
+        ),
+        (
+            lambda s, c: s["extra_state"]["metrics"].update(x=[(0, "x", "bisect", {})]),
+            "its meters",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_or_would_run_code_is_refused(
+    tiny_race: Any, finished: Path, tmp_path: Path, change: Any, message: str
+) -> None:
     artifact = storage.newest(str(finished / "checkpoints"))
     assert artifact is not None
-    storage.fetch(artifact.address, tmp_path / "hostile")
-    torch.save({"model": {}, "x": Canary()}, tmp_path / "hostile/checkpoint.pt")
+    hostile, canary = tmp_path / "hostile", tmp_path / "canary"
+    storage.fetch(artifact.address, hostile)
+    state = checkpoints.load(hostile / "checkpoint.pt")
+    change(state, canary)
+    torch.save(state, hostile / "new.pt")
+    (hostile / "new.pt").replace(hostile / "checkpoint.pt")
     # Whoever can write there can also write a manifest that fits.
     storage.publish(
-        tmp_path / "hostile",
+        hostile,
         str(tmp_path / "store/update-000012"),
         producer=artifact.manifest.producer,
         inputs=artifact.manifest.inputs,
     )
-    with pytest.raises(DataError, match="refused, because reading it would call"):
+    with pytest.raises(DataError, match=message):
         train(config(tiny_race, tmp_path / "out", resume_from=str(tmp_path / "store")))
-    assert not (tmp_path / "canary").exists()
+    assert not canary.exists()
     assert not (tmp_path / "out").exists()
 
 
