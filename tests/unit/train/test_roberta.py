@@ -249,3 +249,9 @@ def test_a_shape_that_differs_is_refused_with_every_parameter_to_change() -> Non
     assert "encoder_attention_heads is 8, the checkpoint has 4" in str(error.value)
     assert "max_positions is 512, the checkpoint has 62" in str(error.value)
     assert "embed_dim" not in error.value.what
+
+
+def test_all_that_is_read_of_the_settings_is_written_down() -> None:
+    text = (Path(__file__).parents[3] / "SECURITY.md").read_text()
+    names = {*roberta.COMPUTED, *MODEL, *TASK, "attention_dropout", "seed"}
+    assert [name for name in names if f"`{name}`" not in text] == []
