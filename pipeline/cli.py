@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.cli import (
     Parser,
     add_log_format,
@@ -672,9 +673,7 @@ _GROUPS = {
 
 def _spelled(value: Any) -> str:
     """A value as `-p name=value` wants it."""
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else strict_json.dumps(value)
 
 
 # -- sample

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.common import strict_json
 from components.common.errors import DataError
+from components.common.files import plain
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ def read_asked(text: Path, split: str) -> list[Asked]:
     """
     found = []
     try:
-        ids = (text / f"{split}.id").read_text(encoding="utf-8").splitlines()
-        lines = (text / f"{split}.question").read_text(encoding="utf-8").splitlines()
+        ids = plain(text / f"{split}.id").read_text(encoding="utf-8").splitlines()
+        lines = plain(text / f"{split}.question").read_text(encoding="utf-8").splitlines()
         for name, line in zip(ids, lines, strict=True):
             question, *options = strict_json.loads(line)
             if not all(isinstance(part, str) for part in (question, *options)):
@@ -53,7 +54,7 @@ def read_passages(text: Path, split: str, wanted: Collection[int]) -> dict[int, 
     """
     path, found = text / f"{split}.input0", {}
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
+        with plain(path).open(encoding="utf-8", newline="\n") as file:
             for place, line in enumerate(itertools.islice(file, max(wanted, default=-1) + 1)):
                 if place in wanted:
                     found[place] = line.rstrip("\n")

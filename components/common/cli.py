@@ -11,13 +11,16 @@ and gets `--race` (required) and `--invalid {stop,skip}` with types, defaults an
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import errno
 import logging
 import math
 import os
+import shutil
 import signal
+import socket
 import sys
 import textwrap
 import types
@@ -26,8 +29,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from components.common import strict_json
-from components.common.errors import ConfigError, OutputError, RaceError, one_line
+from components.common import streams, strict_json
+from components.common.errors import ConfigError, OutputError, RaceError, TransferError, one_line
 from components.common.progress import LogHandler
 
 Config = TypeVar("Config")
@@ -145,7 +148,7 @@ _EXPECTED = {
 def _argument(kind: type) -> Callable[[str], Any]:
     """What reads a parameter of this type from a command line."""
     if kind not in (list, dict):
-        return _finite if kind is float else kind
+        return kind
 
     def read(text: str) -> Any:
         value = strict_json.loads(text)
@@ -197,6 +200,13 @@ def options(config_class: type) -> list[Option]:
 
 class Parser(argparse.ArgumentParser):
     """Wrong arguments are a ConfigError like any other wrong parameter, not a usage dump."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in sys.argv[1:] if args is None else args:
+            if any(_is_surrogate(c) for c in word):
+                # Such a path could be used, but neither shown nor noted in a report.
+                self.error(f"{word!a} is not text in {sys.getfilesystemencoding()}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> typing.NoReturn:
         raise ConfigError(f"{self.prog}: {message}", mend=f"See {self.prog} --help")
@@ -261,13 +271,6 @@ def add_options(arguments: argparse.ArgumentParser, config_class: type) -> None:
         arguments.add_argument(o.flag, **kind)
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
-
-
 def parse(
     config_class: type[Config], arguments: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> Config:
@@ -311,6 +314,7 @@ def run_step(
 
     A defect of ours still shows its traceback: hiding it would help nobody.
     """
+    streams.make_usable()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogHandler()])
     for library in ("boto3", "botocore", "s3transfer", "urllib3"):
         logging.getLogger(library).setLevel(logging.WARNING)  # they tell of every connection
@@ -331,16 +335,15 @@ def run_step(
         show_error("terminated by SIGTERM")
         return 143
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): not an error worth a word.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
+        return 141  # the reader of our output went away (`| head`): not an error worth a word
+    except (OSError, UnicodeEncodeError) as error:
         explained = explain_os_error(error)
         if explained is None:
             raise
         show_error(str(explained))
         return explained.exit_status
     finally:
+        streams.drop_unwritable()
         signal.signal(signal.SIGTERM, before)
         os.environ.pop(LOG_FORMAT_VARIABLE, None)
         if variable is not None:
@@ -357,6 +360,8 @@ def _terminate(signum: int, frame: object) -> None:
     raise Terminated
 
 
+_PLAIN = "Give a plain file or folder"
+_MEMORY = "Free memory, or let this user have more processes (ulimit -u)"
 _MENDS = {
     errno.EFBIG: "Choose an output folder on a file system that takes larger files",
     errno.EIO: "Check the disk, or choose another output folder",
@@ -372,18 +377,52 @@ _MENDS = {
     errno.EISDIR: "Check the path",
     errno.ENOTEMPTY: "Choose a new output path, or remove this one first",
     errno.EEXIST: "Choose a new output path, or remove this one first",
+    errno.EMFILE: "Let this process open more files (ulimit -n)",
+    errno.ENFILE: "Let this machine open more files (sysctl fs.file-max)",
+    errno.EAGAIN: _MEMORY,
+    errno.ENOMEM: _MEMORY,
+    errno.ENXIO: _PLAIN,
+    errno.ENODEV: _PLAIN,
+    errno.ETXTBSY: "End the program that is running from it",
+    errno.ESTALE: "Mount the network file system again",
 }
 
 
-def explain_os_error(error: OSError) -> OutputError | None:
-    """The user's error for a failure of the file system; None for one that is not known here."""
-    if error.errno not in _MENDS:
+def explain_os_error(error: OSError | UnicodeEncodeError) -> RaceError | None:
+    """The user's error for what the operating system refused; None for a defect of ours."""
+    if isinstance(error, UnicodeEncodeError):
+        if not _is_surrogate(error.object[error.start]):
+            return None
+        return OutputError(f"{error.object[:200]!a} is not text", mend="Rename what is called so")
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of copies that failed
+        source, _, why = error.args[0][0][:3]
+        return OutputError(f"{source}: {why}", mend=_MEND)
+    if isinstance(error, shutil.SpecialFileError):
+        return OutputError(str(error), mend=_PLAIN)
+    if error.errno is None:
         return None
     where = f"{error.filename}: " if error.filename else ""
-    return OutputError(f"{where}{os.strerror(error.errno).lower()}", mend=_MENDS[error.errno])
+    # The numbers of failed look-ups of hosts are negative, and others.
+    why = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return TransferError(f"{where}{why.lower()}", mend="Check the address and the network")
+    return OutputError(f"{where}{why.lower()}", mend=_MENDS.get(error.errno, _MEND))
+
+
+_MEND = "Check the path, the disk, and what this user may use (ulimit -a)"
+
+
+def _is_surrogate(character: str) -> bool:
+    """Whether it stands for a byte that is no text, as in names of files."""
+    return "\ud800" <= character <= "\udfff"
 
 
 def show_error(line: str) -> None:
+    with contextlib.suppress(OSError):  # its reader went away, or the disk below it is full
+        _show_error(line)
+
+
+def _show_error(line: str) -> None:
     if log_format() == "json":
         print(json_line("ERROR", one_line(line)), file=sys.stderr, flush=True)
         return

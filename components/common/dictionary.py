@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.common.errors import DataError
+from components.common.files import plain
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 END_OF_SENTENCE = 2
@@ -44,7 +45,7 @@ def read_dictionary(path: Path) -> Dictionary:
     counts = [1] * len(SPECIAL)
     indices = {symbol: i for i, symbol in enumerate(symbols)}
     try:
-        with path.open(encoding="utf-8") as file:
+        with plain(path).open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 row = line.rstrip()
                 overwrite = row.endswith(f" {OVERWRITE}")

@@ -20,6 +20,7 @@ from typing import Any, TypeGuard
 from components.common import strict_json
 from components.common.dictionary import read_dictionary
 from components.common.errors import DataError
+from components.common.files import plain
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     """
     try:
         # As fairseq reads it: neither what precedes the first newline nor what follows the last.
-        rows = path.read_text(encoding="utf-8").split("\n")[1:-1]
+        rows = plain(path).read_text(encoding="utf-8").split("\n")[1:-1]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", mend=_MEND) from None
     except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import re
 import tempfile
 import time
@@ -98,7 +99,7 @@ class DownloadConfig:
                     f"{digest!r} is not a sha256", mend="Give 64 hexadecimal digits or ''"
                 )
         for name in _POSITIVE:
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="Give more than 0")
 
     @property

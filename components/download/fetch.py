@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from components.common import progress
 from components.common.errors import ConfigError, DataError, TransferError
+from components.common.files import plain
 from components.common.storage.stream import open_s3, split_uri, state_of_s3
 from components.common.transfer import AttemptError, Checksum, Patience, Stream, shown_url
 from components.download.http import open_http, state_of_http
@@ -225,7 +226,7 @@ def _path(url: str) -> Path:
 def _open_file(path: Path) -> Iterator[Stream]:
     if path.is_dir():
         raise DataError(f"{path}: a folder where a file was expected", mend="Name the file in it")
-    if not path.is_file():
+    if not plain(path).is_file():
         raise DataError(f"{path}: no such file", mend="Check the path")
     with path.open("rb", buffering=0) as file:
         total = path.stat().st_size

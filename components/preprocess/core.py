@@ -14,8 +14,10 @@ as they were asked: each line a JSON list of the question, its blanks as undersc
 options.
 """
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -312,15 +314,22 @@ def _list_files(folder: Path) -> list[str]:
 
 def _read(path: str) -> bytes:
     # Plain calls: opening as a Python file takes several times as long as reading these few bytes.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us waiting
     try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us waiting
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise InvalidPassage("a socket where a file is wanted") from None
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+            raise InvalidPassage(f"{kind} where a file is wanted")
         content = b""
         while piece := os.read(handle, 64 << 10):
             content += piece
             if len(content) > MAX_FILE_BYTES:
                 raise InvalidPassage(f"more than {MAX_FILE_BYTES >> 20} MiB")
-    except IsADirectoryError:
-        raise InvalidPassage("a folder where a file is wanted") from None
     finally:
         os.close(handle)
     return content

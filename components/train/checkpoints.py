@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import DataError
+from components.common.files import plain
 
 
 class Meter:
@@ -71,6 +72,7 @@ def unpickled(path: Path) -> object:
     """
     import torch
 
+    plain(path)
     try:
         with safe_types_allowed():
             # Only the format of torch 1.6 and later can be mapped; the published RoBERTa is older.
@@ -114,4 +116,4 @@ def find_pretrained(path: Path) -> Path:
             f"{path}: several model.pt below it ({found[0]}, {found[1]}...)",
             mend="Give the one to start from",
         )
-    return found[0]
+    return plain(found[0])

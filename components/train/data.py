@@ -5,6 +5,7 @@ from pathlib import Path
 
 from components.common.errors import DataError
 from components.common.exam import count_options
+from components.common.files import plain
 from components.common.indexed import read_tokens
 
 # fairseq/data/indexed_dataset.py, MMapIndexedDataset.Index
@@ -24,7 +25,7 @@ def vocabulary_size(data: Path) -> int:
     dictionary = data / "input0" / "dict.txt"
     try:
         # fairseq pads the dictionary with madeupword entries in some files; they count like others.
-        return len(dictionary.read_bytes().splitlines()) + _SPECIAL_SYMBOLS
+        return len(plain(dictionary).read_bytes().splitlines()) + _SPECIAL_SYMBOLS
     except OSError:
         raise DataError(f"{dictionary}: missing", mend="Run binarize first") from None
 
@@ -106,7 +107,7 @@ def read_ids(data: Path, split: str, questions: int) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return plain(path).read_text(encoding="utf-8").splitlines()
     except OSError:
         raise DataError(f"{path}: missing", mend="Run binarize first") from None
     except UnicodeDecodeError:
@@ -115,7 +116,7 @@ def _lines(path: Path) -> list[str]:
 
 def _sequences(index: Path) -> int:
     try:
-        with index.open("rb") as file:
+        with plain(index).open("rb") as file:
             magic, _version, _code, count = _HEADER.unpack(file.read(_HEADER.size))
     except OSError:
         raise DataError(f"{index}: missing", mend="Run binarize first") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from components.common.errors import DataError
+from components.common.files import plain
 from components.common.storage.store import CHUNK, DAMAGED, Stop, Wanted, named, stopped
 
 # What link() says on file systems that have no hard links (FUSE mounts of buckets, SMB).
@@ -30,7 +31,7 @@ class FolderStore:
 
     def read(self, key: str, limit: int) -> bytes | None:
         try:
-            with (self.root / key).open("rb") as file:
+            with plain(self.root / key).open("rb") as file:
                 data = file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -83,7 +84,7 @@ class FolderStore:
     def chunks(self, key: str, size: int) -> Iterator[bytes]:
         path = self.root / key
         try:
-            file = path.open("rb")
+            file = plain(path).open("rb")
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(f"{path} is missing", mend=DAMAGED) from None
         with file:

@@ -5,7 +5,9 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,6 @@ from typing import Literal
 import pytest
 
 from components.common.cli import (
-    explain_os_error,
     option,
     options,
     parse,
@@ -74,6 +75,7 @@ def test_a_repeated_flag_may_have_several_values_at_once() -> None:
         (["--race", "a", "--epochs", "-1"], "epochs is -1. It must be at least 0"),
         (["--race", "a", "--size", "3", "9"], "size is 9. It must be at least 1 and below 9"),
         (["--race", "a", "extra"], "extra"),
+        (["--race", os.fsdecode(b"caf\xe9")], "is not text in utf-8"),
     ],
 )
 def test_a_wrong_argument_is_a_config_error(argv: list[str], part: str) -> None:
@@ -103,6 +105,14 @@ def test_options_tell_of_each_field_made_with_option() -> None:
     assert found["invalid"].choices == ("stop", "skip")
     assert (found["size"].type, found["size"].repeated) == (int, True)
     assert found["learning_rate"].flag == "--learning-rate"
+
+
+def surrogates() -> UnicodeEncodeError:
+    try:
+        os.fsdecode(b"/a\xff").encode()
+    except UnicodeEncodeError as error:
+        return error
+    raise AssertionError
 
 
 def step_that(raised: BaseException | None) -> int:
@@ -143,16 +153,38 @@ def test_what_a_step_raises_becomes_a_line_and_a_status(
     assert capsys.readouterr() == ("", line)
 
 
-@pytest.mark.parametrize("defect", [ValueError("ours"), OSError("no number"), OSError(9999, "x")])
+@pytest.mark.parametrize(
+    "defect", [ValueError("ours"), OSError("no number"), UnicodeEncodeError("ascii", "–", 0, 1, "")]
+)
 def test_a_defect_of_ours_is_not_hidden(defect: Exception) -> None:
     with pytest.raises(type(defect)):
         step_that(defect)
 
 
-def test_only_known_failures_of_the_file_system_are_explained() -> None:
-    explained = explain_os_error(OSError(errno.EROFS, "x", "/a"))
-    assert str(explained).startswith("/a: read-only file system. Choose")
-    assert explain_os_error(OSError(errno.ECONNRESET, "x")) is None
+def test_whatever_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in errno.errorcode.keys() - {errno.EPIPE, errno.ESHUTDOWN}:
+        error = OSError(number, "x", "/a")
+        network = isinstance(error, ConnectionError | TimeoutError)
+        assert step_that(error) == (4 if network else 5)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: /a: {os.strerror(number).lower()}. ")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (OSError(9999, "x"), 5, "unknown error 9999. Check"),
+        (shutil.Error([("a", "b", "[Errno 28] No space"), ("c", "d", "")]), 5, "a: [Errno 28] No"),
+        (shutil.SpecialFileError("`a` is a named pipe"), 5, "`a` is a named pipe. Give a plain"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), 4, "name or service not"),
+        (surrogates(), 5, "'/a\\udcff' is not text. Rename"),
+    ],
+)
+def test_errors_without_a_number_of_the_system_are_explained_too(
+    raised: Exception, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert step_that(raised) == status
+    assert capsys.readouterr().err.startswith(f"error: {line}")
 
 
 def test_signal_handlers_are_as_before_after_a_step() -> None:

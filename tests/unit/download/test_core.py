@@ -159,6 +159,7 @@ def test_an_output_with_something_in_it_is_refused_before_anything_is_fetched(
         ({"connect_timeout": 0.0}, "connect_timeout is 0"),
         ({"read_timeout": float("nan")}, "read_timeout is nan"),
         ({"max_gib": -1.0}, "max_gib is -1"),
+        ({"max_gib": float("inf")}, "max_gib is inf"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_refused(changes: dict[str, Any], why: str) -> None:
