@@ -13,6 +13,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.images import Images
 from pipeline.parameters import load_config
+from pipeline.steps import STEPS
 
 pytestmark = pytest.mark.slow
 
@@ -34,14 +35,11 @@ def user(tmp_path: Path) -> str:
 
 
 def training_flags() -> list[str]:
-    """The smoke profile's, for a few updates only."""
-    values = load_config("smoke").values
-    flags = [
-        (name.removeprefix("train_"), value)
-        for name, value in values.items()
-        if name.startswith("train_") and name != "train_max_updates"
-    ]
-    return [f"--{name.replace('_', '-')}={value}" for name, value in flags] + ["--max-updates=4"]
+    """The smoke config's, for a few updates only."""
+    values, train = load_config("smoke").values, STEPS["train"]
+    names = {o.name: train.own(o) for o in train.configurable} | dict(train.given)
+    found = [(o, values[names[o.name]]) for o in train.parameters if names[o.name] in values]
+    return [flag for o, value in found for flag in o.spelled(value)] + ["--max-updates=4"]
 
 
 def steps(source: str, place: str) -> dict[str, list[str]]:
