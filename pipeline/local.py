@@ -31,6 +31,7 @@ from components.common.files import link_tree
 from components.common.processes import python, running
 from components.common.program import EXECUTOR_INPUT
 from components.common.progress import duration
+from components.download.core import without_digests
 from components.trials.core import Trial
 from pipeline.cache import Cache
 from pipeline.caching import salts
@@ -82,7 +83,8 @@ def run_pipeline(
     values = {n: _absolute(v) if n.endswith("_url") else v for n, v in values.items()}
     run = Run(new_folder(runs, name), values, trials(values) if sweep else ())
     say(f"run {shown(run.folder)}")
-    inputs = [local_path(values[n]) for n in inputs_of(sweep) if n.endswith("_url")]
+    addresses = [without_digests(values[n]) for n in inputs_of(sweep) if n.endswith("_url")]
+    inputs = [local_path(address) for address in addresses]
     readable = [runs.absolute(), *(path for path in inputs if path is not None)]
     worker = Worker(run, Cache(runs.absolute(), salts(values)) if cache else None)
     pipeline = build(values, images, lambda *_: None, parallelism=1)

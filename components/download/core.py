@@ -36,6 +36,11 @@ _POSITIVE = (
 )
 
 
+def without_digests(url: str) -> str:
+    """An address without the digests that may end it."""
+    return _DIGESTS.sub("", url)
+
+
 @dataclass(frozen=True)
 class DownloadConfig:
     """What to fetch, and within which limits.
@@ -107,8 +112,7 @@ class DownloadConfig:
         """Each file's address, with the digest that it must have, in lower case, or ""."""
         found = {}
         for place, url in enumerate(self.url):
-            given = _DIGESTS.search(url)
-            address = url[: given.start()] if given else url
+            given, address = _DIGESTS.search(url), without_digests(url)
             digests = dict(pair.split("=") for pair in given[1].split("&")) if given else {}
             if self.sha256:
                 digests.setdefault("sha256", self.sha256[place])
