@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import re
 import tempfile
 import time
 import uuid
@@ -30,10 +31,16 @@ Result = TypeVar("Result")
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
 ATTEMPTS = 6  # with 1, 2, 4, 8 and 16 seconds between them: a restarting server is back by then
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+GOING = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
+SILENT = 30  # answers without a state, one after the other: a run that was just made gives some
 
 
 class RunError(RaceError):
     """A run on the cluster ended otherwise than well."""
+
+
+class AnswerError(TransferError):
+    """The server's answer is no answer of Kubeflow Pipelines, though its status is 200."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Api:
 
     Raises:
         ConfigError: the server is no Kubeflow Pipelines, refuses the token, or wants a namespace.
+        AnswerError: what answers is a gateway, say.
         TransferError: it cannot be reached, or goes on failing.
     """
 
@@ -104,6 +112,7 @@ class Api:
         # of tracebacks.
         probe = kfp_server_api.ApiClient(configuration)
         _limit_time(probe)
+        _refuse_errors(probe)
         self._configuration = configuration
         healthz = kfp_server_api.HealthzServiceApi(probe)
         health, _, headers = self._call(healthz.healthz_service_get_healthz_with_http_info)
@@ -123,7 +132,9 @@ class Api:
                 existing_token=self._token or None,
             )
         )
-        _limit_time(self._client._run_api.api_client)
+        self._http = self._client._run_api.api_client
+        _limit_time(self._http)
+        _refuse_errors(self._http)
         self._configuration = self._client._existing_config
 
     def pipeline_version(self, package: Path, name: str) -> tuple[str, str]:
@@ -138,7 +149,7 @@ class Api:
             found = self._client.list_pipelines(namespace=namespace, filter=_named(name)).pipelines
             made = found[0] if found else None
             made = made or self._client.upload_pipeline(str(package), name, namespace=namespace)
-            return str(made.pipeline_id)
+            return self._identity(made, "pipeline_id")
 
         pipeline_id = self._call(pipeline)
 
@@ -150,43 +161,53 @@ class Api:
             made = made or self._client.upload_pipeline_version(
                 str(package), version, pipeline_id=pipeline_id
             )
-            return str(made.pipeline_version_id)
+            return self._identity(made, "pipeline_version_id")
 
         return pipeline_id, self._call(of_package)
 
     def experiment(self, name: str) -> str:
         """Id of the experiment with this name, which is made where there is none."""
-        return str(self._call(lambda: self._client.create_experiment(name)).experiment_id)
+
+        def made() -> str:
+            return self._identity(self._client.create_experiment(name), "experiment_id")
+
+        return self._call(made)
 
     def start(self, experiment: str, name: str, **what: Any) -> str:
         """Start a run; `name` has to be unique. Its id."""
 
-        def run() -> Any:
+        def run() -> str:
             found = self._client.list_runs(experiment_id=experiment, filter=_named(name)).runs
-            return found[0] if found else self._client.run_pipeline(experiment, name, **what)
+            made = found[0] if found else self._client.run_pipeline(experiment, name, **what)
+            return self._identity(made, "run_id")
 
-        return str(self._call(run).run_id)
+        return self._call(run)
 
     def schedule(self, experiment: str, name: str, cron: str, **what: Any) -> str:
         """Start a run whenever `cron` (six fields, from seconds on) says; the schedule's id."""
 
-        def recurring() -> Any:
+        def recurring() -> str:
             found = self._client.list_recurring_runs(
                 experiment_id=experiment, filter=_named(name)
             ).recurring_runs
-            return (
-                found[0]
-                if found
-                else self._client.create_recurring_run(
-                    experiment, name, cron_expression=cron, no_catchup=True, **what
-                )
+            made = found[0] if found else None
+            made = made or self._client.create_recurring_run(
+                experiment, name, cron_expression=cron, no_catchup=True, **what
             )
+            return self._identity(made, "recurring_run_id")
 
-        return str(self._call(recurring).recurring_run_id)
+        return self._call(recurring)
 
     def run(self, run_id: str) -> Any:
         """The run as it stands, a kfp_server_api.V2beta1Run."""
         return self._call(lambda: self._client.get_run(run_id))
+
+    def _identity(self, answer: Any, name: str) -> str:
+        found = getattr(answer, name, None)
+        if isinstance(found, str) and re.fullmatch(r"[\w.:-]+", found):
+            return found
+        said = told(self._http.last_response.data) or "nothing that is known"
+        raise _no_answer(self.server.host, f"without a {name}: {said}")
 
     def _call(self, function: Callable[[], Result]) -> Result:
         host = self.server.host
@@ -220,6 +241,8 @@ class Api:
                     ) from error
             except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
                 cause = root_of(error)
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise _no_answer(host, f"with what cannot be read: {error}") from error
         raise TransferError(
             f"{host} cannot be reached: {cause} ({ATTEMPTS} attempts)",
             mend="Check --host, the network, and that the server runs",
@@ -279,10 +302,21 @@ def follow(api: Api, run_id: str, *, every: float) -> None:
 
     Raises:
         RunError: it ended otherwise than SUCCEEDED; names the step and the reason where known.
+        AnswerError: again and again the server does not say how it stands.
     """
     shown: dict[str, str] = {}
+    silent = 0
     while True:
-        run = api.run(run_id)
+        try:
+            run = api.run(run_id)
+            if getattr(run, "state", None) not in (*ENDED, *GOING):
+                raise _no_answer(api.server.host, f"without the state of run {run_id}")
+        except AnswerError:
+            if (silent := silent + 1) == SILENT:
+                raise
+            time.sleep(every)
+            continue
+        silent = 0
         tasks = _steps(run)
         for name, task in tasks.items():
             if task.state and task.state != shown.get(name) and task.state != "PENDING":
@@ -329,6 +363,32 @@ def _named(name: str) -> str:
     """A filter of the API for things with this display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return strict_json.dumps({"predicates": [predicate]})
+
+
+def _no_answer(host: str, how: str) -> AnswerError:
+    return AnswerError(
+        f"{host} answered {how}",
+        mend="Check --host, and what stands between it and Kubeflow Pipelines",
+    )
+
+
+def _refuse_errors(client: Any) -> None:
+    """Let a generated client raise AnswerError for an answer of status 200 that tells an error.
+
+    It would make a thing without content of it, or an empty list. What failed tells an error too,
+    beside its id.
+    """
+    deserialize = client.deserialize
+
+    def checked(response: Any, kind: Any) -> Any:
+        with contextlib.suppress(ValueError):
+            content = strict_json.loads(response.data)
+            named = isinstance(content, dict) and any(name.endswith("_id") for name in content)
+            if isinstance(content, dict) and "error" in content and not named:
+                raise _no_answer(client.configuration.host, f"with an error: {told(response.data)}")
+        return deserialize(response, kind)
+
+    client.deserialize = checked
 
 
 def _limit_time(client: Any) -> None:

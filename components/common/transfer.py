@@ -116,6 +116,8 @@ def told(body: bytes | str | None, reason: str | None = None) -> str:
     """What an API says of an error in the body of its answer, in one line; else the reason."""
     try:
         content = strict_json.loads(body or "")
+        if isinstance(content.get("error"), dict):
+            content = content["error"]
         text = str(content.get("message") or content.get("error") or "")
     except (TypeError, ValueError, AttributeError):
         text = ""

@@ -360,3 +360,66 @@ def test_an_empty_token_file_is_one_line(kubeflow, tmp_path: Path, capsys) -> No
     (tmp_path / "token").write_text("\n")
     assert race("--host", kubeflow.host, "--token-file", str(tmp_path / "token")) == 2
     assert "does not hold one token" in one_error(capsys)
+
+
+GATEWAYS = [
+    {"error": "no healthy upstream"},
+    {"error": {"code": 503, "message": "no healthy upstream"}},
+    {"message": "no healthy upstream"},
+    {},
+    [],
+    None,
+    "no healthy upstream",
+    {"run_id": "", "pipeline_id": None, "experiment_id": {}, "pipeline_version_id": []},
+]
+
+
+@pytest.mark.parametrize("said", GATEWAYS, ids=str)
+@pytest.mark.parametrize(
+    "path", ["/upload$", "/upload_version$", "/experiments$", "/runs$", "/recurringruns$"]
+)
+def test_an_answer_without_an_id_is_an_error(kubeflow, capsys, path: str, said: Any) -> None:
+    kubeflow.gateway[("POST", path)] = said
+    cron = ["--cron", "0 0 3 * * 1"] if "recurring" in path else []
+    assert race("--host", kubeflow.host, *cron) == 4
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{kubeflow.host} answered with" in err
+    if "upstream" in str(said) and isinstance(said, dict):
+        assert "no healthy upstream" in err
+
+
+@pytest.mark.parametrize("path", ["healthz$", "/pipelines$", "/versions$", "/experiments$"])
+def test_an_error_is_not_taken_for_an_empty_list(kubeflow, capsys, path: str) -> None:
+    kubeflow.gateway[("GET", path)] = {"error": "no healthy upstream"}
+    assert race("--host", kubeflow.host) == 4
+    assert "no healthy upstream" in one_error(capsys)
+    assert not kubeflow.runs
+
+
+def test_what_cannot_be_read_is_an_error(kubeflow, capsys) -> None:
+    kubeflow.gateway[("GET", "/pipelines$")] = {"pipelines": 5}
+    assert race("--host", kubeflow.host) == 4
+    assert "answered with what cannot be read" in one_error(capsys)
+
+
+@pytest.mark.parametrize("said", [*GATEWAYS, {"run_id": "run-1", "state": "UNSPECIFIED"}], ids=str)
+def test_wait_ends_when_the_server_no_longer_says_how_the_run_stands(
+    kubeflow, capsys, slept, said: Any
+) -> None:
+    kubeflow.gateway[("GET", "/runs/")] = said
+    assert race("--host", kubeflow.host, "--wait") == 4
+    assert f"{kubeflow.host} answered with" in one_error(capsys)
+    assert len(slept) == submit.SILENT - 1
+
+
+def test_wait_goes_on_after_a_gateway_s_error(kubeflow) -> None:
+    left = deque([submit.SILENT - 1])
+
+    def recover() -> None:
+        if kubeflow.requests[-1][1].startswith("/apis/v2beta1/runs/"):
+            left[0] -= 1
+            kubeflow.gateway = {("GET", "/runs/"): GATEWAYS[0]} if left[0] >= 0 else {}
+
+    kubeflow.on_request = recover
+    assert race("--host", kubeflow.host, "--wait") == 0
