@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/fairseq.txt requireme
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: setup ## the whole pipeline on a made-up sample: download to evaluation, about a minute
+run: setup ## the whole pipeline on a made-up data set, about a minute
 	@$(BIN)/race run --config smoke
 
 test: setup ## the tests, under ten minutes
@@ -56,7 +56,7 @@ compile: setup ## write pipeline.yaml and sweep.yaml
 docs: setup ## write the generated parts of README.md and docs/
 	@$(BIN)/python -m pipeline.docs
 
-lock: setup ## write requirements/*.txt anew from pyproject.toml
+lock: setup ## write requirements/*.txt from pyproject.toml
 	@bash requirements/lock.sh $(BIN)
 
 images: setup ## both container images (BASE_IMAGE=... TORCH=cpu NETWORK=host)

@@ -61,9 +61,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> None:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     use_log_format(arguments.log_format)
-    arguments.command(arguments)
+    if arguments.command is None:
+        parser.print_help()
+    else:
+        arguments.command(arguments)
+
+
+class _Version(argparse.Action):
+    """Prints the version of the installed package."""
+
+    def __call__(self, *_: Any) -> None:
+        from importlib import metadata
+
+        print(f"race {metadata.version('race-pipeline')}")
+        raise SystemExit(0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
             """
             to start with:
               race run --config smoke
-                  all of it on this machine in about two minutes, with a made-up exam
+                  the whole pipeline on this machine in about a minute, on a made-up data set
               race submit --host https://kubeflow.example.org/pipeline --wait
                   fine-tune RoBERTa-large on a cluster
 
@@ -88,8 +102,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    root.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    root.set_defaults(command=None)
     add_log_format(root)
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND")
     adders = (
         _add_run,
         _add_report,
@@ -200,7 +216,7 @@ def _add_run(commands: Any) -> None:
           race run --config smoke -p seeds=[1,2,3]
 
         With seeds or learning_rates it trains with each of them, one after another, selects the
-        best on dev, and says how far they lie apart.
+        best in validation, and says how far they lie apart.
 
         Data steps whose inputs, parameters and code are those of an earlier run in the same folder
         are not run again. The exit status is that of the step that failed: 2 wrong parameter,
@@ -279,7 +295,7 @@ def _add_report(commands: Any) -> None:
         commands,
         "report",
         _report,
-        "write a run's page anew, and print where it is",
+        "write a run's page again, and print where it is",
         """
         example:
           race report runs/latest
@@ -611,7 +627,7 @@ def _compile(arguments: argparse.Namespace) -> None:
             output.write_text(content, encoding="utf-8")
             say(f"wrote {output}")
         elif not output.is_file() or output.read_text(encoding="utf-8") != content:
-            raise DataError(f"{output} is not up to date", mend="Write it anew with `race compile`")
+            raise DataError(f"{output} is not up to date", mend="Write it with `race compile`")
         else:
             say(f"{output} is up to date")
 
@@ -684,7 +700,7 @@ def _add_sample(commands: Any) -> None:
         commands,
         "sample",
         _sample,
-        "make up an exam, a BPE and a tiny untrained model, offline",
+        "make up a data set, a BPE and a tiny untrained model, offline",
         """
         example:
           race sample --output sample
@@ -776,7 +792,7 @@ def _add_containers(commands: Any) -> None:
     build.add_argument(
         "--network", default="", metavar="NAME", help="network of the builds, such as host"
     )
-    build.add_argument("--no-cache", action="store_true", help="build every layer anew")
+    build.add_argument("--no-cache", action="store_true", help="build every layer again")
     push = _command(
         verbs,
         "push",

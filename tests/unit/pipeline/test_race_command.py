@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_help_lists_the_commands_and_needs_neither_kfp_nor_torch() -> None:
         assert f"\n    {command}" in result.stdout
 
 
+def test_race_alone_prints_its_help(capsys) -> None:
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: race ")
+
+
+def test_version_is_that_of_the_package(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"race {metadata.version('race-pipeline')}\n"
+
+
 def test_race_and_python_m_pipeline_are_the_same() -> None:
     race = Path(sys.executable).with_name("race")
     if not race.exists():
@@ -56,7 +69,6 @@ def test_race_and_python_m_pipeline_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "COMMAND"),
         (["rum"], "invalid choice: 'rum'"),
         (["run"], "--config"),
         (["run", "--config", "smoek"], "Did you mean 'smoke'?"),
@@ -92,7 +104,7 @@ def test_compile_check_tells_a_stale_file_from_a_fresh_one(tmp_path: Path, capsy
     output.write_text(output.read_text().replace("epochs", "train_epoch"))
     capsys.readouterr()
     assert cli.main(["compile", "--check", "--output", str(output)]) == 3
-    assert "is not up to date. Write it anew with `race compile`" in capsys.readouterr().err
+    assert "is not up to date. Write it with `race compile`" in capsys.readouterr().err
 
 
 def test_compiling_gives_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
