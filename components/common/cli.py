@@ -115,10 +115,10 @@ class Option:
         infinite = type(value) is float and not math.isfinite(value)
         if self.repeated or type(value) is not self.type or infinite:
             expected = "a JSON list, such as '[]'" if self.repeated else _EXPECTED[self.type]
-            raise ConfigError(f"parameter {name}: expected {expected}, got {value!r}")
+            raise ConfigError(f"parameter {name}: expected {expected}, got {value!r:.60}")
         if self.choices and value not in self.choices:
             choices = ", ".join(map(repr, self.choices))
-            raise ConfigError(f"parameter {name}: {value!r} is none of {choices}")
+            raise ConfigError(f"parameter {name}: {value!r:.60} is none of {choices}")
         return value
 
     def spelled(self, value: Any) -> list[str]:

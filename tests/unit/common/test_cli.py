@@ -43,6 +43,14 @@ class Config:
         require_ranges(self)
 
 
+@pytest.mark.parametrize("value", ["x" * 5000, [["x"]] * 5000])
+def test_of_a_long_value_the_refusal_shows_the_beginning(value: object) -> None:
+    (choice,) = (o for o in options(Config) if o.name == "invalid")
+    with pytest.raises(ConfigError, match="parameter invalid: ") as error:
+        choice.check(value)
+    assert len(str(error.value)) < 200
+
+
 def parsed(*argv: str) -> Config:
     return parse(Config, parser(Config, prog="step", description="A step."), argv)
 
