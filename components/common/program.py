@@ -135,7 +135,7 @@ def as_flags(values: Mapping[str, Any], config: type, elsewhere: Iterable[str] =
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             raise ConfigError(
-                f"{SETTINGS}: there is no parameter {name!r}",
+                f"{SETTINGS}: there is no parameter {name!r:.60}",
                 mend=f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}",
             )
         if name in elsewhere:
