@@ -83,7 +83,7 @@ def run(command: Sequence[str]) -> None:
         compat.import_fairseq("fairseq.data.encoders.gpt2_bpe")
         runpy.run_path(str(scripts / "multiprocessing_bpe_encoder.py"), run_name="__main__")
     else:
-        compat.command(name)()
+        compat.run(name, command[1:])
 
 
 def run_apart(command: Sequence[str]) -> None:

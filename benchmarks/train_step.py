@@ -12,6 +12,7 @@ With --data and --pretrained it trains on real text instead, and the losses can 
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -30,7 +31,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from race_data import make_data  # noqa: E402
 
 from components.common.exam import count_options  # noqa: E402
-from components.train import compat  # noqa: E402
+from components.train import compat, supervise  # noqa: E402
 from components.train.config import ARCHITECTURES, TrainConfig, plan  # noqa: E402
 from components.train.flags import Run, fairseq_arguments  # noqa: E402
 
@@ -117,12 +118,14 @@ def measure(
         "warm_up": arguments.warm_up,
         "updates": arguments.updates,
     }
-    command = [sys.executable]
-    if the_plan.processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={the_plan.processes}"]
-    command += [str(Path(__file__)), "--child", json.dumps(job)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    rank = [sys.executable, str(Path(__file__)), "--child", json.dumps(job)]
+    done = subprocess.run(
+        supervise.command(the_plan.processes, rank),
+        env=supervise.environment(the_plan.processes, the_plan.device, os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     found = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
     if done.returncode or not found:
         raise SystemExit(f"{engine} failed:\n{done.stdout[-4000:]}")
@@ -163,8 +166,7 @@ def child(job: dict[str, Any]) -> None:
     """Train, and time the updates where fairseq comes by after each of them."""
     from components.train.log import TrainLog
 
-    compat.prepare_process()
-    train = compat.command("fairseq-train")
+    compat.import_fairseq()
     import fairseq_cli.train
     import torch
 
@@ -183,16 +185,16 @@ def child(job: dict[str, Any]) -> None:
         return validate_and_save(cfg, trainer, *rest)
 
     peaks: list[int] = []
-    fairseq_cli.train.validate_and_save = after_update
-    import logging
 
     class Reader(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             log.read(f"| {record.name} | {record.getMessage()}")
 
-    logging.getLogger("fairseq.logging.progress_bar").addHandler(Reader())
-    sys.argv = ["fairseq-train", *job["arguments"]]
-    train()
+    def prepare() -> None:
+        fairseq_cli.train.validate_and_save = after_update
+        logging.getLogger("fairseq.logging.progress_bar").addHandler(Reader())
+
+    compat.run("fairseq-train", job["arguments"], prepare)
     (start, cpu_start), (end, cpu_end) = (
         marks[job["warm_up"] + updates] for updates in (0, job["updates"])
     )

@@ -104,16 +104,21 @@ def _untouched_root_logger() -> Iterator[None]:
         root.setLevel(level)
 
 
-def prepare_process() -> None:
-    """Make this process one that runs fairseq and nothing else: applies to all that follows."""
+def run(name: str, arguments: Sequence[str], prepare: Callable[[], None] | None = None) -> None:
+    """Run one of fairseq's commands in this process, which is good for nothing else afterwards.
+
+    Ranks, benchmarks and the command line of this module all start fairseq by this.
+
+    Args:
+        name: one of `COMMANDS`.
+        arguments: the command's own.
+        prepare: called by fairseq-train before it trains, when its plugin is imported too: to wrap
+            functions of theirs.
+    """
     from components.train import checkpoints
 
     _ignore_noise()
     checkpoints.allow_safe_types()
-
-
-def command(name: str) -> Callable[[], None]:
-    """The entry point of one of fairseq's commands; it reads its arguments from `sys.argv`."""
     module = import_fairseq(COMMANDS[name])
     # fairseq_cli set up the root logger when it was imported, and that was undone.
     logging.basicConfig(
@@ -123,8 +128,33 @@ def command(name: str) -> Callable[[], None]:
         stream=sys.stdout,
         force=True,
     )
-    entry: Callable[[], None] = module.cli_main
-    return entry
+    sys.argv = [name, *arguments]
+    if name == "fairseq-train":
+        _train(module, prepare)
+    else:
+        module.cli_main()
+
+
+def _train(module: Any, prepare: Callable[[], None] | None) -> None:
+    """As fairseq_cli.train.cli_main does, but for what is said here."""
+    import torch
+    from fairseq import checkpoint_utils, options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.distributed import utils as distributed
+
+    from components.train import hooks
+    from components.train.links import LinkingPathManager
+
+    # A CRC-32 of every tensor would take a good part of the time in which training waits for a
+    # checkpoint. Nothing reads it: torch.load does not, and storage has digests of its own.
+    torch.serialization.set_crc32_options(False)
+    checkpoint_utils.PathManager = LinkingPathManager
+    args = options.parse_args_and_arch(options.get_training_parser())
+    args.tpu = False  # which --bf16 means to fairseq
+    hooks.check_checkpoints(resumes=not args.reset_optimizer)
+    if prepare:
+        prepare()
+    distributed.call_main(convert_namespace_to_omegaconf(args), module.main)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -134,9 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"compat: expected one of {', '.join(COMMANDS)}",
             mend="Its own arguments follow, as in: fairseq-validate DATA --path CHECKPOINT",
         )
-    prepare_process()
-    sys.argv = arguments
-    command(arguments[0])()
+    run(arguments[0], arguments[1:])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 from components.common import errors, strict_json
 from components.common.cli import Terminated
 from components.common.errors import CollapseError, OutputError, TrainingError
+from components.common.processes import python
 from components.train import hooks, supervise
 from components.train.flags import Run, fairseq_arguments
 from components.train.log import Display, TrainLog
@@ -54,13 +55,14 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
         group = session.control / "group.json"
         group.write_text(strict_json.dumps({"common": dict(run.common), "ended": run.ended}))
         worker += ["--group", str(group)]
-    processes, arguments = run.plan.processes, [*worker, *fairseq_arguments(run)]
+    processes = run.plan.processes
+    rank = python("components.train.worker", *worker, *fairseq_arguments(run))
     # Nodes may start long after each other; until a rank runs, its supervisor has the patience.
     patience = run.config.stall_timeout + 60 if run.config.stall_timeout else _A_WEEK
     try:
         with _sigterm(session.ask_to_stop) if stoppable else contextlib.nullcontext():
             status = supervise.run(
-                supervise.command(processes, arguments, run.node, patience),
+                supervise.command(processes, rank, run.node, patience),
                 env=supervise.environment(processes, run.plan.device, os.environ, run.node),
                 log=folder / "train.log",
                 on_line=session.on_line,

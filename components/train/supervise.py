@@ -21,19 +21,19 @@ TICK_SECONDS = 0.25
 
 
 def command(
-    processes: int, arguments: Sequence[str], node: Node = ALONE, patience: int = 0
+    processes: int, rank: Sequence[str], node: Node = ALONE, patience: int = 0
 ) -> list[str]:
-    """The command that trains with so many ranks on this node; `arguments` are the worker's.
+    """The command that trains with so many ranks on this node.
 
     Args:
+        rank: the command of one of them.
         patience: seconds that nodes wait for each other at the start.
     """
-    worker = python("components.train.worker", *arguments)
     if processes == 1 and node.alone:
-        return worker
+        return list(rank)
     torchrun = torchrun_arguments(processes, node, patience)
     # torchrun fills "$" expressions in.
-    escaped = [argument.replace("$", "$$") for argument in worker]
+    escaped = [argument.replace("$", "$$") for argument in rank]
     return python("components.train.launch", *torchrun, "--no-python", *escaped)
 
 

@@ -83,28 +83,8 @@ def _boundaries(control: Path, interval: int | None, group: Path | None) -> hook
 def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:
     from components.train import compat
 
-    compat.prepare_process()
-    compat.command("fairseq-train")
-    import fairseq_cli.train
-    import torch
-    from fairseq import checkpoint_utils, options
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from fairseq.distributed import utils as distributed
-
-    from components.train.links import LinkingPathManager
-
-    # A CRC-32 of every tensor would take a good part of the time in which training waits for a
-    # checkpoint. Nothing reads it: torch.load does not, and storage has digests of its own.
-    torch.serialization.set_crc32_options(False)
-    checkpoint_utils.PathManager = LinkingPathManager
-    # As fairseq_cli.train.cli_main does, but for one thing: there --bf16 is for TPUs alone.
-    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
-    args.tpu = False
-    hooks.check_checkpoints(resumes=not args.reset_optimizer)
-    if boundaries:
-        boundaries.install()
     try:
-        distributed.call_main(convert_namespace_to_omegaconf(args), fairseq_cli.train.main)
+        compat.run("fairseq-train", arguments, boundaries.install if boundaries else None)
     except hooks.Stopped:
         sys.stdout.write(f"{hooks.STOPPED}\n")
         sys.stdout.flush()
@@ -114,6 +94,7 @@ def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:
     except CollapseError:
         _leave(boundaries)
         raise
+    import torch
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -23,11 +23,10 @@ from components.train import compat
 
 def main() -> None:
     trace, *arguments = sys.argv[1:]
-    compat.prepare_process()
     torch.set_default_dtype(torch.float64)
     F.log_softmax = _log_softmax
     torch.norm = functools.partial(_norm, torch.norm)
-    train = compat.command("fairseq-train")
+    compat.import_fairseq()
     import fairseq.modules
     from fairseq.trainer import Trainer
 
@@ -48,8 +47,7 @@ def main() -> None:
         return original(self, outputs, sample_size, grad_norm)
 
     Trainer._reduce_and_log_stats = reduce_and_log_stats
-    sys.argv = ["fairseq-train", *arguments]
-    train()
+    compat.run("fairseq-train", arguments)
     # The threads of a process group may outlive it.
     sys.stdout.flush()
     os._exit(0)

@@ -153,25 +153,25 @@ SECOND = Node(1, 2, "first.example", 29400)
 
 
 def test_one_rank_on_one_machine_needs_no_torchrun() -> None:
-    assert supervise.command(1, ["DATA"]) == python("components.train.worker", "DATA")
+    assert supervise.command(1, ["worker", "DATA"]) == ["worker", "DATA"]
 
 
 def test_ranks_of_one_machine_meet_by_themselves() -> None:
-    command = supervise.command(2, ["${local_rank}"])
+    command = supervise.command(2, ["worker", "${local_rank}"])
     assert command[:4] == python("components.train.launch")
     assert command[4:7] == ["--standalone", "--nproc-per-node=2", "--max-restarts=0"]
-    worker = python("components.train.worker", "$${local_rank}")  # which torchrun would fill in
-    assert command[7:] == ["--no-python", *worker]
+    # It would fill the variable in.
+    assert command[7:] == ["--no-python", "worker", "$${local_rank}"]
 
 
 @pytest.mark.parametrize("processes", [1, 8])
 def test_ranks_of_several_nodes_meet_at_node_0(processes: int) -> None:
-    command = supervise.command(processes, ["DATA"], SECOND, patience=600)
+    command = supervise.command(processes, ["worker", "DATA"], SECOND, patience=600)
     assert set(command[4:]) == {
         *("--nnodes=2", "--node-rank=1", f"--nproc-per-node={processes}", "--max-restarts=0"),
         *("--rdzv-backend=static", "--rdzv-conf=timeout=600"),
         *("--master-addr=first.example", "--master-port=29400"),
-        *("--no-python", *python("components.train.worker", "DATA")),
+        *("--no-python", "worker", "DATA"),
     }
 
 
