@@ -76,10 +76,10 @@ def test_an_attempt_of_another_machine_is_dead_when_it_stays_silent(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(liveness, "WATCHED", 1.0)
     owner = abandon(root, ELSEWHERE)
     publish_one(root, tmp_path / "in")
     assert left(root, owner)
+    monkeypatch.setattr(liveness, "WATCHED", 1.0)
     monkeypatch.setattr(retention, "WATCHED", 1.0)
     storage.remove_all(root, settings=QUICK)
     assert keys(root) == []
