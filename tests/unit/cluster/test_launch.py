@@ -788,8 +788,7 @@ STEP = """
         data, pretrained, output, uri = sys.argv[1:]
         config = TrainConfig(Path(data), Path(pretrained), Path(output), nodes=2,
                              precision="fp32", checkpoint_uri=uri)
-        launch(config, ClusterConfig("race-torch", "8", "64Gi", 0, "", "nvidia.com/gpu",
-                                     {}, [], "", "", image="image"))
+        launch(config, ClusterConfig(node_cpu="8", node_memory="64Gi", node_gpus=0, image="image"))
 
     raise SystemExit(run_step(main))
 """
