@@ -50,10 +50,11 @@ def cached_on_cluster(values: Mapping[str, Any]) -> frozenset[str]:
 
 def uncached_note(values: Mapping[str, Any]) -> str:
     """One line on what is not cached on a cluster, and why; "" where everything is."""
-    steps = [step for step in CACHEABLE if step not in cached_on_cluster(values)]
-    names = [address for step in steps for address in unpinned(values, step)]
+    cached = cached_on_cluster(values)
+    steps = [step for step in CACHEABLE if step not in cached]
     if not steps:
         return ""
+    names = [address for step in steps for address in unpinned(values, step)]
     return f"not cached: {', '.join(steps)}, for lack of the sha256 of {', '.join(names)}"
 
 

@@ -15,7 +15,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from components.common import executor, strict_json
@@ -94,7 +93,7 @@ def handed(argv: Sequence[str], config: type) -> tuple[list[str], executor.Execu
         elif flag == EXECUTOR_INPUT and equals:
             given = executor.parse(value)
             # A command can name one artifact by its path, a list of them only so.
-            lists = (o for o in options(config) if o.repeated and o.type is Path)
+            lists = (o for o in options(config) if o.repeated and o.is_path)
             found = [(o.flag, a) for o in lists for a in given.inputs.get(o.name, ())]
             plain += [f"{flag}={artifact.path}" for flag, artifact in found]
         else:
@@ -129,7 +128,7 @@ def as_flags(values: Mapping[str, Any], config: type, elsewhere: Iterable[str] =
     Raises:
         ConfigError: a name is unknown or set elsewhere, or a value is of another type.
     """
-    known = {o.name: o for o in options(config) if o.type is not Path}
+    known = {o.name: o for o in options(config) if not o.is_path}
     flags = []
     for name, value in values.items():
         if name not in known:
