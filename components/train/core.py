@@ -115,11 +115,11 @@ def train(config: TrainConfig) -> TrainResult:
     the_plan = plan(config, gpus=torch.cuda.device_count(), questions=questions)
     pretrained = _fitting_checkpoint(config)
     vocabulary = read_vocabulary(config.data)
-    require_same(vocabulary, read_vocabulary(pretrained.parent))
 
     origin = provenance(config, the_plan, pretrained, vocabulary)
     if not node.leads:
         return _follow(config, the_plan, pretrained, origin, node)
+    require_same(vocabulary, read_vocabulary(pretrained.parent))
     require_free(config.publish_uri, origin)
 
     with atomic_folder(config.output) as folder:

@@ -115,6 +115,8 @@ class Boundaries:
             self.live()
             if self.group:
                 self.group.agree(cfg)
+                # Another node learns only now whether training goes on.
+                check_checkpoints(resumes=not cfg.reset_optimizer)
             extra_state, epoch_itr = load(cfg, trainer, **arguments)
             if extra_state is not None and not cfg.reset_meters:
                 _restore_interval(extra_state)

@@ -307,7 +307,7 @@ def test_a_trial_that_fails_otherwise_does_not_stop_the_others(place: Place) -> 
         place.command("killed", "seeds=[1,2,3]"), stderr=subprocess.PIPE, text=True
     )
     wait_for(place.runs / "killed" / "logs" / "train-seed-2.log", "training", process)
-    for pid in processes_of(str(place.runs / "killed"), "kfp.dsl.executor_main"):
+    for pid in processes_of(str(place.runs / "killed"), "components.train"):
         os.kill(pid, signal.SIGKILL)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 137
