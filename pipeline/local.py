@@ -154,8 +154,9 @@ class Worker:
                 self._finish(execution, given)
             except StepError as error:
                 self.run.errors.append(error)
-            failed = execution.exit_status or self.run.errors
-            return kfp_status.Status.FAILURE if failed else kfp_status.Status.SUCCESS
+                return kfp_status.Status.FAILURE
+            refused = execution.exit_status  # the gate's, which is no error
+            return kfp_status.Status.FAILURE if refused else kfp_status.Status.SUCCESS
 
     def _begin(self, command: Sequence[str], given: executor.ExecutorInput) -> Execution | None:
         """A new execution; None where an earlier one has failed and this would be in vain."""
