@@ -7,6 +7,7 @@ is refused for good.
 
 import argparse
 import contextlib
+import errno
 import re
 import zipfile
 from collections.abc import Iterator
@@ -83,7 +84,9 @@ def unpickled(path: Path) -> object:
         raise DataError(f"{path}: no such checkpoint", mend="Check the path") from None
     except IsADirectoryError:
         raise DataError(f"{path}: is a folder, not a checkpoint", mend="Check the path") from None
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # torch seeks before the start of a zip that was cut off
+            raise _damaged(path) from error
         raise
     except Exception as error:  # the unpickler raises anything over bytes that are no pickle
         unsafe = re.search(r"GLOBAL (\S+)", str(error))
@@ -92,9 +95,11 @@ def unpickled(path: Path) -> object:
                 f"{path}: refused, because reading it would call {unsafe[1]}",
                 mend="A checkpoint holds tensors and settings only; get it from a trusted source",
             ) from error
-        raise DataError(
-            f"{path}: not a checkpoint, or damaged", mend="Fetch the file again"
-        ) from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path}: not a checkpoint, or damaged", mend="Fetch the file again")
 
 
 def find_pretrained(path: Path) -> Path:

@@ -67,10 +67,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, messag
 
 
 @pytest.mark.parametrize("zip_format", [True, False])
-def test_a_checkpoint_that_was_cut_off_is_refused(tmp_path: Path, zip_format: bool) -> None:
+@pytest.mark.parametrize("size", [999, 9999])
+def test_a_checkpoint_that_was_cut_off_is_refused(
+    tmp_path: Path, zip_format: bool, size: int
+) -> None:
     path = tmp_path / "model.pt"
     torch.save(
-        {"model": {"weight": torch.zeros(999)}}, path, _use_new_zipfile_serialization=zip_format
+        {"model": {"weight": torch.zeros(size)}}, path, _use_new_zipfile_serialization=zip_format
     )
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match="not a checkpoint, or damaged"):
