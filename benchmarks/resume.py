@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "epochs": 1,
             **{name: getattr(shape, name) for name in Shape.__dataclass_fields__},
         }
-        first = run(folder / "first", options | {"max_updates": arguments.updates})
+        kept = {"max_updates": arguments.updates, "keep_checkpoints_after_end": True}
+        first = run(folder / "first", options | kept)
         second = run(folder / "second", options | {"max_updates": 2 * arguments.updates})
     report(first, second)
 
@@ -95,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(output: Path, options: dict[str, object]) -> Result:
     """Run the train step with these parameters."""
     command = [sys.executable, "-m", "components.train", "--output", str(output)]
-    command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        command.append(flag if value is True else f"{flag}={value}")
     started = time.monotonic()
     process = subprocess.Popen(
         command,

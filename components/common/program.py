@@ -37,6 +37,7 @@ class Program:
             flags.
         prepare: changes the config before inputs are fetched.
         show: what is printed of the result.
+        after: called with the result when all outputs are whole, where they belong.
     """
 
     config: type
@@ -44,6 +45,7 @@ class Program:
     documentation: str | None
     prepare: Callable[[Any], Any] = lambda config: config
     show: Callable[[Any], str] | None = None
+    after: Callable[[Any], None] = lambda result: None
 
     @property
     def name(self) -> str:
@@ -71,6 +73,7 @@ class Program:
         if given:
             outcome = getattr(result, "outcome", executor.Outcome())
             given.write(outcome, getattr(config, "output", None))
+        self.after(result)
 
     def run(self) -> NoReturn:
         """Run the step as a process: errors are one line, and the exit status says their kind."""

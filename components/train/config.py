@@ -143,6 +143,11 @@ class TrainConfig:
         " epoch; 0 is none",
     )
     keep_checkpoints: int = option(2, least=1, help="at checkpoint_uri; older ones are removed")
+    keep_checkpoints_after_end: bool = option(
+        False,
+        help="leave them at checkpoint_uri when the run has ended and its output is whole, and not"
+        " remove them",
+    )
     publish_uri: str = option(
         "",
         help="s3:// address or new folder for the trained model, its metrics and report; a pipeline"

@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from components.train.node import Node, this_node
 from components.train.provenance import Provenance, provenance
 from components.train.publish import publish_output, require_free
 from components.train.report import write_report
-from components.train.resume import Checkpoints, Resumed, restore, write_records
+from components.train.resume import Checkpoints, Resumed, remove_checkpoints, restore, write_records
 from components.train.roberta import require_same_shape, roberta_of
 from components.train.session import run_fairseq
 
@@ -44,6 +45,8 @@ class TrainResult:
     checkpoint_best: Path | None  # None after a collapse
     checkpoint_last: Path | None  # likewise, and without `keep_last`
     metrics: dict[str, Any]
+    end: Callable[[], None] = lambda: None
+    """Remove what only an attempt that follows would need; for when the output is in its place."""
 
     @property
     def outcome(self) -> Outcome:
@@ -84,7 +87,8 @@ def train(config: TrainConfig) -> TrainResult:
     then, metrics.json has the reason as `collapsed`, and nothing is published.
 
     With `checkpoint_uri`, a run that was interrupted goes on from its newest checkpoint there, and
-    ends as if it had not been interrupted; see components.train.resume.
+    ends as if it had not been interrupted; see components.train.resume. The result's `end` removes
+    the checkpoints, unless `keep_checkpoints_after_end`.
 
     With `nodes` above 1 this is one of several calls, each on a machine of its own, which belong
     together by their environment; see components.train.node. Node 0 does what is said here. The
@@ -160,7 +164,9 @@ def train(config: TrainConfig) -> TrainResult:
         _percent(metrics["best_valid_accuracy"]),
     )
     best, last = (config.output.absolute() / n if n in kept else None for n in CHECKPOINTS)
-    return TrainResult(best, last, metrics)
+    end = functools.partial(remove_checkpoints, config, origin)
+    ends = config.checkpoint_uri and not config.keep_checkpoints_after_end
+    return TrainResult(best, last, metrics, end if ends else lambda: None)
 
 
 def _follow(

@@ -91,6 +91,7 @@ OURS = (
     "resume_from",
     "checkpoint_interval",
     "keep_checkpoints",
+    "keep_checkpoints_after_end",
     "publish_uri",
     "on_collapse",
     "keep_last",

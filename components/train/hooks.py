@@ -8,7 +8,8 @@ A folder, `control`, joins a rank and the process that supervises the ranks:
     alive           touched when a rank starts, after each update and each validation batch
     stop            made by the supervisor: end soon, with a checkpoint
     stop-after      made by rank 0 for the others: after how many updates
-    update-000500/  a checkpoint that is whole, for the supervisor to publish and remove
+    update-000500/  a checkpoint that is whole, for the supervisor to publish and remove; before
+                    rank 0 makes the next one, it waits for that
 
 The ranks of several nodes have such a folder on each, see components.train.group.
 """
@@ -29,6 +30,10 @@ STOPPED = "STOPPED"  # a rank's last word when training ended because it was ask
 ALIVE, STOP, STOP_AFTER = "alive", "stop", "stop-after"
 EXACT = "exact"  # in fairseq's extra_state
 CHECKPOINT, BEST = "checkpoint.pt", "checkpoint_best.pt"
+
+# Seconds that rank 0 waits for a publication. A store that is slow loses a killed run no more than
+# one interval and one publication so; one that is down must not stop training.
+PATIENCE = 60.0
 
 
 class Stopped(Exception):
@@ -70,12 +75,19 @@ class Boundaries:
             None that no checkpoint is handed over.
         rank: of this process.
         group: the ranks of all nodes, if there are several.
+        patience: seconds to wait for the publication of a checkpoint, before the next one.
     """
 
     def __init__(
-        self, control: Path, interval: int | None, rank: int, group: Group | None = None
+        self,
+        control: Path,
+        interval: int | None,
+        rank: int,
+        group: Group | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self.control, self.interval, self.rank, self.group = control, interval, rank, group
+        self.patience = patience
         self.stop = SharedStop(group, control / STOP) if group else Stop(control)
         self.passed = 0
         self.stop_after: int | None = None
@@ -180,6 +192,7 @@ class Boundaries:
     def _hand_over(self, save_dir: Path, updates: int, epoch_itr: Any, last: bool) -> None:
         from components.train.links import link
 
+        waited = self._wait()
         folder = self.control / f"update-{updates:06d}"
         folder.mkdir(exist_ok=True)
         newest, best = save_dir / "checkpoint_last.pt", save_dir / "checkpoint_best.pt"
@@ -193,10 +206,23 @@ class Boundaries:
             "epoch": epoch_itr.state_dict()["epoch"],
             "best": CHECKPOINT if is_best else BEST if best.exists() else "",
             "last": last,
-            "seconds": round(self.saving_took, 3),  # in which nothing was trained
+            # In which nothing was trained: for the writing, and for the store.
+            "seconds": round(self.saving_took, 3),
+            "waited": round(waited, 3),
+            "late": waited >= self.patience,
         }
         sys.stdout.write(f"{SAVED}{strict_json.dumps(saved)}\n")
         sys.stdout.flush()
+
+    def _wait(self) -> float:
+        """Wait until the checkpoint before is published or has failed; how long it took, in s."""
+        started = time.monotonic()
+        while any(self.control.glob("update-*")) and not self.stop.asked():
+            if time.monotonic() - started >= self.patience:
+                break
+            self.live()
+            time.sleep(0.05)
+        return time.monotonic() - started
 
 
 def check_checkpoints(*, resumes: bool) -> None:

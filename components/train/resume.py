@@ -8,6 +8,7 @@ manifest says what the run was made of, so that no other run goes on from it.
 import contextlib
 import logging
 import math
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -231,6 +232,25 @@ def _unusable(where: str, what: str) -> DataError:
 _MEND = "Remove it to go on from the one before, or give another address"
 
 
+def remove_checkpoints(config: TrainConfig, origin: Provenance) -> None:
+    """Remove what a run that has ended had at `checkpoint_uri`, and nothing else that lies there.
+
+    Its output has to be whole: from here on, the run would start anew. A failure is only logged.
+    """
+    from components.common import storage
+
+    def own(artifact: storage.Artifact) -> bool:
+        named = re.fullmatch(r"update-\d{6,}", artifact.name)
+        return bool(named) and not origin.differences(artifact.manifest)
+
+    try:
+        removed = storage.remove_all(config.checkpoint_uri, which=own)
+    except (RaceError, OSError) as error:
+        logger.warning("the run has ended, and its checkpoints were not removed: %s", error)
+    else:
+        logger.info("removed %d checkpoints: the run has ended", len(removed))
+
+
 class Checkpoints:
     """Publishes the checkpoints that the ranks hand over, while training goes on.
 
@@ -245,13 +265,22 @@ class Checkpoints:
 
         self._origin, self._log, self._tensorboard = origin, log, tensorboard
         self._held: dict[str, Any] | None = None
-        self._saved, self._saving = 0, 0.0  # how many, and seconds in which nothing was trained
+        # How many, and seconds in which nothing was trained: for the writing, and for the store.
+        self._saved, self._saving, self._waited = 0, 0.0, 0.0
         self._patience = config.stop_timeout
         self._publisher = storage.Publisher(config.checkpoint_uri, keep=config.keep_checkpoints)
 
     def saved(self, about: Mapping[str, Any]) -> None:
         """Take over what a rank says after `hooks.SAVED`."""
         self._saved, self._saving = self._saved + 1, self._saving + about["seconds"]
+        self._waited += about["waited"]
+        if about["late"]:
+            logger.warning(
+                "the checkpoint before update %d is not published yet; after %.0f s training goes"
+                " on, and may lose more than one interval when it is killed",
+                about["update"],
+                about["waited"],
+            )
         if about["last"]:
             # Resuming from it would not sum the epoch up again, so that record has to be in it.
             self._held = dict(about)
@@ -286,11 +315,14 @@ class Checkpoints:
         What was trained is not to be lost because the store is.
         """
         if self._saved:
-            share = 100 * self._saving / max(self._log.seconds - self._log.before, 1e-9)
+            spent = self._saving + self._waited
+            share = 100 * spent / max(self._log.seconds - self._log.before, 1e-9)
             logger.info(
-                "wrote %d checkpoints, in %.1f s (%.2f %% of the time)",
+                "wrote %d checkpoints, in %.1f s, and waited %.1f s for the store (%.2f %% of the"
+                " time)",
                 self._saved,
                 self._saving,
+                self._waited,
                 share,
             )
         started = time.monotonic()

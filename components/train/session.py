@@ -54,7 +54,9 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
     if not run.node.alone:
         group = session.control / "group.json"
         group.write_text(strict_json.dumps({"common": dict(run.common), "ended": run.ended}))
-        worker += ["--group", str(group)]
+        # Other nodes see no sign of life of the one that waits, and it hears of no stop from them.
+        limits = (run.config.stall_timeout / 2 or hooks.PATIENCE, run.config.stop_timeout / 2)
+        worker += ["--group", str(group), "--patience", str(min(hooks.PATIENCE, *limits))]
     processes = run.plan.processes
     rank = python("components.train.worker", *worker, *fairseq_arguments(run))
     # Nodes may start long after each other; until a rank runs, its supervisor has the patience.

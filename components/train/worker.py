@@ -1,7 +1,7 @@
 """One rank of a training: fairseq-train in a process that dies with the one that started it.
 
-    python -m components.train.worker [--control DIR] [--checkpoint-interval N] [--group FILE] \\
-        DATA --arch ...
+    python -m components.train.worker [--control DIR] [--checkpoint-interval N] [--patience S] \\
+        [--group FILE] DATA --arch ...
 
 `--control` is the folder that joins it with the process that supervises, see
 components.train.hooks; the rest are fairseq-train's arguments. `--group` is for one of the ranks of
@@ -50,12 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--control", type=Path)
     own.add_argument("--checkpoint-interval", type=int)
+    own.add_argument("--patience", type=float, default=hooks.PATIENCE)
     own.add_argument("--group", type=Path)
     try:
         options, arguments = own.parse_known_args(argv)
         boundaries = None
         if options.control:
-            boundaries = _boundaries(options.control, options.checkpoint_interval, options.group)
+            boundaries = _boundaries(options)
         _train(arguments, boundaries)
     except Exception as error:
         traceback.print_exc()
@@ -72,12 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _boundaries(control: Path, interval: int | None, group: Path | None) -> hooks.Boundaries:
-    (control / hooks.ALIVE).touch()
-    if group is None:
-        return hooks.Boundaries(control, interval, hooks.rank())
-    ranks = Group(**strict_json.read(group), live=(control / hooks.ALIVE).touch)
-    return hooks.Boundaries(control, interval, hooks.rank(), ranks)
+def _boundaries(options: argparse.Namespace) -> hooks.Boundaries:
+    alive = options.control / hooks.ALIVE
+    alive.touch()
+    group = Group(**strict_json.read(options.group), live=alive.touch) if options.group else None
+    return hooks.Boundaries(
+        options.control, options.checkpoint_interval, hooks.rank(), group, options.patience
+    )
 
 
 def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:

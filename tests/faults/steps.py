@@ -51,7 +51,10 @@ class Step:
             "log_interval": 4,
             **parameters,
         }
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+        flags = [
+            f"--{name.replace('_', '-')}" + (f"={value}" if value is not True else "")
+            for name, value in values.items()
+        ]
         self.screen = folder / "screen"
         self.started = time.monotonic()
         with self.screen.open("w") as screen:

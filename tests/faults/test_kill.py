@@ -1,12 +1,13 @@
 """Training that is killed, stopped or stuck at any moment, and started again.
 
-KILLS=100 pytest -m slow tests/faults/test_kill.py kills more often than the usual 24 times.
+KILLS=100 pytest -m slow tests/faults/test_kill.py kills more often than the usual 28 times.
 """
 
 import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -16,16 +17,18 @@ from typing import Any
 
 import pytest
 from steps import ENGINES, Step, assert_same, result, run
+from stores import QUICK, keys
 
 from components.common import storage
 from components.common.cli import Terminated
 from components.common.errors import TrainingError
+from components.common.storage.store import open_store
 from components.train import hooks, session
 from components.train.config import TrainConfig, plan
 from components.train.flags import Run
 from components.train.log import TrainLog
 
-KILLS = int(os.environ.get("KILLS", "24"))
+KILLS = int(os.environ.get("KILLS", "28"))
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +68,54 @@ def test_a_run_that_is_killed_and_terminated_ends_as_if_it_had_not_been(
     assert_same(found, uninterrupted)
 
 
+@pytest.fixture
+def slow_bucket(bucket: str, proxy: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket in which a checkpoint takes longer to arrive than an interval takes."""
+
+    def late(exchange: Any) -> None:
+        time.sleep(0.4)
+        exchange.well()
+
+    proxy.break_("PUT", r"manifest\.json", late, times=100_000)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+    return bucket
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("engine", sorted(ENGINES))
-def test_kills_at_any_moment_change_nothing(
-    tiny_race: Any, tmp_path: Path, bucket: str, engine: str, processes: int
+@pytest.mark.parametrize(
+    ("engine", "processes", "store"),
+    [
+        ("packed", 1, "folder"),
+        ("packed", 2, "slow S3"),
+        ("stock", 1, "slow S3"),
+        ("stock", 2, "folder"),
+    ],
+)
+def test_kills_at_any_moment_change_nothing_and_leave_nothing(
+    tiny_race: Any,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    engine: str,
+    processes: int,
+    store: str,
 ) -> None:
+    place = str(tmp_path / "checkpoints")
+    if store == "slow S3":
+        place = f"s3://{request.getfixturevalue('slow_bucket')}/checkpoints"
     parameters = {**ENGINES[engine], "processes": processes}
     interval = ENGINES[engine]["checkpoint_interval"]
-    expected = run(tiny_race, tmp_path / "uninterrupted", **parameters)
-    seconds = json.loads((tmp_path / "uninterrupted/out/metrics.json").read_text())["seconds"]
+    expected = run(tiny_race, tmp_path / "all", checkpoint_uri=f"{place}/all", **parameters)
+    screen = (tmp_path / "all/screen").read_text()
+    saved = _saved((tmp_path / "all/out/train.log").read_text())
+    published = re.findall(r"published update-(\d+): [\d.]+ MiB in [\d.]+ s", screen)
+    assert [int(update) for update in published] == saved, "each, once"
+    seconds = json.loads((tmp_path / "all/out/metrics.json").read_text())["seconds"]
     chance = random.Random(f"{engine} {processes}")
     kills = [0, 0]  # before training goes on, and after
-    number = 0
+    number, most = 0, 0
     while sum(kills) < KILLS / 4 or not kills[1]:
         number += 1
-        uri = f"s3://{bucket}/checkpoints/run-{number}"
+        uri = f"{place}/run-{number}"
         for attempt in range(4):
             step = Step(
                 tiny_race, tmp_path / f"{number}-{attempt}", checkpoint_uri=uri, **parameters
@@ -90,24 +125,38 @@ def test_kills_at_any_moment_change_nothing(
             if step.process.poll() is not None:
                 break
             step.kill()
-            log = step.log
-            kills["Start iterating" in log] += 1
-            newest = storage.newest(uri)
-            published = int(newest.name.removeprefix("update-")) if newest else 0
-            saved = [json.loads(line.removeprefix(hooks.SAVED))["update"]
-                     for line in log.splitlines()
-                     if line.startswith(hooks.SAVED) and line.endswith("}")]  # fmt: skip
-            # One that was being published when all ended is lost, and what came after it.
-            behind = [update for update in saved if update > published]
-            assert len(behind) <= 2, f"{saved} were saved, {published} is published"
-            assert all(b - a <= interval for a, b in itertools.pairwise([published, *behind])), (
-                saved
-            )
+            kills["Start iterating" in step.log] += 1
+            most = max(most, _lost(step.log, uri, interval))
         else:
             step = Step(tiny_race, tmp_path / f"{number}-end", checkpoint_uri=uri, **parameters)
         assert step.end() == 0, step.screen.read_text()
         assert_same(result(step.output), expected)
-    print(f"{engine}, {processes} ranks: {kills[0]} + {kills[1]} kills in {number} runs")
+        assert keys(uri) + open_store(uri, QUICK).uploads() == []
+    print(
+        f"{engine}, {processes} ranks, {store}: {kills[0]} + {kills[1]} kills in {number} runs,"
+        f" {most} updates lost at most with one checkpoint in {interval}, 0 objects left"
+    )
+
+
+def _saved(log: str) -> list[int]:
+    lines = [line for line in log.splitlines() if line.startswith(hooks.SAVED)]
+    return [
+        json.loads(line.removeprefix(hooks.SAVED))["update"] for line in lines if line[-1] == "}"
+    ]
+
+
+def _lost(log: str, uri: str, interval: int) -> int:
+    """How many updates a killed training has lost, as far as its log tells."""
+    newest, saved = storage.newest(uri), _saved(log)
+    published = int(newest.name.removeprefix("update-")) if newest else 0
+    # Only one that was being published when all ended is lost, and what was trained after it.
+    behind = [update for update in saved if update > published]
+    assert len(behind) <= 1, f"{saved} were saved, {published} is published"
+    assert all(b - a <= interval for a, b in itertools.pairwise([published, *behind])), saved
+    records = map(TrainLog().read, log.splitlines()[:-1])
+    last = max([published, *saved, *(record["update"] for record in records if record)])
+    assert last - published <= 2 * interval
+    return last - published
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +169,7 @@ def published(tiny_race: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
         **{**ENGINES["packed"], "epochs": 2, "checkpoint_interval": 3},
         checkpoint_uri=folder / "checkpoints",
         keep_checkpoints=100,
+        keep_checkpoints_after_end=True,
     )
     return folder
 
@@ -156,6 +206,7 @@ def test_16_bit_training_goes_on_exactly_too(tiny_race: Any, tmp_path: Path, eng
         "precision": "bf16",
         "checkpoint_interval": 4,
         "keep_checkpoints": 100,
+        "keep_checkpoints_after_end": True,
         "checkpoint_uri": store,
     }
     expected = run(tiny_race, tmp_path / "uninterrupted", **parameters)

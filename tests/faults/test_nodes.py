@@ -287,7 +287,8 @@ def test_the_other_nodes_need_no_store_of_checkpoints(
 def test_nodes_that_have_nothing_left_to_do_end_well(
     tiny_race: Any, network: Network, tmp_path: Path, parameters: dict[str, Any]
 ) -> None:
-    parameters = {"engine": "packed", "checkpoint_uri": tmp_path / "checkpoints", **parameters}
+    parameters |= {"engine": "packed", "checkpoint_uri": tmp_path / "checkpoints"}
+    parameters["keep_checkpoints_after_end"] = True
     whole = Nodes(tiny_race, tmp_path / "whole", network, **parameters).result()
     again = Nodes(tiny_race, tmp_path / "again", network, **parameters)
     assert_same(again.result(), whole)

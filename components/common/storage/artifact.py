@@ -301,22 +301,29 @@ def remove_dead(store: Store, heartbeat: Heartbeat, *, stale: float, same: bool 
     dead = [key for key, lives in heartbeat.judge(store, signs, same=same).items() if not lives]
     known = {owner_of(key) for key in signs} - {heartbeat.owner}
     gone = {owner_of(key) for key in dead} | {heartbeat.owner}
+    remaining = set()
     for one in publications([*stamps, *store.uploads()]):
         if one.owner in gone or (one.owner not in known and one.older(stale)):
-            _remove_unlisted(store.at(one.artifact) if one.artifact else store, one.folder)
-    # Last, so that whoever comes after a cleaner that was killed goes on with it.
+            below = store.at(one.artifact) if one.artifact else store
+            if not _remove_unlisted(below, one.folder):
+                remaining.add(one.owner)
+    # Last, so that whoever comes after a cleaner that was killed goes on with it: with those that
+    # have artifacts too, which may be killed while it removes one.
     for key in dead:
-        store.remove(key)
+        if owner_of(key) not in remaining:
+            store.remove(key)
 
 
-def _remove_unlisted(store: Store, folder: str) -> None:
+def _remove_unlisted(store: Store, folder: str) -> bool:
     try:
         artifact = _find(store)
     except DataError as error:
         log.warning("left alone: %s", error)  # whether it is listed cannot be told
-        return
-    if artifact is None or artifact.manifest.folder != folder:
-        store.remove_folder(folder)
+        return False
+    if artifact and artifact.manifest.folder == folder:
+        return False
+    store.remove_folder(folder)
+    return True
 
 
 # Publishing

@@ -40,9 +40,10 @@ class Publisher:
             publisher.submit(folder, "update-000500")
 
     At most one waits while one is sent: a newer one takes its place, as only the newest matters. So
-    a slow store costs checkpoints, never memory, disk or training time. A publication that fails is
-    logged, and the next one is tried; leaving the block waits for the last, and raises when that
-    one failed. Leaving it by an exception stops at once.
+    a slow store costs checkpoints, never memory or disk; who wants none to be passed over submits
+    the next one when the folder of the last is gone. A publication that fails is logged, and the
+    next one is tried; leaving the block waits for the last, and raises when that one failed.
+    Leaving it by an exception stops at once.
 
     One publisher writes to a `uri` at a time. Should two (a pod that was thought dead), each
     artifact is still whole, and the last one to write a name has it. What a publisher that was

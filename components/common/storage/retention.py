@@ -2,11 +2,12 @@
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 
 from components.common.errors import ConfigError
-from components.common.storage.artifact import DAY, artifacts, remove_dead
+from components.common.storage.artifact import DAY, Artifact, artifacts, remove_dead
 from components.common.storage.liveness import WATCHED, Heartbeat, owner_of
-from components.common.storage.store import Settings, Stop, open_store
+from components.common.storage.store import Settings, Stop, Store, open_store
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +35,21 @@ def prune(
     if heartbeat is None:
         with Heartbeat(uri, settings) as own:
             return prune(uri, keep=keep, stale=stale, settings=settings, stop=stop, heartbeat=own)
-    removed = _remove_old(uri, keep, settings, stop)
-    remove_dead(open_store(uri, settings, stop), heartbeat, stale=stale)
+    store = open_store(uri, settings, stop)
+    removed = _remove(list(artifacts(uri, settings=settings, stop=stop))[keep:], store)
+    remove_dead(store, heartbeat, stale=stale)
     return removed
 
 
-def remove_all(uri: str, *, settings: Settings | None = None) -> None:
-    """Remove all artifacts below `uri`, and what dead publishers left.
+def remove_all(
+    uri: str,
+    *,
+    which: Callable[[Artifact], bool] = lambda artifact: True,
+    settings: Settings | None = None,
+) -> list[str]:
+    """Remove the artifacts right below `uri` that `which` picks, and what dead publishers left.
+
+    Returns the names of the artifacts. The newest goes last.
 
     Takes up to `WATCHED` seconds when another publisher of another machine has written there last,
     of which it cannot be said at once whether it lives.
@@ -51,21 +60,20 @@ def remove_all(uri: str, *, settings: Settings | None = None) -> None:
     settings = settings or Settings()
     store = open_store(uri, settings)
     with Heartbeat(uri, settings) as heartbeat:
-        _remove_old(uri, 0, settings, None)
+        removed = _remove(list(filter(which, artifacts(uri, settings=settings))), store)
         started = time.monotonic()
         while True:
             remove_dead(store, heartbeat, stale=DAY)
             signs = {key: stamp for key, stamp in store.stamps().items() if owner_of(key)}
             decided = heartbeat.judge(store, signs, same=True)
             if len(decided) == len(signs) or time.monotonic() - started > WATCHED + 1:
-                return
+                return removed
             time.sleep(0.5)
 
 
-def _remove_old(uri: str, keep: int, settings: Settings, stop: Stop | None) -> list[str]:
-    store = open_store(uri, settings, stop)
-    old = list(artifacts(uri, settings=settings, stop=stop))[keep:]
-    for artifact in old:
+def _remove(old: Sequence[Artifact], store: Store) -> list[str]:
+    """Remove artifacts that are given newest first; a kill leaves the newest of them."""
+    for artifact in reversed(old):
         below = store.at(artifact.name)
         # First the manifest: without it, no reader begins what it could not finish.
         below.remove("manifest.json")

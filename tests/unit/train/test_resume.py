@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from components.common import storage
+from components.common.cli import arguments_of
 from components.common.errors import ConfigError, DataError, OutputError
-from components.train import checkpoints, core
+from components.train import __main__, checkpoints, core
 from components.train.config import TrainConfig
 from components.train.core import train
 from components.train.hooks import EXACT
@@ -64,6 +65,44 @@ def test_a_run_that_had_ended_only_writes_its_output_again(
     assert (tmp_path / "out/train_log.jsonl").read_text() == log
     for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
         assert (tmp_path / "out" / name).read_bytes() == (finished / "out" / name).read_bytes()
+
+
+@pytest.fixture
+def ended(tiny_race: Any, finished: Path, tmp_path: Path) -> list[str]:
+    """The command of a run that had ended; beside its checkpoints lie others."""
+    there = tmp_path / "checkpoints"
+    shutil.copytree(finished / "checkpoints", there)
+    shutil.copytree(finished / "published", there / "model")
+    shutil.copytree(finished / "checkpoints", there / "other")
+    again = config(tiny_race, tmp_path / "out", checkpoint_uri=str(there))
+    return arguments_of(again)
+
+
+@pytest.mark.usefixtures("no_fairseq")
+def test_the_checkpoints_of_a_run_go_when_it_has_ended_and_no_others(
+    ended: list[str], tmp_path: Path
+) -> None:
+    __main__.main(ended)
+    assert storage.newest(str(tmp_path / "checkpoints/other")).name == "update-000012"
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"model", "other"}
+
+
+@pytest.mark.usefixtures("no_fairseq")
+def test_checkpoints_stay_when_they_are_to(ended: list[str], tmp_path: Path) -> None:
+    __main__.main([*ended, "--keep-checkpoints-after-end"])
+    assert storage.newest(str(tmp_path / "checkpoints")).name == "update-000012"
+
+
+@pytest.mark.usefixtures("no_fairseq")
+def test_checkpoints_stay_when_an_output_cannot_be_written(
+    ended: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    answer = {"outputs": {"outputFile": f"{tmp_path}/file/answer.json"}}
+    with pytest.raises(OSError, match="file"):
+        __main__.main([*ended, f"--executor-input={json.dumps(answer)}"])
+    assert (tmp_path / "out/metrics.json").is_file()
+    assert storage.newest(str(tmp_path / "checkpoints")).name == "update-000012"
 
 
 @pytest.mark.usefixtures("no_fairseq")
