@@ -116,6 +116,8 @@ class Option:
         if self.repeated or type(value) is not self.type or infinite:
             expected = "a JSON list, such as '[]'" if self.repeated else _EXPECTED[self.type]
             raise ConfigError(f"parameter {name}: expected {expected}, got {value!r:.60}")
+        if type(value) is str and "\0" in value:
+            raise ConfigError(f"parameter {name}: a null character in {value!r:.60}")
         if self.choices and value not in self.choices:
             choices = ", ".join(map(repr, self.choices))
             raise ConfigError(f"parameter {name}: {value!r:.60} is none of {choices}")
@@ -399,6 +401,8 @@ def explain_os_error(error: OSError | UnicodeEncodeError) -> RaceError | None:
         return OutputError(f"{source}: {why}", mend=_MEND)
     if isinstance(error, shutil.SpecialFileError):
         return OutputError(str(error), mend=_PLAIN)
+    if isinstance(error, shutil.Error):  # of a move
+        return OutputError(str(error), mend=_MEND)
     if error.errno is None:
         return None
     where = f"{error.filename}: " if error.filename else ""

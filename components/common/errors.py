@@ -14,6 +14,8 @@ An error is raised once, at the depth that knows what happened, and shown to the
 mend it.
 """
 
+LONGEST = 2000  # characters of what went wrong, as users see it
+
 
 class RaceError(Exception):
     """What went wrong and where; `mend` says what the reader can do about it.
@@ -29,8 +31,9 @@ class RaceError(Exception):
         self.mend = mend
 
     def __str__(self) -> str:
-        line = f"{self.what}. {self.mend}" if self.mend else self.what
-        return one_line(line)
+        # A stranger's name may have millions of characters.
+        what = self.what if len(self.what) <= LONGEST else f"{self.what[:LONGEST]}..."
+        return one_line(f"{what}. {self.mend}" if self.mend else what)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keeps `mend` when the error crosses a process boundary.

@@ -83,9 +83,12 @@ class ExecutorInput:
         A page is a copy of the step's report.html; another folder is one of that name in `output`.
 
         Raises:
+            ConfigError: the step has no such output parameter.
             OSError: it cannot be written.
         """
         for name, path in self.parameters.items():
+            if name not in outcome.parameters:
+                _refuse(f"this one has no output parameter {name!r:.60}")
             path.parent.mkdir(parents=True, exist_ok=True)
             strict_json.write(path, outcome.parameters[name])
         self.answered({n: _made(a, outcome, output) for n, a in self.outputs.items()})

@@ -1,8 +1,8 @@
 """JSON as RFC 8259 has it. Python's own module also writes and reads what is none.
 
 NaN, Infinity and numbers that no float holds are refused both ways: a figure that is none must not
-look like one further on. Nor are a name twice in one object, and half of a surrogate pair, which
-UTF-8 cannot express.
+look like one further on. Nor are a name twice in one object, half of a surrogate pair, which UTF-8
+cannot express, and a value so deep that who copies or writes it exhausts the stack.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from components.common.files import plain
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_DEEPEST = 100
 _MOST_DIGITS = 300  # of an integer: as a float it is finite
 
 
@@ -47,6 +48,8 @@ def loads(text: str | bytes) -> Any:
         value = _DECODER.decode(text)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
+        if text.count("[") + text.count("{") > _DEEPEST:
+            _require_shallow(value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeEncodeError as error:
@@ -75,6 +78,16 @@ def number(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{value!r:.40} is not a number")
     return float(value)
+
+
+def _require_shallow(value: Any) -> None:
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        values = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [inner for one in values for inner in one if isinstance(inner, dict | list)]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -84,10 +84,9 @@ def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLi
         passage = check(_as_race(fields), options)
         gold = _known(fields, passage.options)
         text = lines(passage, options)
+        name = _name(fields.get("id"), number)
     except InvalidPassage as error:
         return BadLine(number, str(error))
-    name = fields.get("id")
-    name = str(name) if type(name) in (str, int) else str(number)
     columns = [column.split(b"\n")[:-1] for column in text.inputs]
     return [
         Question(
@@ -101,6 +100,20 @@ def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLi
             zip(passage.options, zip(*columns, strict=True), strict=True)
         )
     ]
+
+
+def _name(given: Any, line: int) -> str:
+    """The id that was given, or else the number of the line.
+
+    Raises:
+        InvalidPassage: it holds half of a surrogate pair, which no answer could.
+    """
+    name = str(given) if type(given) in (str, int) else str(line)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidPassage(f"half of a surrogate pair in its id {name!r:.40}") from None
+    return name
 
 
 def _as_race(fields: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,8 @@ def _require_resumable(state: dict[str, Any], update: int, where: str) -> None:
     """Refuse a checkpoint that fairseq could not go on from; it believes what it reads."""
     history, extra = state.get("optimizer_history"), state.get("extra_state")
     last = history[-1] if isinstance(history, list) and history else None
-    if not isinstance(last, dict) or last.get("num_updates") != update:
+    saved = last.get("num_updates") if isinstance(last, dict) else None
+    if type(saved) is not int or saved != update:
         raise DataError(f"{where}: its checkpoint is not of update {update}")
     if not isinstance(extra, dict):
         raise _unusable(where, "it has no extra_state")

@@ -2,11 +2,14 @@
 
 import importlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.common.cli import options
+from components.common.errors import ConfigError
+from components.common.executor import Outcome
 from components.common.program import as_flags, handed
 from pipeline.components import arguments, compiled_flags, component
 from pipeline.parameters import inputs_of, parameters
@@ -91,14 +94,25 @@ def test_settings_win_over_flags_before_them_and_refuse_those_after_them() -> No
         ('{"batch_size": 1.5}', "batch_size: expected a whole number"),
         ('{"save_optimizer": 1}', "save_optimizer: expected true or false"),
         ('{"arch": "gpt"}', "arch: 'gpt' is none of"),
+        ('{"run_id": "a\\u0000b"}', "run_id: a null character in"),
     ],
 )
 def test_wrong_settings_are_refused_in_one_line(text: str, says: str) -> None:
-    from components.common.errors import ConfigError
-
     with pytest.raises(ConfigError) as raised:
         handed([f"--settings={text}"], STEPS["train"].config)
     assert says in str(raised.value)
+
+
+def test_an_output_parameter_that_a_step_has_not_is_refused_in_one_line(tmp_path: Path) -> None:
+    answer = tmp_path / "answer.json"
+    outputs = {"parameters": {"B": {"outputFile": str(tmp_path / "b")}}, "outputFile": str(answer)}
+    _, given = handed(
+        [f"--executor-input={json.dumps({'outputs': outputs})}"], STEPS["gate"].config
+    )
+    assert given is not None
+    with pytest.raises(ConfigError, match="this one has no output parameter 'B'"):
+        given.write(Outcome(), None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_settings_switch_what_is_on_or_off() -> None:

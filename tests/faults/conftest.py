@@ -5,14 +5,17 @@ import http.client
 import re
 import socket
 import struct
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from fuzzing import canary
 
 from components.common.storage import Settings
 from components.common.transfer import Patience
@@ -273,6 +276,17 @@ def proxy(s3_endpoint: str) -> Iterator[Proxy]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where readers of fuzzed input may write: in memory, where there is such a place."""
+    canary()
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="race-fuzz-", dir=memory) as made:
+        monkeypatch.setattr(tempfile, "tempdir", made)
+        monkeypatch.chdir(made)
+        yield Path(made)
 
 
 @pytest.fixture

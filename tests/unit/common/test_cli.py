@@ -183,6 +183,7 @@ def test_whatever_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[s
     [
         (OSError(9999, "x"), 5, "unknown error 9999. Check"),
         (shutil.Error([("a", "b", "[Errno 28] No space"), ("c", "d", "")]), 5, "a: [Errno 28] No"),
+        (shutil.Error("Destination path 'b' already exists"), 5, "Destination path 'b' already"),
         (shutil.SpecialFileError("`a` is a named pipe"), 5, "`a` is a named pipe. Give a plain"),
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), 4, "name or service not"),
         (surrogates(), 5, "'/a\\udcff' is not text. Rename"),

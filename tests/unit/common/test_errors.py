@@ -30,6 +30,12 @@ def test_an_error_crosses_a_process_boundary_whole(kind: type[RaceError]) -> Non
     assert (copy.what, copy.mend) == ("what", "mend")
 
 
+def test_an_error_stays_short_whatever_is_called_so_and_keeps_its_mend() -> None:
+    line = str(DataError("a" * 1_000_000, mend="Rename it"))
+    assert len(line) < 2100
+    assert line.endswith("aaa.... Rename it")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

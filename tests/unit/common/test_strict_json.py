@@ -27,6 +27,7 @@ def test_what_is_not_finite_is_not_written(value: Any, tmp_path: Path) -> None:
         *((text, "not a number") for text in ("NaN", '{"a": [Infinity]}', "-Infinity")),
         *((text, "too large") for text in ("1e999", "[-1e400]", "9" * 400, "9" * 5000)),
         *((text, "nested too deeply") for text in ("[" * 100_000, '{"a":' * 100_000)),
+        *(("[" * n + "1" + "]" * n, "nested too deeply") for n in (102, 992)),
         ('{"a": 1, "a": 2}', "a name is there twice"),
         ('["\\ud800"]', r"half of a surrogate pair \(.ud800\)"),
         ('{"\\uDC00\\uD83D": 1}', "half of a surrogate pair"),

@@ -182,6 +182,12 @@ def test_a_right_answer_that_is_not_understood_is_not_made_up(
     assert why in found.reason
 
 
+def test_an_id_that_no_answer_can_repeat_is_refused() -> None:
+    line = {"article": "a", "question": "q", "options": list("abcd"), "id": "\ud800"}
+    found = parse_line(1, json.dumps(line).encode(), 4)
+    assert found == BadLine(1, "half of a surrogate pair in its id '\\ud800'")
+
+
 def test_a_batch_is_answered_before_the_input_ends(answering: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "components.predict", "--model", str(answering)],

@@ -195,6 +195,10 @@ POSITIONS = "encoder.sentence_encoder.embed_positions.weight"
             "update-000012.*: max_positions is 64, the checkpoint has 63",
         ),
         (lambda s, c: s.update(optimizer_history={}), "is not of update 12"),
+        (
+            lambda s, c: s["optimizer_history"][-1].update(num_updates=torch.ones(3).to_sparse()),
+            "is not of update 12",
+        ),
         (lambda s, c: s.update(extra_state=None), "has no extra_state"),
         (
             lambda s, c: s["extra_state"].update(train_iterator={"epoch": "exit()"}),

@@ -1,0 +1,258 @@
+"""Checkpoints and questions for them, changed at random; see test_fuzz."""
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from fuzzing import (
+    DEEP,
+    ENCODER,
+    INPUTS,
+    MARK,
+    PASSAGE,
+    PROGRESS,
+    RECORD,
+    VALUES,
+    change,
+    damage,
+    encoded,
+    fuzz,
+)
+
+from components.common import strict_json
+from components.evaluate.core import Model
+from components.evaluate.trained import find_trained
+from components.export.config import ExportConfig
+from components.export.core import export
+from components.predict import core as predict
+from components.predict.config import PredictConfig
+from components.train import hooks, resume, roberta
+from components.train.core import TrainConfig, _fitting_checkpoint
+
+pytestmark = INPUTS
+
+# Checkpoints
+
+
+SHAPE = roberta.Shape(1, 8, 16, attention_heads=2, positions=12, vocabulary=len(ENCODER) + 5)
+MODEL = {"encoder_layers": 1, "encoder_attention_heads": 2, "dropout": 0.1, "arch": "roberta"}
+TASK = {
+    "num_classes": 4,
+    "init_token": 0,
+    "separator_token": 2,
+    "max_option_length": 6,
+    "max_positions": 12,
+    "shorten_method": "truncate",
+    "seed": 1,
+    "data": "data",
+    "user_dir": None,
+}
+
+
+def checkpoint(old: bool) -> dict[str, Any]:
+    """What a checkpoint of today holds, or one of 2019."""
+    sizes = dict(roberta.encoder_sizes(SHAPE)) | dict(roberta.head_sizes(SHAPE))
+    state = {
+        "model": {name: torch.randn(size) for name, size in sizes.items()},
+        "optimizer_history": [{"num_updates": 12, "lr_scheduler_state": {"best": None}}],
+        "extra_state": {
+            "train_iterator": {"epoch": 3, "iterations_in_epoch": 0},
+            "metrics": {"train_inner": [(1, "loss", "AverageMeter", {"val": 1})]},
+        },
+        "last_optimizer_state": {"state": {0: {"step": 3}}},
+    }
+    if old:
+        return state | {"args": argparse.Namespace(**MODEL, **TASK)}
+    return state | {"cfg": {"model": dict(MODEL), "task": argparse.Namespace(**TASK)}}
+
+
+CYCLE: list[Any] = []
+CYCLE.append({"self": CYCLE})
+OBJECTS: list[Any] = [
+    *(value for value in VALUES if value is not DEEP),  # too deep for torch to write; see PICKLES
+    *(CYCLE, 10**5000, math.nan, math.inf, b"x" * 99, (1, 2), {1, 2}, 1 + 2j),
+    *(argparse.Namespace(a=1), torch.Size([3]), torch.float16, torch.device("cpu")),
+    *(torch.zeros(()), torch.zeros(0), torch.zeros(0, 8), torch.full((8,), math.nan)),
+    *(torch.ones(8).int(), torch.ones(8, dtype=torch.complex64), torch.ones(8).half()),
+    *(torch.ones(1).expand(1 << 40), torch.ones(8).to_sparse(), torch.ones(8, device="meta")),
+    *(torch.ones(8, 8), torch.ones(1, 8), torch.ones(16, 8), torch.full((8,), 1e38)),
+    torch.nn.Parameter(torch.ones(8)),
+]
+
+
+class Stranger:
+    """Runs code where an unpickler lets it."""
+
+    def __reduce__(self) -> object:
+        return os.system, (f"touch {MARK}",)
+
+
+def torch_saved(state: object, *, zip_format: bool) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file, _use_new_zipfile_serialization=zip_format)
+    return file.getvalue()
+
+
+STATES = {old: torch_saved(checkpoint(old), zip_format=True) for old in (True, False)}
+
+
+def repacked(whole: bytes, chance: Random) -> bytes:
+    """torch's zip with damage that its checksums do not show."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("data.pkl") or chance.random() < 0.01:
+                data = damage(data, chance, PICKLES)
+            new.writestr(name, data)
+    return made.getvalue()
+
+
+# Of pickle's machine: a call, a global, a tuple, a persistent id, large sizes and numbers.
+PICKLES = [
+    b"]" * 50_000 + b"a" * 49_999,
+    *(b"R", b"cos\nsystem\n", b"cbuiltins\neval\n", b"ctorch\nload\n", b"\x85", b"\x86", b"Q"),
+    *(b"\x8a\xff", b"X\xff\xff\xff\x7f", b"K\xff", b"J\xff\xff\xff\x7f", b"h\x00", b"q\x01", b"."),
+    *(
+        b"(",
+        b"t",
+        b"}",
+        b"]",
+        b"s",
+        b"u",
+        b"b",
+        b"N",
+        b"\x88",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+    ),
+]
+
+
+@pytest.fixture
+def trained(sandbox: Path) -> dict[str, Callable[[Path], object]]:
+    """What reads a checkpoint, by the step that does."""
+    (sandbox / "data" / "input0").mkdir(parents=True)
+    (sandbox / "bpe").mkdir()
+    (sandbox / "bpe" / "encoder.json").write_text(json.dumps(ENCODER))
+    (sandbox / "bpe" / "vocab.bpe").write_text("#version: 0.2\na b\n", encoding="utf-8")
+    dictionary = "".join(f"{number} 1\n" for number in ENCODER.values())
+    for path in ("bpe/dict.txt", "data/input0/dict.txt"):
+        (sandbox / path).write_text(dictionary)
+    (sandbox / "output").mkdir()
+    sizes = {
+        "encoder_layers": 1,
+        "encoder_embed_dim": 8,
+        "encoder_ffn_embed_dim": 16,
+        "encoder_attention_heads": 2,
+        "max_positions": 12,
+    }
+
+    def config(path: Path) -> TrainConfig:
+        return TrainConfig(sandbox / "data", path, sandbox / "output", arch="roberta_base", **sizes)
+
+    def evaluate(path: Path) -> None:
+        model = Model(path, sandbox / "data", "fp32")
+        question = [torch.tensor([0, 4, 2])] * model.options
+        model.answer([question], ["a question"], batch_tokens=1)
+
+    def resumed(path: Path) -> None:
+        (fetched := sandbox / "fetched").mkdir()
+        shutil.copyfile(path, fetched / "checkpoint.pt")
+        (fetched / "progress.json").write_text(json.dumps(PROGRESS))
+        (fetched / "train_log.jsonl").write_text(json.dumps(RECORD))
+        try:
+            resume._placed(config(path), fetched, sandbox / "output", "s3://bucket/run")
+        finally:
+            shutil.rmtree(fetched, ignore_errors=True)
+
+    return {
+        "evaluate": evaluate,
+        "export": lambda path: export(
+            ExportConfig(path, sandbox / "output" / "e", sandbox / "bpe")
+        ),
+        "pretrained": lambda path: _fitting_checkpoint(config(path)),
+        "start": lambda path: hooks._checked(str(path), resumes=False),
+        "restart": lambda path: hooks._checked(str(path), resumes=True),
+        "resume": resumed,
+    }
+
+
+def test_checkpoints(sandbox: Path, inputs: int, trained: Any) -> None:
+    def make(chance: Random) -> tuple[str, bytes]:
+        whole = STATES[chance.random() < 0.5]
+        step = chance.choice(list(trained))
+        kind = chance.randrange(4)
+        if kind == 0:
+            return step, repacked(whole, chance)
+        state = torch.load(io.BytesIO(whole), weights_only=False)
+        if kind == 1:
+            data = torch_saved(state, zip_format=chance.random() < 0.5)
+            return step, damage(data, chance, PICKLES)
+        objects = [Stranger()] if chance.random() < 0.02 else OBJECTS
+        return step, torch_saved(change(state, chance, objects), zip_format=chance.random() < 0.5)
+
+    def read(given: tuple[str, bytes]) -> None:
+        step, data = given
+        path = sandbox / "checkpoint.pt"
+        path.unlink(missing_ok=True)  # the last one may be mapped
+        path.write_bytes(data)
+        try:
+            trained[step](path)
+        finally:
+            shutil.rmtree(sandbox / "output")
+            (sandbox / "output").mkdir()
+
+    for step in trained:
+        read((step, STATES[False]))  # what is imported at its first use is no alarm
+        read((step, STATES[True]))
+    tally = fuzz(make, read, sandbox, inputs)
+    assert min(tally.read, tally.refused) > inputs // 10
+
+
+# Questions
+
+
+QUESTION = {
+    "article": "Ann has a cat. It is «old».",
+    "question": "Ann has a _ .",
+    "options": ["dog", "cat", "cow", "hen"],
+    "answer": "cat",
+    "id": "q1",
+}
+
+
+def test_questions(
+    sandbox: Path, inputs: int, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sandbox / "questions.jsonl"
+    (sandbox / "model.pt").write_bytes(STATES[False])
+    config = PredictConfig(sandbox / "model.pt", sandbox / "bpe", path)
+    reader = predict.Reader(find_trained(config.model, config.bpe))
+    monkeypatch.setattr(predict, "Reader", lambda *_: reader)
+
+    def make(chance: Random) -> bytes:
+        kinds = chance.choices((QUESTION, PASSAGE), k=chance.randrange(1, 4))
+        whole = [json.dumps(kind, indent=chance.choice((None, None, 1))).encode() for kind in kinds]
+        whole[0] = encoded(kinds[0], chance)
+        return chance.choice((b"\n", b"\n", b"\r\n", b"")).join(whole)
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        with contextlib.redirect_stdout(io.StringIO()) as answers:
+            predict.predict(config)
+        found = [strict_json.loads(line) for line in answers.getvalue().split("\n")[:-1]]
+        assert all(0.99 < sum(one["probabilities"]) < 1.01 for one in found)
+
+    tally = fuzz(make, read, sandbox, inputs)
+    assert min(tally.read, tally.refused) > inputs // 20
