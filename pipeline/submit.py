@@ -21,6 +21,7 @@ import urllib3
 from components.common import strict_json
 from components.common.errors import ConfigError, RaceError, TransferError
 from components.common.progress import duration
+from components.common.retry import AttemptError, Patience, retry
 from components.common.transfer import root_of, told
 from pipeline.display import say, step_line
 from pipeline.pipeline import NAME
@@ -29,7 +30,8 @@ from pipeline.steps import STEPS
 Result = TypeVar("Result")
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
-ATTEMPTS = 6  # with 1, 2, 4, 8 and 16 seconds between them: a restarting server is back by then
+# Half a minute to a whole one: a restarting server is back by then.
+PATIENCE = Patience(attempts=6, first_wait=2.0)
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 GOING = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
 SILENT = 30  # answers without a state, one after the other: a run that was just made gives some
@@ -210,42 +212,46 @@ class Api:
         raise _no_answer(self.server.host, f"without a {name}: {said}")
 
     def _call(self, function: Callable[[], Result]) -> Result:
-        host = self.server.host
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(2.0 ** (attempt - 1))
+        def attempt() -> Result:
             try:
                 with _quiet():
                     return function()
             except kfp_server_api.ApiException as error:
-                message = told(error.body, error.reason)
-                cause = f"it answered {error.status} {error.reason or ''}".rstrip()
                 if error.status == 401 and self._renew_token():
-                    continue
-                if error.status in (401, 403):
-                    raise ConfigError(
-                        f"{host} refused the request: {error.status} {message}",
-                        mend="The token is missing, wrong or expired: see --token-file"
-                        if error.status == 401
-                        else "This user lacks the right to do it: see --namespace and --token-file",
-                    ) from error
-                if error.status == 404:
-                    raise ConfigError(
-                        f"{host}: not found: {message}",
-                        mend="Check that --host is the address of Kubeflow Pipelines",
-                    ) from error
-                # 409: another submission has just made the same thing, which is found next time.
-                if error.status not in (0, 409, 429) and error.status < 500:
-                    raise ConfigError(
-                        f"{host} refused the request: {error.status} {message}"
-                    ) from error
+                    return attempt()
+                raise self._refused(error) from error
             except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
-                cause = root_of(error)
+                raise AttemptError(root_of(error)) from error
             except (AttributeError, LookupError, TypeError, ValueError) as error:
+                host = self.server.host
                 raise _no_answer(host, f"with what cannot be read: {error}") from error
-        raise TransferError(
-            f"{host} cannot be reached: {cause} ({ATTEMPTS} attempts)",
-            mend="Check --host, the network, and that the server runs",
+
+        return retry(
+            attempt,
+            where=f"{self.server.host} cannot be reached",
+            patience=PATIENCE,
+            hint="Check --host, the network, and that the server runs",
+            warn_from=2,
+        )
+
+    def _refused(self, error: kfp_server_api.ApiException) -> Exception:
+        """What the status of an answer means."""
+        host, message = self.server.host, told(error.body, error.reason)
+        # 409: another submission has just made the same thing, which is found next time.
+        if error.status in (0, 409, 429) or error.status >= 500:
+            return AttemptError(f"it answered {error.status} {error.reason or ''}".rstrip())
+        if error.status == 404:
+            return ConfigError(
+                f"{host}: not found: {message}",
+                mend="Check that --host is the address of Kubeflow Pipelines",
+            )
+        hints = {
+            401: "The token is missing, wrong or expired: see --token-file",
+            403: "This user lacks the right to do it: see --namespace and --token-file",
+        }
+        return ConfigError(
+            f"{host} refused the request: {error.status} {message}",
+            mend=hints.get(error.status, ""),
         )
 
     def _renew_token(self) -> bool:

@@ -1,7 +1,6 @@
-"""What every transfer of bytes has in common, whatever it speaks: attempts, waits, shown names."""
+"""What transfers of bytes have in common, whatever they speak: streams, checksums, shown names."""
 
 import hashlib
-import random
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,31 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from components.common import strict_json
-
-
-class AttemptError(Exception):
-    """One attempt at a transfer failed; the one who counts the attempts decides what follows.
-
-    `cause` is a phrase for the user, free of credentials. `passes` says that the next attempt may
-    succeed, `wait` how many seconds the server asked for before it, and `restart` that the bytes
-    received so far do not belong to what the server has now.
-    """
-
-    def __init__(
-        self,
-        cause: str,
-        *,
-        mend: str = "",
-        passes: bool = True,
-        wait: float | None = None,
-        restart: bool = False,
-    ) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.mend = mend
-        self.passes = passes
-        self.wait = wait
-        self.restart = restart
 
 
 @dataclass(frozen=True)
@@ -77,27 +51,6 @@ class Stream:
     version: str | None
     chunks: Iterator[bytes]
     checksum: Checksum | None = None
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for a source (seconds), and how often to ask again."""
-
-    attempts: int = 6
-    connect: float = 10.0
-    read: float = 60.0  # without a single byte
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
-
-    def wait(self, failures: int, asked: float | None = None) -> float:
-        """Seconds before the next attempt, after `failures` (1, 2...) in a row.
-
-        Doubles each time. Half of it is random, so that pods which failed together do not come back
-        together. What the server asked for goes first, but `longest_wait` is the limit of that too.
-        """
-        backoff = self.first_wait * 2.0 ** min(failures - 1, 30)
-        wait = min(backoff, self.longest_wait) * random.uniform(0.5, 1.0)
-        return min(max(wait, asked or 0.0), self.longest_wait)
 
 
 def shown_url(url: str) -> str:

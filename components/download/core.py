@@ -13,7 +13,8 @@ from components.common.cli import option
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
-from components.common.transfer import Patience, shown_url
+from components.common.retry import Patience
+from components.common.transfer import shown_url
 from components.download import known
 from components.download.archive import Limits, Unpacked, unpack
 from components.download.fetch import check_url, fetch, file_name

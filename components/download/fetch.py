@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from components.common import progress
-from components.common.errors import ConfigError, DataError, TransferError
+from components.common.errors import ConfigError, DataError
 from components.common.files import plain
+from components.common.retry import AttemptError, Patience, retry
 from components.common.storage.stream import open_s3, split_uri, state_of_s3
-from components.common.transfer import AttemptError, Checksum, Patience, Stream, shown_url
+from components.common.transfer import Checksum, Stream, shown_url
 from components.download.http import open_http, state_of_http
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 SCHEMES = ("https", "http", "s3", "file")
 CHUNK = 1 << 20
 
-# So many new bytes between two failures show that the source is alive: the count begins anew.
+# So many new bytes between two failures show that the source is alive: the count begins again.
 PROGRESS = 1 << 20
 
 
@@ -89,15 +89,15 @@ def fetch(url: str, path: Path, patience: Patience, expected: str = "") -> Fetch
         OSError: `path` cannot be written.
     """
     shown = shown_url(url)
-    farthest = attempts = failures = 0
     version: str | None = None
     with (
         path.open("xb") as file,
         progress.bar(total=None, what=path.name, bytes=True) as bar,
     ):
         arriving = _Arriving(file, shown, expected)
-        while True:
-            attempts += 1
+
+        def attempt() -> Fetched:
+            nonlocal version
             try:
                 with _open(url, arriving.done if version else 0, version, patience) as stream:
                     arriving.go_on(stream)
@@ -111,20 +111,17 @@ def fetch(url: str, path: Path, patience: Patience, expected: str = "") -> Fetch
                     return arriving.whole(stream.total)
             except AttemptError as failure:
                 if failure.restart:
-                    version = None
-                if arriving.done >= farthest + PROGRESS:
-                    farthest, failures = arriving.done, 0
-                failures += 1
-                hopeless = not (failure.passes or failure.restart)
-                if hopeless or failures >= patience.attempts:
-                    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-                    raise TransferError(
-                        f"{shown}: {failure.cause} ({times})",
-                        mend=failure.mend or "Check the address and the network, then run it again",
-                    ) from failure
-                wait = patience.wait(failures, failure.wait)
-                log.warning("%s: %s; trying again in %.1f s", shown, failure.cause, wait)
-                time.sleep(wait)
+                    version, failure.passes = None, True
+                raise
+
+        return retry(
+            attempt,
+            where=shown,
+            patience=patience,
+            hint="Check the address and the network, then run it again",
+            progressed=arriving.progressed,
+            warn_from=1,
+        )
 
 
 class _Arriving:
@@ -139,6 +136,14 @@ class _Arriving:
         self._checksum: Checksum | None = None
         self._second: Any = None  # computes the checksum
         self._refused = ""  # sha256 of what did not agree with it
+        self._farthest = 0  # when an attempt failed
+
+    def progressed(self) -> bool:
+        """Whether the source has sent more than it had when this was asked before."""
+        if self.done < self._farthest + PROGRESS:
+            return False
+        self._farthest = self.done
+        return True
 
     def go_on(self, stream: Stream) -> None:
         """Get ready for what an attempt brings, which may begin at 0."""

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from components.common.transfer import AttemptError, Patience, Stream
+from components.common.retry import AttemptError, Patience
+from components.common.transfer import Stream
 
 CHUNK = 1 << 20
 

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 from fuzzing import canary
 
+from components.common.retry import Patience
 from components.common.storage import Settings
-from components.common.transfer import Patience
 
 # Headers that belong to one connection, or that the proxy writes itself.
 HOP = {"connection", "content-length", "date", "server", "transfer-encoding"}

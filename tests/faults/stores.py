@@ -4,9 +4,9 @@ from pathlib import Path
 
 import boto3
 
+from components.common.retry import Patience
 from components.common.storage import Settings
 from components.common.storage.store import parse_address
-from components.common.transfer import Patience
 
 # S3 wants parts of 5 MiB at least; one attempt after another, without a wait worth the name.
 QUICK = Settings(Patience(attempts=3, connect=2, read=5, first_wait=0.01), part=5 << 20, workers=3)

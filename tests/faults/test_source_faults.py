@@ -26,7 +26,7 @@ def through(proxy: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     boto3.client("s3", region_name="us-east-1").put_object(Bucket=bucket, Key="file", Body=BODY)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
-    monkeypatch.setattr("components.download.fetch.time.sleep", lambda _: None)
+    monkeypatch.setattr("components.common.retry.time.sleep", lambda _: None)
     return proxy
 
 

@@ -25,6 +25,7 @@ from components.common import progress
 from components.common.errors import ConfigError, DataError, OutputError, RaceError, TransferError
 from components.common.files import atomic_folder
 from components.common.manifest import FileEntry, Manifest, Scalar
+from components.common.retry import AttemptError, Patience
 from components.common.storage.liveness import Heartbeat, brief, owner_of, publications
 from components.common.storage.store import (
     DAMAGED,
@@ -36,7 +37,6 @@ from components.common.storage.store import (
     open_store,
     persist,
 )
-from components.common.transfer import AttemptError, Patience
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError
+from components.common.retry import AttemptError, Patience
 from components.common.storage.failures import explained
-from components.common.transfer import AttemptError, Patience
 
 CHUNK = 1 << 20  # bytes read at once from a connection
 

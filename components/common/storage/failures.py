@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.common.transfer import AttemptError
+from components.common.retry import AttemptError
 
 # Error codes and HTTP statuses that pass by themselves, or that sending the same bytes again mends.
 _PASSING_CODES = {

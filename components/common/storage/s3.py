@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import DataError, RaceError
+from components.common.retry import AttemptError
 from components.common.storage.client import (
     chunks_of,
     connect,
@@ -35,7 +36,6 @@ from components.common.storage.store import (
     WrongContentError,
     persist,
 )
-from components.common.transfer import AttemptError
 
 Result = TypeVar("Result")
 

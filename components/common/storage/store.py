@@ -14,7 +14,8 @@ from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from components.common.errors import ConfigError, DataError, TransferError
-from components.common.transfer import AttemptError, Patience, shown_url
+from components.common.retry import AttemptError, Patience, retry
+from components.common.transfer import shown_url
 
 Result = TypeVar("Result")
 
@@ -53,6 +54,8 @@ class Stop(Protocol):
 
 class WrongContentError(AttemptError):
     """What is stored is not what should be there; when it stays so, the data is damaged."""
+
+    final = DataError
 
     def __init__(self, cause: str, *, passes: bool = True) -> None:
         super().__init__(cause, mend=DAMAGED, passes=passes)
@@ -190,25 +193,19 @@ def open_store(uri: str, settings: Settings, stop: Stop | None = None) -> Store:
 
 
 def persist(call: Callable[[], Result], *, where: str, patience: Patience, stop: Stop) -> Result:
-    """The result of `call`, which is tried again where an AttemptError says that this may help.
+    """The result of `call`, by `retry`.
 
     Raises:
         DataError: to the last attempt, what is stored was not what should be there.
         TransferError: it failed in another way, or `stop` was set.
     """
-    for number in range(1, patience.attempts + 1):
+
+    def unless_stopped() -> Result:
         if stop.is_set():
-            break
-        try:
-            return call()
-        except AttemptError as error:
-            if error.passes and number < patience.attempts:
-                stop.wait(patience.wait(number, error.wait))
-                continue
-            kind = DataError if isinstance(error, WrongContentError) else TransferError
-            count = "1 attempt" if number == 1 else f"{number} attempts"
-            raise kind(f"{where}: {error.cause} ({count})", mend=error.mend) from error
-    raise stopped(where)
+            raise stopped(where)
+        return call()
+
+    return retry(unless_stopped, where=where, patience=patience, pause=stop.wait)
 
 
 def stopped(where: str) -> TransferError:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from components.common.retry import AttemptError, Patience
 from components.common.storage.client import chunks_of, connect, etag_of, md5_of
 from components.common.storage.failures import explained
-from components.common.transfer import AttemptError, Checksum, Patience, Stream
+from components.common.transfer import Checksum, Stream
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,8 @@ import urllib3
 
 from components.common import strict_json
 from components.common.errors import ConfigError, TransferError
-from components.common.transfer import Patience, root_of, told
+from components.common.retry import AttemptError, Patience, retry
+from components.common.transfer import root_of, told
 from components.train.cluster import manifest
 from components.train.cluster.manifest import API_VERSION, GROUP, PLURAL
 
@@ -306,29 +306,26 @@ class Api:
             timeout = (patience.connect, patience.read)
             return self._call(method, path, query, body, timeout, whole=True)
 
-        renewed = False
-        for attempt in range(1, patience.attempts + 1):
+        def attempt() -> Any:
+            try:
+                return self._once(call, what)
+            except _TokenError:
+                self._client = _connect()[0]  # whoever issues tokens renews them, in the same file
             try:
                 return self._once(call, what)
             except _TokenError as error:
-                if renewed:
-                    raise ConfigError(
-                        f"{self.host} refuses the token: 401 {error}",
-                        mend="It has expired, or is of another cluster; start the step again",
-                    ) from error
-                renewed = True  # whoever issues tokens renews them, in the same file
-                self._client = _connect()[0]
-            except _PassingError as error:
-                if attempt == patience.attempts:
-                    count = "1 attempt" if attempt == 1 else f"{attempt} attempts"
-                    raise TransferError(
-                        f"{self.host} does not let this pod {what}: {error} ({count})",
-                        mend="Check that the API server runs and can be reached from here",
-                    ) from error
-                if attempt == 3:
-                    logger.warning("%s does not answer: %s; trying again", self.host, error)
-                time.sleep(patience.wait(attempt, error.wait))
-        raise AssertionError("unreachable")
+                raise ConfigError(
+                    f"{self.host} refuses the token: 401 {error}",
+                    mend="It has expired, or is of another cluster; start the step again",
+                ) from error
+
+        return retry(
+            attempt,
+            where=f"{self.host} does not let this pod {what}",
+            patience=patience,
+            hint="Check that the API server runs and can be reached from here",
+            warn_from=3,
+        )
 
     @contextlib.contextmanager
     def _stream(
@@ -339,7 +336,7 @@ class Api:
             response = self._once(
                 lambda: self._call("GET", path, query, None, timeout, whole=False), what
             )
-        except (_PassingError, _TokenError) as error:
+        except (AttemptError, _TokenError) as error:
             raise TransferError(f"{self.host} does not let this pod {what}: {error}") from error
         try:
             yield _lines(response)
@@ -387,12 +384,12 @@ class Api:
                 headers = error.headers or {}
                 asked = str(headers.get("Retry-After", ""))
                 wait = float(asked) if asked.isdecimal() else None
-                raise _PassingError(f"it answered {error.status} {message}", wait) from error
+                raise AttemptError(f"it answered {error.status} {message}", wait=wait) from error
             if not error.status:  # TLS
-                raise _PassingError(message, None) from error
+                raise AttemptError(message) from error
             raise AnswerError(error.status, message) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _PassingError(root_of(error), None) from error
+            raise AttemptError(root_of(error)) from error
 
     def _unexpected(self, error: AnswerError) -> ConfigError:
         return ConfigError(f"{self.host} refused a request: {error.status} {error.message}")
@@ -400,14 +397,6 @@ class Api:
 
 class _TokenError(Exception):
     """The API server does not accept the token."""
-
-
-class _PassingError(Exception):
-    """What may work the next time; `wait` is how many seconds the server asked for."""
-
-    def __init__(self, cause: str, wait: float | None) -> None:
-        super().__init__(cause)
-        self.wait = wait
 
 
 def _connect() -> tuple[Any, str]:

@@ -25,7 +25,7 @@ from components.common.errors import ConfigError, RaceError, TrainingError, Tran
 from components.common.exam import count_options
 from components.common.files import atomic_folder
 from components.common.progress import duration
-from components.common.transfer import Patience
+from components.common.retry import Patience
 from components.common.vocabulary import read_vocabulary, require_same
 from components.train import checkpoints
 from components.train.cluster import manifest

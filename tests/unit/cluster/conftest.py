@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from components.common.retry import Patience
 from components.common.storage import artifact
-from components.common.transfer import Patience
 from components.train.cluster.api import Api
 from components.train.cluster.config import ClusterConfig
 from components.train.cluster.core import Timing

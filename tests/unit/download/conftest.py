@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from components.common.transfer import Patience
-from components.download import fetch
+from components.common import retry
+from components.common.retry import Patience
 
 
 class Server:
@@ -163,7 +163,7 @@ def server() -> Iterator[Server]:
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between attempts, in seconds, which are noted and not waited."""
     waits: list[float] = []
-    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    monkeypatch.setattr(retry.time, "sleep", waits.append)
     return waits
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from components.common.errors import ConfigError, DataError, TransferError
-from components.common.transfer import Patience
+from components.common.retry import Patience
 from components.download.fetch import Fetched, check_url, fetch, file_name
 
 BODY = random.Random(1).randbytes(300_000)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.common.errors import TransferError
-from components.common.transfer import Patience
+from components.common.retry import Patience
 from components.download.fetch import fetch
 
 BODY = random.Random(1).randbytes(3 << 20)
@@ -77,7 +77,7 @@ def test_an_object_that_changed_meanwhile_is_fetched_anew(
     def change(seconds: float) -> None:
         client.put_object(Bucket="bucket", Key="folder/file", Body=BODY[::-1])
 
-    monkeypatch.setattr("components.download.fetch.time.sleep", change)
+    monkeypatch.setattr("components.common.retry.time.sleep", change)
     cut.append(1 << 20)
     fetch("s3://bucket/folder/file", tmp_path / "file", patience)
     assert (tmp_path / "file").read_bytes() == BODY[::-1]
