@@ -1,0 +1,1 @@
+"""The subcommands of `race`, a module for each group of them."""

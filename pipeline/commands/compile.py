@@ -1,0 +1,124 @@
+"""race compile and race parameters: the pipeline as YAML, and what can be set in it."""
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from components.common import strict_json
+from components.common.errors import ConfigError, DataError
+from pipeline.commands.options import (
+    add_assignments,
+    add_config,
+    add_images,
+    add_parallelism,
+    chosen_images,
+    command,
+    defaults,
+    parallelism,
+)
+from pipeline.display import say
+from pipeline.parameters import is_sweep, load_config, parameters, parse_assignments
+
+PIPELINE_YAML, SWEEP_YAML = Path("pipeline.yaml"), Path("sweep.yaml")
+
+
+def add_compile(commands: Any) -> None:
+    made = command(
+        commands,
+        "compile",
+        _compile,
+        "write the pipeline as YAML, for the Kubeflow Pipelines page or API",
+        """
+        examples:
+          race compile
+          race compile --check
+          race compile --config roberta-base --output base.yaml \\
+            --train-image registry.example.org/race-pipeline-train@sha256:...
+          race compile -p seeds=[1,2,3] --parallelism 3 --output seeds.yaml
+
+        Without --output it writes pipeline.yaml, which trains once, and sweep.yaml, where seeds and
+        learning_rates can be set. With --output it writes one file: a sweep if one of them is set.
+        """,
+    )
+    add_config(made)
+    add_assignments(made)
+    made.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help=f"file to write (default: {PIPELINE_YAML} and {SWEEP_YAML})",
+    )
+    made.add_argument(
+        "--check", action="store_true", help="write nothing, fail if a file is not up to date"
+    )
+    add_parallelism(made)
+    add_images(made)
+
+
+def _compile(arguments: argparse.Namespace) -> None:
+    from pipeline.pipeline import compiled
+
+    trials = parallelism(arguments)
+    given = parse_assignments(arguments.assignments)
+    values = defaults(load_config(arguments.config), given)
+    outputs = {PIPELINE_YAML: False, SWEEP_YAML: True}
+    if arguments.output:
+        outputs = {arguments.output: is_sweep(values)}
+    for output, sweep in outputs.items():
+        if output.suffix not in (".yaml", ".yml"):
+            raise ConfigError(f"--output {output}: not YAML", mend="Let its name end with .yaml")
+        content = compiled(values, chosen_images(arguments), sweep=sweep, parallelism=trials)
+        if not arguments.check:
+            output.write_text(content, encoding="utf-8")
+            say(f"wrote {output}")
+        elif not output.is_file() or output.read_text(encoding="utf-8") != content:
+            raise DataError(f"{output} is not up to date", mend="Write it with `race compile`")
+        else:
+            say(f"{output} is up to date")
+
+
+def add_parameters(commands: Any) -> None:
+    made = command(
+        commands,
+        "parameters",
+        _parameters,
+        "list the parameters, their values and what they mean",
+        """
+        examples:
+          race parameters
+          race parameters --config smoke
+        """,
+    )
+    add_config(made)
+
+
+def _parameters(arguments: argparse.Namespace) -> None:
+    config = load_config(arguments.config)
+    print(f"config {config.name}: {config.description}")
+    group = ""
+    for p in parameters().values():
+        if (kind := _GROUPS[p.kind].format(step=p.step)) != group:
+            group = kind
+            print(f"\n{group}")
+        value = config.values.get(p.name, p.default)
+        mark = "*" if p.name in config.values else " "
+        print(f" {mark}{p.name} = {_spelled(value)}")
+        choices = f" ({', '.join(p.choices)})" if p.choices else ""
+        print(
+            textwrap.fill(p.help + choices, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        )
+    print("\n* set by the config file")
+
+
+_GROUPS = {
+    "input": "inputs of the pipeline",
+    "sweep": "inputs of a sweep",
+    "setting": "{step}, each also an entry of {step}_settings",
+    "platform": "fixed when the pipeline is compiled",
+}
+
+
+def _spelled(value: Any) -> str:
+    """A value as `-p name=value` wants it."""
+    return value if isinstance(value, str) else strict_json.dumps(value)

@@ -1,0 +1,132 @@
+"""race images: build, push and list the container images."""
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from components.common.errors import ConfigError
+from components.common.text import columns
+from pipeline.commands.options import command
+
+
+def add_images(commands: Any) -> None:
+    made = commands.add_parser(
+        "images",
+        help="build, push and list the two container images",
+        description="Build, push and list the container images of the data and training steps.",
+        epilog=textwrap.dedent(
+            """
+            RACE_IMAGE_PREFIX is where they are kept, such as registry.example.org/team. The tag is
+            the commit that last changed them; uncommitted changes add a digest to it.
+            """
+        ).strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    build = command(
+        verbs,
+        "build",
+        _build_images,
+        "build the images in the Docker engine and print their references",
+        """
+        examples:
+          race images build
+          race images build train --torch cpu
+          race images build --base-image registry.example.org/python:3.11-slim-bookworm
+
+        pip's settings PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and PIP_TRUSTED_HOST hold
+        in the builds too, where they are http addresses.
+        """,
+    )
+    build.add_argument(
+        "--base-image", default="", metavar="REFERENCE", help="image to build upon, see docker/"
+    )
+    build.add_argument(
+        "--torch",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="cpu: the build of torch without CUDA, where pip finds one (default: cuda)",
+    )
+    build.add_argument(
+        "--network", default="", metavar="NAME", help="network of the builds, such as host"
+    )
+    build.add_argument("--no-cache", action="store_true", help="build every layer again")
+    push = command(
+        verbs,
+        "push",
+        _push_images,
+        "push the images and print their references by digest",
+        """
+        example:
+          export RACE_IMAGE_PREFIX=registry.example.org/team
+          race images build
+          export $(race images push)
+          race submit --host https://kubeflow.example.org/pipeline
+
+        It prints RACE_DATA_IMAGE=... and RACE_TRAIN_IMAGE=..., which `race compile` and `race
+        submit` read. A tag may come to mean something else, a digest never does.
+        """,
+    )
+    for verb in (build, push):
+        verb.add_argument(
+            "names", nargs="*", metavar="NAME", help="data or train (default: both)", default=[]
+        )
+        verb.add_argument("--tag", default="", help="a tag of your own")
+    command(
+        verbs,
+        "list",
+        _list_images,
+        "list the images that were built here",
+        """
+        example:
+          race images list
+
+        An asterisk marks those that hold the code as it is now, which `race run --runner docker`
+        uses.
+        """,
+    )
+
+
+def _image_names(arguments: argparse.Namespace) -> Sequence[str]:
+    from pipeline.image_build import NAMES
+
+    unknown = sorted(set(arguments.names) - set(NAMES))
+    if unknown:
+        raise ConfigError(f"no image is called {unknown[0]}", mend=f"Names: {', '.join(NAMES)}")
+    return tuple(dict.fromkeys(arguments.names)) or NAMES
+
+
+def _build_images(arguments: argparse.Namespace) -> None:
+    from pipeline.image_build import build
+
+    for image in build(
+        _image_names(arguments),
+        tag=arguments.tag,
+        base_image=arguments.base_image,
+        torch=arguments.torch,
+        network=arguments.network,
+        cache=not arguments.no_cache,
+    ):
+        print(image.reference)
+
+
+def _push_images(arguments: argparse.Namespace) -> None:
+    from pipeline.image_build import push
+
+    for name, reference in push(_image_names(arguments), tag=arguments.tag).items():
+        print(f"RACE_{name.upper()}_IMAGE={reference}")
+
+
+def _list_images(arguments: argparse.Namespace) -> None:
+    from pipeline.image_build import checkout_images, local_images
+
+    current = checkout_images()
+    rows = [("", "image", "size", "without its base", "made")]
+    for image in local_images():
+        mark = "*" if image.reference in (current.data, current.train) else ""
+        own = "" if image.own_size is None else f"{image.own_size / 1e6:,.0f} MB"
+        made = image.created[:16].replace("T", " ")
+        rows.append((mark, image.reference, f"{image.size / 1e6:,.0f} MB", own, made))
+    print(*columns(rows, left=2, gap=" "), sep="\n")

@@ -1,0 +1,77 @@
+"""race predict, export and import: steps of their own, outside of the pipeline."""
+
+import argparse
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from components.common.cli import add_options, config_of
+from components.common.remote import at_hand
+from components.export.config import ExportConfig
+from components.import_.config import ImportConfig
+from components.predict.config import PredictConfig
+from pipeline.commands.options import command
+
+
+def _step(config_class: type, module: str, function: str) -> Callable[[argparse.Namespace], None]:
+    """What runs a step whose parameters are the command's."""
+
+    def command(arguments: argparse.Namespace) -> None:
+        config: Any = config_of(config_class, arguments)
+        step = getattr(importlib.import_module(module), function)
+        with at_hand(config) as local:
+            step(local)
+
+    return command
+
+
+def add_predict(commands: Any) -> None:
+    made = command(
+        commands,
+        "predict",
+        _step(PredictConfig, "components.predict.core", "predict"),
+        "answer questions with a trained model",
+        """
+        examples:
+          race predict --model runs/latest < questions.jsonl > answers.jsonl
+          race predict --model runs/latest --passage "Ann has a cat." \\
+            --question "Ann has a _." --option dog --option cat --option cow --option hen
+
+        Each line of the input is a JSON object: {"article": "...", "question": "...",
+        "options": ["...", ...]}, with "id" and "answer" (a letter) where they are known, or what a
+        RACE file holds. Bad lines are reported and left out; the exit status is 3 then.
+        """,
+    )
+    add_options(made, PredictConfig)
+
+
+def add_export(commands: Any) -> None:
+    made = command(
+        commands,
+        "export",
+        _step(ExportConfig, "components.export.core", "export"),
+        "turn a trained model into one that Hugging Face's transformers load",
+        """
+        example:
+          race export --model runs/latest --output exported
+
+        The folder holds a model card too, which says how to ask the model.
+        """,
+    )
+    add_options(made, ExportConfig)
+
+
+def add_import(commands: Any) -> None:
+    made = command(
+        commands,
+        "import",
+        _step(ImportConfig, "components.import_.core", "import_model"),
+        "take a Hugging Face RoBERTa as the pretrained checkpoint",
+        """
+        example:
+          race import --source roberta-large --output roberta
+
+        The folder then serves as --pretrained of train and as --bpe of binarize.
+        """,
+    )
+    add_options(made, ImportConfig)

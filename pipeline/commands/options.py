@@ -1,0 +1,96 @@
+"""What several subcommands have in common."""
+
+import argparse
+import os
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from components.common.errors import ConfigError
+from pipeline.images import Images, images
+from pipeline.parameters import DEFAULT_CONFIG, PARALLELISM, Config, config_names, resolve
+
+
+def command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], None], help: str, text: str
+) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog=textwrap.dedent(text).strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.set_defaults(command=function)
+    return made
+
+
+def add_config(made: argparse.ArgumentParser, default: str | None = DEFAULT_CONFIG) -> None:
+    made.add_argument(
+        "--config",
+        default=default,
+        metavar="NAME",
+        help=f"values to start from: {', '.join(config_names())}, or the path of a YAML file"
+        + (f" (default: {default})" if default else ""),
+    )
+    # What it was called in version 0.1.
+    made.add_argument("--profile", dest="config", default=default, help=argparse.SUPPRESS)
+
+
+def add_assignments(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "-p",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a parameter; may be repeated (`race parameters` lists them)",
+    )
+
+
+def add_images(made: argparse.ArgumentParser) -> None:
+    for name, steps in (("data", "the data steps"), ("train", "train and evaluate")):
+        made.add_argument(
+            f"--{name}-image",
+            metavar="REFERENCE",
+            help=f"image for {steps}, best as name@sha256:... (default: {getattr(images(), name)})",
+        )
+
+
+def add_parallelism(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--parallelism",
+        type=int,
+        default=PARALLELISM,
+        metavar="N",
+        help=f"trials of a sweep at the same time (default: {PARALLELISM})",
+    )
+
+
+def parallelism(arguments: argparse.Namespace) -> int:
+    given: int = arguments.parallelism
+    if given < 1:
+        raise ConfigError(f"--parallelism {given}: give at least 1")
+    return given
+
+
+def chosen_images(
+    arguments: argparse.Namespace, read: Callable[[Mapping[str, str]], Images] = images
+) -> Images:
+    given = {
+        "RACE_DATA_IMAGE": arguments.data_image or "",
+        "RACE_TRAIN_IMAGE": arguments.train_image or "",
+    }
+    return read({**os.environ, **{name: value for name, value in given.items() if value}})
+
+
+def defaults(config: Config, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values for all parameters but those that the sample stands for."""
+    values = resolve(config, given)
+    if config.sample:
+        from pipeline.inputs import SAMPLE
+
+        missing = SAMPLE.keys() - given.keys()
+        values = {name: value for name, value in values.items() if name not in missing}
+    return values

@@ -1,0 +1,158 @@
+"""race submit: a run on a cluster."""
+
+import argparse
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.common.errors import ConfigError
+from pipeline.commands.options import (
+    add_assignments,
+    add_config,
+    add_images,
+    add_parallelism,
+    chosen_images,
+    command,
+    defaults,
+    parallelism,
+)
+from pipeline.display import say
+from pipeline.parameters import (
+    Config,
+    inputs_of,
+    is_sweep,
+    load_config,
+    parameters,
+    parse_assignments,
+    require_store,
+    resolve,
+    run_inputs,
+)
+
+
+def add_submit(commands: Any) -> None:
+    made = command(
+        commands,
+        "submit",
+        _submit,
+        "run all steps on a Kubeflow Pipelines cluster",
+        """
+        examples:
+          race submit --host https://kubeflow.example.org/pipeline --token-file token --wait
+          race submit --host http://localhost:8080 --config roberta-base -p epochs=3
+          race submit --host http://localhost:8080 --cron "0 0 3 * * 1"
+          race submit --host http://localhost:8080 -p seeds=[1,2,3,4,5] --parallelism 5
+
+        The pipeline is compiled with the config and uploaded as a version of race-roberta, or of
+        race-roberta-sweep with seeds or learning_rates, unless the server has it. A data step is
+        taken from the cache where all that it comes from has a sha256. With --wait the exit status
+        is 1 when the run fails.
+        """,
+    )
+    add_config(made)
+    add_assignments(made)
+    made.add_argument(
+        "--host",
+        default=os.environ.get("KF_PIPELINES_ENDPOINT", ""),
+        metavar="URL",
+        help="address of Kubeflow Pipelines (default: $KF_PIPELINES_ENDPOINT)",
+    )
+    made.add_argument(
+        "--namespace", default="", help="your namespace, where the server has many users"
+    )
+    made.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="PATH",
+        help="file with the bearer token; read again when the server refuses it",
+    )
+    made.add_argument(
+        "--experiment", default="race", metavar="NAME", help="experiment of the run (default: race)"
+    )
+    made.add_argument("--name", help="what the run is called (default: config, time, a number)")
+    made.add_argument(
+        "--pipeline-root",
+        default="",
+        metavar="URI",
+        help="where artifacts go, such as s3://bucket/path (default: the server's)",
+    )
+    made.add_argument(
+        "--no-cache", action="store_true", help="run every step (default: data steps may be cached)"
+    )
+    made.add_argument("--wait", action="store_true", help="follow the run until it ends")
+    made.add_argument(
+        "--poll", type=float, default=10.0, metavar="SECONDS", help="how often (default: 10)"
+    )
+    made.add_argument(
+        "--cron",
+        default="",
+        metavar="TIMES",
+        help="start a run again and again: second minute hour day month weekday",
+    )
+    add_parallelism(made)
+    add_images(made)
+
+
+def _submit(arguments: argparse.Namespace) -> None:
+    from pipeline.caching import cached_on_cluster, uncached_note
+    from pipeline.pipeline import NAME, SWEEP_NAME, compiled
+    from pipeline.submit import Api, Server, follow, submit, unique_name
+
+    trials = parallelism(arguments)
+    if arguments.wait and arguments.cron:
+        raise ConfigError("--wait and --cron exclude each other", mend="A schedule has no end")
+    config = load_config(arguments.config)
+    given = parse_assignments(arguments.assignments)
+    values = resolve(config, given)
+    require_store(values)
+    sweep = is_sweep(values)
+    # What concerns the platform makes another pipeline; everything else is a run's input.
+    platform = {n: v for n, v in given.items() if parameters()[n].kind == "platform"}
+    compiled_in = defaults(config, platform)
+    _require_reachable(config, values, {**compiled_in, **given}, inputs_of(sweep))
+    server = Server(arguments.host, arguments.namespace, arguments.token_file)
+    api = Api(server)
+    cached = frozenset() if arguments.no_cache else cached_on_cluster(values)
+    package = compiled(
+        compiled_in, chosen_images(arguments), cached=cached, sweep=sweep, parallelism=trials
+    )
+    if not arguments.no_cache and (note := uncached_note(values)):
+        say(note)
+    identity = submit(
+        api,
+        package,
+        run_inputs(values, compiled_in, sweep),
+        pipeline=SWEEP_NAME if sweep else NAME,
+        experiment=arguments.experiment,
+        name=arguments.name or unique_name(config.name),
+        pipeline_root=arguments.pipeline_root,
+        cron=arguments.cron,
+    )
+    print(server.address("recurringrun" if arguments.cron else "runs", identity), flush=True)
+    if arguments.wait:
+        try:
+            follow(api, identity, every=arguments.poll)
+        except KeyboardInterrupt:
+            say("the run goes on; it is stopped on its page")
+            raise
+        say("the run succeeded")
+
+
+def _require_reachable(
+    config: Config, values: Mapping[str, Any], known: Mapping[str, Any], inputs: Iterable[str]
+) -> None:
+    """Refuse inputs that a cluster cannot read."""
+    from pipeline.local import local_path
+
+    for name in inputs:
+        if name.endswith("_url") and name not in known:
+            raise ConfigError(
+                f"config {config.name} has no {name}: its sample is made on this machine",
+                mend=f"Make it with `race sample`, upload it, and give -p {name}=s3://...",
+            )
+        if name.endswith("_url") and local_path(values[name]) is not None:
+            raise ConfigError(
+                f"{name}={values[name]}: a cluster cannot read this machine's files",
+                mend="Upload it and give its http or s3 address",
+            )
