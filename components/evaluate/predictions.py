@@ -62,7 +62,7 @@ def read_predictions(folder: Path) -> Predictions:
         for line in plain(path).read_text(encoding="utf-8").splitlines():
             found = strict_json.loads(line)
             ids.append(str(found["id"]))
-            gold.append(LETTERS.index(found["gold"]))
+            gold.append([*LETTERS].index(found["gold"]))
             probabilities.append([strict_json.number(p) for p in found["probabilities"]])
         values = np.array(probabilities, dtype=np.float64)
         if values.ndim != 2 or (values < 0).any() or (values > 1).any():

@@ -4,6 +4,8 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
+from components.common.errors import DataError
+
 # Of the settings of training, those that say what was done to the weights.
 SETTINGS = (
     "arch",
@@ -44,20 +46,20 @@ class Exported:
 
 
 def model_card(exported: Exported) -> str:
-    """The card in Markdown, with the settings for the hub at its head."""
-    return "\n".join(
-        part
-        for part in (
-            _HEAD,
-            _introduction(exported),
-            _use(exported),
-            _data(exported),
-            _settings(exported.training),
-            _figures(exported.evaluation),
-            _LICENCE,
-        )
-        if part
-    )
+    """The card in Markdown, with the settings for the hub at its head.
+
+    Raises:
+        DataError: a figure is not what train or evaluate writes.
+    """
+    try:
+        told = _data(exported), _settings(exported.training), _figures(exported.evaluation)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise DataError(
+            "metrics.json of the training or of the evaluation: damaged",
+            mend="Write it anew, or take it away",
+        ) from None
+    parts = (_HEAD, _introduction(exported), _use(exported), *told, _LICENCE)
+    return "\n".join(part for part in parts if part)
 
 
 _HEAD = """\

@@ -97,6 +97,9 @@ def select(config: SelectConfig) -> Selection:
             mend="Lower the learning rate, set train_warmup_updates (say, to 6 % of the updates),"
             " or try other seeds",
         )
+    for trial in trials:
+        if not trial.collapsed or "interval" in trial.evaluated:
+            _require_figures(trial.evaluated, trial.evaluation)
     ranked = sorted(left, key=_rank)
     best, together = ranked[0], ranked[: config.ensemble]
     answers = [_read_answers(trial) for trial in together]
@@ -152,7 +155,10 @@ def _pairs(config: SelectConfig, evaluations: Sequence[Mapping[str, Any]]) -> li
     Raises:
         DataError: they do not belong together.
     """
-    places = {found.get("training", place): place for place, found in enumerate(evaluations)}
+    places = {
+        digest if isinstance(digest := found.get("training"), str) else place: place
+        for place, found in enumerate(evaluations)
+    }
     order = []
     for place, model in enumerate(config.models):
         digest = hashlib.sha256((model / METRICS).read_bytes()).hexdigest()
@@ -171,6 +177,8 @@ def _pairs(config: SelectConfig, evaluations: Sequence[Mapping[str, Any]]) -> li
 def _settings(training: Mapping[str, Any], model: Path) -> tuple[int, float]:
     try:
         parameters = training["parameters"]
+        if training.get("updates") is not None:
+            _whole(training["updates"], least=0)
         return int(parameters["seed"]), strict_json.number(parameters["learning_rate"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
@@ -179,13 +187,41 @@ def _settings(training: Mapping[str, Any], model: Path) -> tuple[int, float]:
         ) from None
 
 
+def _require_figures(found: Mapping[str, Any], folder: Path) -> None:
+    """Refuse an evaluation of which the report could not be made.
+
+    Raises:
+        DataError: it has another form than evaluate's.
+    """
+    try:
+        if "all" not in found["interval"]:
+            raise ValueError("no interval")
+        for name, ends in found["interval"].items():
+            low, high = map(percent, ends)
+            suffix = "" if name == "all" else f"_{name}"
+            questions = _whole(found[f"questions{suffix}"], least=1)
+            if not (low <= high and _whole(found[f"correct{suffix}"], least=0) <= questions):
+                raise ValueError("more than all")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{folder / METRICS}: its figures are not what evaluate writes",
+            mend="Run the evaluation again",
+        ) from None
+
+
+def _whole(value: Any, least: int) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{value!r:.40} is no whole number from {least} on")
+    return value
+
+
 def _collapse(training: Mapping[str, Any], evaluated: Mapping[str, Any], model: Path) -> str:
     """Why a trial came to nothing, or ""."""
     if marked := training.get("collapsed") or evaluated.get("absent"):
         return str(marked)
     try:
         accuracy, chance = training["best_valid_accuracy"], percent(evaluated["chance"])
-        questions = int(evaluated["dev_questions"])
+        questions = _whole(evaluated["dev_questions"], least=1)
         if accuracy is None:
             return "it was never validated, or its accuracy on dev was no number"
         # fairseq rounds the accuracy to 0.1 %.

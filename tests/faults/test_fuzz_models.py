@@ -1,4 +1,4 @@
-"""Checkpoints and questions for them, changed at random; see test_fuzz."""
+"""Models, and questions for them, changed at random; see test_fuzz."""
 
 import argparse
 import contextlib
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from fuzzing import (
+    BYTES,
     DEEP,
     ENCODER,
     INPUTS,
@@ -35,6 +36,8 @@ from components.evaluate.core import Model
 from components.evaluate.trained import find_trained
 from components.export.config import ExportConfig
 from components.export.core import export
+from components.import_.config import ImportConfig
+from components.import_.core import import_model
 from components.predict import core as predict
 from components.predict.config import PredictConfig
 from components.train import checkpoints, hooks, resume, roberta
@@ -262,6 +265,44 @@ def test_questions(
             predict.predict(config)
         found = [strict_json.loads(line) for line in answers.getvalue().split("\n")[:-1]]
         assert all(0.99 < sum(one["probabilities"]) < 1.01 for one in found)
+
+    tally = fuzz(make, read, sandbox, inputs)
+    assert min(tally.read, tally.refused) > inputs // 20
+
+
+# Models from Hugging Face
+
+
+def test_a_model_from_hugging_face(sandbox: Path, inputs: int, trained: Any) -> None:
+    (sandbox / "checkpoint.pt").write_bytes(FILES[0])
+    source, output = sandbox / "source", sandbox / "output" / "model"
+    export(ExportConfig(sandbox / "checkpoint.pt", source, sandbox / "bpe"))
+    names = ("config.json", "vocab.json", "merges.txt", "tokenizer.json", "model.safetensors")
+    whole = {name: (source / name).read_bytes() for name in names}
+
+    def make(chance: Random) -> tuple[str, bytes]:
+        name = chance.choice(names)
+        data = whole[name]
+        if name.endswith(".json") and chance.random() < 0.7:
+            return name, encoded(json.loads(data), chance)
+        if name == "model.safetensors":
+            size = int.from_bytes(data[:8], "little")
+            head = encoded(json.loads(data[8 : 8 + size]), chance)
+            size = len(head) if chance.random() < 0.9 else chance.choice((0, 2**40, 2**64 - 1))
+            return name, size.to_bytes(8, "little") + head + data[8 + size :]
+        return name, damage(data, chance, [*BYTES, b"a b\n", b" ", b"\xc4\xa0 a\n"])
+
+    def read(given: tuple[str, bytes]) -> None:
+        name, data = given
+        (source / name).write_bytes(data)
+        if name == "tokenizer.json":
+            (source / "vocab.json").unlink()
+        try:
+            import_model(ImportConfig(source, output))
+        finally:
+            (source / name).write_bytes(whole[name])
+            (source / "vocab.json").write_bytes(whole["vocab.json"])
+            shutil.rmtree(output, ignore_errors=True)
 
     tally = fuzz(make, read, sandbox, inputs)
     assert min(tally.read, tally.refused) > inputs // 20

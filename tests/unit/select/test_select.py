@@ -1,5 +1,6 @@
 """What is selected from several trials, and what is said of them."""
 
+import contextlib
 import json
 import re
 import statistics
@@ -203,6 +204,11 @@ def spell_badly(report: Path) -> None:
     (report / "predictions.jsonl").write_text('{"id": 1}\n')
 
 
+def leave_out_an_answer(report: Path) -> None:
+    text = (report / "predictions.jsonl").read_text()
+    (report / "predictions.jsonl").write_text(text.replace('"gold": "A"', '"gold": ""', 1))
+
+
 def forget(report: Path) -> None:
     (report / "predictions.jsonl").unlink()
 
@@ -220,6 +226,7 @@ def more_options(report: Path) -> None:
         (answer_otherwise, "its questions are not those of"),
         (more_options, "another number of options"),
         (spell_badly, "missing or not what evaluate wrote"),
+        (leave_out_an_answer, "missing or not what evaluate wrote"),
         (forget, "missing or not what evaluate wrote"),
     ],
 )
@@ -229,6 +236,29 @@ def test_answers_that_cannot_be_averaged_are_refused(sweep: Any, damage: Break, 
     with pytest.raises(DataError, match=says):
         selected(sweep)
     assert not (sweep.folder / "selection").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "says"),
+    [
+        ("model", {"updates": "many"}, "does not say what it was trained with"),
+        ("report", {"training": []}, ""),  # is taken for that of the model in its place
+        ("report", {"dev_questions": 0}, "too little is known of its training"),
+        ("report", {"interval": 3}, "its figures are not what evaluate writes"),
+        ("report", {"interval": {"all": [1, 2], "x": [0, 1]}}, "its figures are not"),
+        ("report", {"interval": {}}, "its figures are not"),
+        ("report", {"correct": 101}, "its figures are not"),
+        ("report", {"questions": 0, "correct": 0}, "its figures are not"),
+    ],
+)
+def test_figures_of_another_form_are_refused(
+    sweep: Any, change: Any, file: str, entries: dict[str, Any], says: str
+) -> None:
+    trial = sweep.add(1)
+    change(trial / "report" / "metrics.json", {"training": None})
+    change(trial / file / "metrics.json", entries)
+    with pytest.raises(DataError, match=says) if says else contextlib.nullcontext():
+        selected(sweep)
 
 
 @pytest.mark.parametrize(
