@@ -12,6 +12,7 @@ from fuzzing import INPUTS, encoded, fuzz
 
 from components.evaluate.trained import read_metrics
 from components.export.card import Exported, model_card
+from components.export.core import TASK_SETTINGS
 from components.gate.core import GateConfig, gate
 from components.select.config import SelectConfig
 from components.select.core import select
