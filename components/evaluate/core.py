@@ -1,6 +1,7 @@
 """Answer RACE's test questions with a trained checkpoint, and count the right answers."""
 
 import argparse
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -264,7 +265,7 @@ class Model:
             raise ConfigError(
                 "precision fp16 needs a GPU, and none is visible", mend="Use precision fp32"
             )
-        self.path = path
+        self.path, self.data = path, data.absolute()
         self.device = "cuda" if cuda else "cpu"
         self.precision = precision if precision != "auto" else ("fp16" if cuda else "fp32")
         state = checkpoints.load(path)
@@ -333,7 +334,8 @@ class Model:
         import torch
 
         with compat.quiet():
-            self._task.load_dataset(split)
+            with contextlib.chdir(self.data):
+                self._task.load_dataset(split)
             dataset = self._task.dataset(split)
             answer = self._packed_answers if self._packed else self._stock_answers
             places, scores = [], []
@@ -383,7 +385,7 @@ def _task(settings: TaskSettings, data: Path, options: int) -> Any:
 
     # What is too long has no position: it is shortened even where training needed not to.
     shorten = "random_crop" if settings.shorten_method == "random_crop" else "truncate"
-    args = asdict(settings) | {"data": str(data), "num_classes": options, "shorten_method": shorten}
+    args = asdict(settings) | {"data": ".", "num_classes": options, "shorten_method": shorten}
     fixed = {
         "criterion": "sentence_ranking",
         "dataset_impl": None,
@@ -391,7 +393,9 @@ def _task(settings: TaskSettings, data: Path, options: int) -> Any:
         "shorten_data_split_list": "",
     }
     try:
-        return SentenceRankingTask.setup_task(argparse.Namespace(**args, **fixed))
+        # The name of this folder is no path that fairseq would split at colons.
+        with contextlib.chdir(data):
+            return SentenceRankingTask.setup_task(argparse.Namespace(**args, **fixed))
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{data}: its dictionary cannot be read", mend="Binarize again") from error
 

@@ -238,16 +238,28 @@ def _num_workers(run: Run) -> int:
     return 2 if run.plan.device == "cuda" else 0
 
 
-def fairseq_arguments(run: Run) -> list[str]:
+def fairseq_arguments(run: Run, folder: Path | None = None) -> list[str]:
     """The arguments of fairseq-train for a run.
+
+    fairseq splits paths at colons, and omegaconf expands "${...}" in them. In `folder` each gets a
+    link that is called like its flag, for ranks that work there: no path can be misread then.
 
     Raises:
         DataError: the number of options cannot be told from the data.
     """
-    arguments = [str(run.config.data.absolute())]
+
+    def named(name: str, path: Path) -> str:
+        if folder is None:
+            return str(path)
+        (folder / name).symlink_to(path.absolute())
+        return name
+
+    arguments = [named("data", run.config.data.absolute())]
     for flag in FLAGS:
         value = flag.value(run)
         if value is not None:
+            if isinstance(value, Path):
+                value = named(flag.name.removeprefix("--"), value)
             arguments.append(flag.name)
             if value != "":
                 arguments.append(str(value))

@@ -243,8 +243,9 @@ def _checked(
     from components.train import checkpoints
     from components.train.roberta import roberta_of
 
-    state = checkpoints.load(Path(path))
-    model = roberta_of(state, Path(path), ranks=resumes).tensors
+    file = Path(path).resolve()  # as its user calls it
+    state = checkpoints.load(file)
+    model = roberta_of(state, file, ranks=resumes).tensors
     if resumes:
         kept = ("optimizer_history", "extra_state", "last_optimizer_state")
         return {"model": model, **{name: state.get(name) for name in kept}}

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from components.train import hooks, supervise
 from components.train.flags import Run, fairseq_arguments
 from components.train.log import Display, TrainLog
 from components.train.node import ALONE, Node
-from components.train.resume import Checkpoints
+from components.train.resume import TENSORBOARD, Checkpoints
 from components.train.worker import FAILED
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
     stoppable = bool(run.config.checkpoint_uri)
     session = _Session(run, log, folder / "control", published)
     session.control.mkdir()
+    # fairseq makes no folder where it finds a link to none.
+    for made in (run.save_dir, folder / TENSORBOARD):
+        made.mkdir(exist_ok=True)
     worker = ["--control", str(session.control)]
     if stoppable:
         worker += ["--checkpoint-interval", str(run.config.checkpoint_interval)]
@@ -58,11 +62,15 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
         limits = (run.config.stall_timeout / 2 or hooks.PATIENCE, run.config.stop_timeout / 2)
         worker += ["--group", str(group), "--patience", str(min(hooks.PATIENCE, *limits))]
     processes = run.plan.processes
-    rank = python("components.train.worker", *worker, *fairseq_arguments(run))
     # Nodes may start long after each other; until a rank runs, its supervisor has the patience.
     patience = run.config.stall_timeout + 60 if run.config.stall_timeout else _A_WEEK
     try:
-        with _sigterm(session.ask_to_stop) if stoppable else contextlib.nullcontext():
+        with (
+            tempfile.TemporaryDirectory(prefix="race-") as links,
+            _sigterm(session.ask_to_stop) if stoppable else contextlib.nullcontext(),
+        ):
+            arguments = fairseq_arguments(run, Path(links))
+            rank = python("components.train.worker", "--links", links, *worker, *arguments)
             status = supervise.run(
                 supervise.command(processes, rank, run.node, patience),
                 env=supervise.environment(processes, run.plan.device, os.environ, run.node),

@@ -1,12 +1,13 @@
 """One rank of a training: fairseq-train in a process that dies with the one that started it.
 
-    python -m components.train.worker [--control DIR] [--checkpoint-interval N] [--patience S] \\
-        [--group FILE] DATA --arch ...
+    python -m components.train.worker [--links DIR] [--control DIR] [--checkpoint-interval N] \\
+        [--patience S] [--group FILE] DATA --arch ...
 
-`--control` is the folder that joins it with the process that supervises, see
-components.train.hooks; the rest are fairseq-train's arguments. `--group` is for one of the ranks of
-several nodes: JSON with the arguments of components.train.group.Group. What ends it is written as
-one line, FAILED and a JSON object, for that process.
+`--links` is the folder that it works in, see components.train.flags.fairseq_arguments. `--control`
+is the folder that joins it with the process that supervises, see components.train.hooks; the rest
+are fairseq-train's arguments. `--group` is for one of the ranks of several nodes: JSON with the
+arguments of components.train.group.Group. What ends it is written as one line, FAILED and a JSON
+object, for that process.
 """
 
 import argparse
@@ -48,12 +49,14 @@ def die_with_parent(signum: signal.Signals) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     die_with_parent(signal.SIGKILL)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--links", type=Path, default=Path())
     own.add_argument("--control", type=Path)
     own.add_argument("--checkpoint-interval", type=int)
     own.add_argument("--patience", type=float, default=hooks.PATIENCE)
     own.add_argument("--group", type=Path)
     try:
         options, arguments = own.parse_known_args(argv)
+        os.chdir(options.links)
         boundaries = None
         if options.control:
             boundaries = _boundaries(options)

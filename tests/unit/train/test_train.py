@@ -84,7 +84,7 @@ def test_the_packed_engine_trains_as_the_stock_one(
 
 def test_the_pretrained_checkpoint_is_restored_and_everything_else_is_reset(trained: Any) -> None:
     log = (trained.alone / "train.log").read_text()
-    assert f"Loaded checkpoint {trained.pretrained} (epoch 1 @ 0 updates)" in log
+    assert "Loaded checkpoint restore-file (epoch 1 @ 0 updates)" in log
     state = checkpoints.load(trained.alone / "checkpoint_last.pt")
     assert state["optimizer_history"][-1]["num_updates"] == 12  # not the pretraining's 500000
     assert state["extra_state"]["train_iterator"]["epoch"] == 3
