@@ -11,7 +11,7 @@ from typing import Any
 
 from components.common import strict_json
 from components.common.executor import ExecutorInput
-from components.common.files import atomic_file, link_tree
+from components.common.files import atomic_file, link_tree, removed_if_raised
 from components.common.program import EXECUTOR_INPUT
 from pipeline.steps import Step
 
@@ -48,15 +48,23 @@ class Cache:
         return hashlib.sha256(strict_json.dumps(everything).encode()).hexdigest()
 
     def restore(self, key: str, given: ExecutorInput) -> bool:
-        """Put the outputs of an earlier execution in their places; False where they are gone."""
+        """Put the outputs of an earlier execution in their places, all and whole.
+
+        False where they are gone, or go meanwhile: then nothing is in those places.
+        """
         try:
             entry = strict_json.read(self._folder / f"{key}.json")
             kept = {name: self.runs / path for name, path in entry["outputs"].items()}
-            if kept.keys() != given.outputs.keys() or not all(p.exists() for p in kept.values()):
+            if kept.keys() != given.outputs.keys():
                 return False
-            for name, path in kept.items():
-                link_tree(path, given.outputs[name].path)
-            given.answered({name: entry["metadata"][name] for name in kept})
+            with contextlib.ExitStack() as stack:
+                for name, path in kept.items():
+                    target = given.outputs[name].path
+                    stack.enter_context(removed_if_raised(target))
+                    link_tree(path, target)
+                    if _names(target) != entry["names"][name]:
+                        raise FileNotFoundError(path)
+                given.answered({name: entry["metadata"][name] for name in kept})
         except (OSError, KeyError, TypeError, ValueError, AttributeError):
             return False  # an entry that another version wrote, or a run that is being removed
         return True
@@ -68,6 +76,13 @@ class Cache:
         entry: dict[str, Any] = {
             "outputs": {name: str(path.relative_to(runs)) for name, path in places.items()},
             "metadata": given.read_answer(),
+            "names": {name: _names(path) for name, path in places.items()},
         }
         with contextlib.suppress(OSError), atomic_file(self._folder / f"{key}.json") as partial:
             strict_json.write(partial, entry)
+
+
+def _names(output: Path) -> str:
+    """A digest of what an output consists of: a run that is being removed has lost some of it."""
+    names = sorted(str(path.relative_to(output)) for path in output.rglob("*"))
+    return hashlib.sha256(strict_json.dumps(names).encode()).hexdigest()

@@ -53,19 +53,15 @@ def container_arguments(
     """
     import docker
 
-    mounts = [
-        docker.types.Mount(target=str(path), source=str(path), type="bind", read_only=True)
-        for path in _outermost(readable)
-    ]
     arguments = {
         "user": f"{os.getuid()}:{os.getgid()}",
         "read_only": True,
         "tmpfs": {"/tmp": "exec,mode=1777"},  # torch may compile kernels there
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
+        "security_opt": ["no-new-privileges", *_unlabelled(client)],
         "network_mode": "host",
         "shm_size": SHM_SIZE,
-        "mounts": mounts,
+        "mounts": [mount(path) for path in _outermost(readable)],
         "environment": {name: environment[name] for name in PASSED_ON if name in environment},
     }
     if has_gpus(client):
@@ -75,10 +71,29 @@ def container_arguments(
     return arguments
 
 
+def mount(path: Path, *, read_only: bool = True) -> Any:
+    """What shows a container a path of this machine, whatever it is called.
+
+    A volume's text, host:container:mode, is split at colons, and so can have none in its paths.
+    """
+    import docker
+
+    return docker.types.Mount(target=str(path), source=str(path), type="bind", read_only=read_only)
+
+
 def _outermost(paths: Iterable[Path]) -> list[Path]:
     """The paths that lie below no other of them, absolute and without repetition."""
     everything = sorted({Path(os.path.abspath(path)) for path in paths})
     return [p for p in everything if not any(q in p.parents for q in everything)]
+
+
+def _unlabelled(client: Any) -> list[str]:
+    """The option for an SELinux that keeps containers from files without its label for them.
+
+    Only volumes can be labelled anew, and a user's own inputs are not ours to label.
+    """
+    selinux = "name=selinux" in (client.info().get("SecurityOptions") or [])
+    return ["label=disable"] if selinux else []
 
 
 def has_gpus(client: Any) -> bool:

@@ -43,6 +43,9 @@ from pipeline.pipeline import build
 from pipeline.record import Execution, Run, StepError, new_folder, recorded, shown
 from pipeline.steps import STEPS, Step
 
+# Where KFP has artifacts, in a run's folder.
+ROOT = "artifacts"
+
 # Artifacts that hold what is in their step's folder too.
 COPIES = ("Metrics", "ClassificationMetrics", "HTML")
 
@@ -96,7 +99,7 @@ def run_pipeline(
     ):
         kfp.local.init(
             runner=kfp_runner,
-            pipeline_root=str(run.folder.absolute() / "artifacts"),
+            pipeline_root=str(run.folder.absolute() / ROOT),
             raise_on_error=False,  # the worker has noticed, and knows more
         )
         pipeline()
@@ -267,13 +270,16 @@ def docker_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> I
     """KFP's DockerRunner: each step is a container, see pipeline.containers."""
     from kfp.local import docker_task_handler
 
-    from pipeline.containers import container_arguments, require_image, run_container
+    from pipeline.containers import container_arguments, mount, require_image, run_container
     from pipeline.image_build import engine
 
     with engine() as client:
         for image in (images.data, images.train):
             require_image(client, image)
         arguments = container_arguments(client, readable=readable)
+    root = worker.run.folder.absolute() / ROOT
+    root.mkdir()
+    arguments["mounts"].append(mount(root, read_only=False))
 
     class Container(docker_task_handler.DockerTaskHandler):  # type: ignore[misc]
         def run(self) -> Any:
@@ -286,7 +292,6 @@ def docker_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> I
                         command,
                         log,
                         lambda: worker.stopping,
-                        volumes=self.get_volumes_to_mount(client),
                         **{**arguments, "environment": environment},
                     )
 

@@ -43,7 +43,7 @@ def atomic_folder(output: Path) -> Iterator[Path]:
         raise OutputError(f"{output} is a mount point", mend="Choose a folder inside it as output")
     partial = _beside(output)
     partial.mkdir()
-    with _named(output), _removed_if_raised(partial):
+    with _named(output), removed_if_raised(partial):
         yield partial
         try:
             os.replace(partial, output)
@@ -66,7 +66,7 @@ def atomic_file(output: Path) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
     partial = _beside(output)
     partial.touch(exist_ok=False)
-    with _named(output), _removed_if_raised(partial):
+    with _named(output), removed_if_raised(partial):
         yield partial
         os.replace(partial, output)
 
@@ -105,7 +105,8 @@ def _beside(output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _removed_if_raised(path: Path) -> Iterator[None]:
+def removed_if_raised(path: Path) -> Iterator[None]:
+    """What the block makes at `path`, a file or a folder, is gone if it raises."""
     try:
         yield
     except BaseException:

@@ -1,26 +1,30 @@
 """How a step's container is set up; no engine is needed."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
+from kfp.local import DockerRunner, docker_task_handler
 
 from components.common.errors import ConfigError
-from pipeline import containers
+from pipeline import containers, image_build, local, record
 from pipeline.containers import container_arguments, has_gpus, require_image
+from pipeline.images import Images
 
 
 class Engine:
     """An engine without images, that cannot pull any."""
 
-    def __init__(self, runtimes: tuple[str, ...] = ("runc",)) -> None:
+    def __init__(self, runtimes: tuple[str, ...] = ("runc",), security: str = "") -> None:
         self.images = self
-        self._runtimes = runtimes
+        self._runtimes, self._security = runtimes, security
 
     def info(self) -> dict[str, Any]:
-        return {"Runtimes": {name: {} for name in self._runtimes}}
+        runtimes: dict[str, Any] = {name: {} for name in self._runtimes}
+        return {"Runtimes": runtimes, "SecurityOptions": [self._security]}
 
     def get(self, reference: str) -> None:
         raise docker.errors.ImageNotFound(reference)
@@ -56,6 +60,34 @@ def test_inputs_are_mounted_once_and_read_only(tmp_path: Path) -> None:
     ]
 
 
+def test_with_selinux_containers_read_what_has_no_label_for_them() -> None:
+    arguments = container_arguments(Engine(security="name=selinux"), readable=[], environment={})
+    assert arguments["security_opt"] == ["no-new-privileges", "label=disable"]
+
+
+def test_a_step_s_folder_for_outputs_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_build, "engine", lambda: contextlib.nullcontext(Engine()))
+    monkeypatch.setattr(containers, "require_image", lambda *_: None)
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(containers, "run_container", lambda *_, **given: made.append(given) or 0)
+    folder = tmp_path / "10:00, ${y}"
+    folder.mkdir()
+    worker = local.Worker(record.Run(folder, {}), None)
+    monkeypatch.setattr(worker, "execute", lambda command, start: start(command, tmp_path / "log"))
+    with local.docker_runner(worker, Images("data", "train"), [tmp_path / "a:b"]):
+        handler = docker_task_handler.DockerTaskHandler("data", [], str(folder), DockerRunner())
+        assert handler.run() == 0
+    (given,) = made
+    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in given["mounts"]] == [
+        (str(tmp_path / "a:b"), str(tmp_path / "a:b"), True),
+        (str(folder / "artifacts"), str(folder / "artifacts"), False),
+    ]
+    assert "volumes" not in given
+    assert (folder / "artifacts").is_dir()
+
+
 def test_only_what_storage_needs_is_handed_on() -> None:
     environment = {"AWS_SECRET_ACCESS_KEY": "secret", "HOME": "/home/me", "GITHUB_TOKEN": "token"}
     arguments = container_arguments(Engine(), readable=[], environment=environment)
@@ -74,8 +106,6 @@ def test_gpus_are_requested_where_the_engine_can_hand_them_out(no_gpus: Path) ->
 
 
 def test_kfps_runner_knows_all_of_these_arguments(no_gpus: Path) -> None:
-    from kfp.local import DockerRunner
-
     no_gpus.touch()
     DockerRunner(**container_arguments(Engine(("nvidia",)), readable=[], environment={}))
 

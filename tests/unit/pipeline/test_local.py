@@ -20,6 +20,7 @@ from kfp import dsl
 
 from components.common.errors import DataError, TransferError
 from components.common.executor import Artifact, ExecutorInput, Outcome, parse
+from components.common.files import link_tree
 from components.download.archive import unpack
 from components.trials.core import TrialsConfig, plan_trials
 from pipeline import cache, display, inputs, local, record
@@ -255,12 +256,29 @@ def test_what_collects_the_trials_is_of_none_of_them_even_if_there_is_one() -> N
     assert of("gate", evaluation="selection") is None
 
 
-@pytest.mark.parametrize("lost", ["", "text", "artifacts"])
+@pytest.mark.parametrize("lost", ["", "text", "text/deep", "artifacts"])
 def test_a_step_whose_cached_outputs_are_lost_runs_again(
     tmp_path: Path, small_pipeline: Callable[..., record.Run], lost: str
 ) -> None:
     shutil.rmtree(small_pipeline(tmp_path, "old").folder / lost)
     again = small_pipeline(tmp_path, "new")
+    assert [one.cached for one in again.executions] == [False, False]
+    assert (again.folder / "model" / "deep" / "lines").read_text() == "one"
+
+
+def test_outputs_that_are_lost_while_they_are_restored_are_made_again(
+    tmp_path: Path, small_pipeline: Callable[..., record.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def restore(source: Path, target: Path) -> None:
+        link_tree(source, target)
+        restored.append(target.name)
+        shutil.rmtree(tmp_path / "old")
+
+    restored: list[str] = []
+    monkeypatch.setattr(cache, "link_tree", restore)
+    small_pipeline(tmp_path, "old")
+    again = small_pipeline(tmp_path, "new")
+    assert len(restored) == 1  # of the two outputs
     assert [one.cached for one in again.executions] == [False, False]
     assert (again.folder / "model" / "deep" / "lines").read_text() == "one"
 
