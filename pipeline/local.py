@@ -21,10 +21,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import kfp.local
+from kfp.dsl.constants import WORKSPACE_MOUNT_PATH
 from kfp.local import status as kfp_status
 from kfp.local import subprocess_task_handler
 
-from components.common import executor
+from components.common import executor, strict_json
 from components.common.cli import LOG_FORMAT_VARIABLE
 from components.common.errors import ConfigError, DataError, GateError
 from components.common.files import link_tree
@@ -106,6 +107,29 @@ def run_pipeline(
         if run.errors:
             raise _without(run)
     return run
+
+
+def require_carried(folder: Path, values: Mapping[str, Any]) -> None:
+    """Refuse what Kubeflow Pipelines would not hand to a step as it is.
+
+    Args:
+        folder: the run's.
+        values: of the pipeline's parameters.
+
+    Raises:
+        ConfigError: a path is no text, or it or a parameter has a placeholder of KFP's.
+    """
+    addresses = {n: _absolute(v) for n, v in values.items() if n.endswith("_url")}
+    for name, value in {"--output": str(folder.absolute()), **values, **addresses}.items():
+        text = value if isinstance(value, str) else strict_json.dumps(value)
+        if text.encode(errors="ignore").decode() != text:
+            raise ConfigError(f"{name} {text!a}: not text in UTF-8", mend="Rename its folders")
+        for taken in ("{{$", WORKSPACE_MOUNT_PATH):
+            if taken in text:
+                raise ConfigError(
+                    f"{name} {text}: Kubeflow Pipelines would put something else for {taken}",
+                    mend="Choose a name without it",
+                )
 
 
 class Worker:
@@ -389,7 +413,7 @@ def local_path(address: str) -> Path | None:
     parts = urlsplit(address)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
-    return None if "://" in address or not address else Path(address).expanduser()
+    return None if "://" in address or not address else Path(os.path.expanduser(address))
 
 
 def _absolute(address: str) -> str:

@@ -76,6 +76,9 @@ def _run(arguments: argparse.Namespace) -> None:
     name = arguments.name or f"{time.strftime('%Y-%m-%d.%H-%M-%S')}-{config.name}"
     if Path(name).name != name or name.startswith("."):
         raise ConfigError(f"--name {name}: not a plain name", mend="Leave out slashes")
+    from pipeline.local import require_carried, run_pipeline
+
+    require_carried(arguments.output / name, values)
     # Containers have to hold the code that lies here, not that of the last release.
     from pipeline.image_build import checkout_images
 
@@ -91,7 +94,6 @@ def _run(arguments: argparse.Namespace) -> None:
             values.update(sample_inputs(given, values, arguments.output))
         if time.monotonic() - started > 1:
             say(step_line("sample", duration(time.monotonic() - started), "made up"))
-    from pipeline.local import run_pipeline
     from pipeline.record import report
 
     run = run_pipeline(

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -75,6 +77,12 @@ def test_race_and_python_m_pipeline_are_the_same() -> None:
         (["run", "--config", "smoke", "-p", "train_epoch=1"], "Did you mean 'epochs'?"),
         (["run", "--config", "smoke", "-p", "epochs=x"], "expected a whole number"),
         (["run", "--config", "smoke", "--name", "../up"], "not a plain name"),
+        (["run", "--config", "smoke", "--name", "{{$.x}}"], "would put something else for {{$"),
+        (["run", "--config", "smoke", "-p", "bpe_url=/a/{{$}}"], "bpe_url /a/{{$}}: Kubeflow Pip"),
+        (
+            ["run", "--config", "smoke", "--output", "/kfp-workspace"],
+            "else for /kfp-workspace. Cho",
+        ),
         (["run", "--config", "smoke", "--runner", "podman"], "invalid choice"),
         (["run", "--config", "smoke", "--data-image", "Not An Image"], "not an image reference"),
         (["run", "--config", "smoke", "-p", "train_nodes=2"], "has this machine alone"),
@@ -94,6 +102,18 @@ def test_wrong_arguments_are_one_line_and_leave_nothing(
     assert lines[0].startswith("error: ")
     assert says in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_in_a_folder_whose_name_is_no_text_is_refused_at_once(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert cli.main(["run", "--config", "smoke"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"error: --output '.*\\udce9/runs/.*': not text in UTF-8\. Rename .*", line)
+    assert not list(folder.iterdir())
 
 
 def test_compile_check_tells_a_stale_file_from_a_fresh_one(tmp_path: Path, capsys) -> None:
