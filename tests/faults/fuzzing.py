@@ -167,11 +167,12 @@ class Canary:
     def _inside(self, path: Any) -> bool:
         if isinstance(path, int):
             return True  # was opened before
-        return f"{os.path.realpath(os.fsdecode(path))}/".startswith(f"{self.folder}/")
+        # No link leads out: none is made.
+        return f"{os.path.abspath(os.fsdecode(path))}/".startswith(f"{self.folder}/")
 
     @contextlib.contextmanager
     def watching(self, folder: Path) -> Iterator[None]:
-        self.folder = str(folder)
+        self.folder = os.path.realpath(folder)
         try:
             yield
         finally:
