@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from components.common import strict_json
 from components.common.asked import Asked, read_asked, read_passages
 from components.common.cli import option, require_ranges
+from components.common.device import DEVICE_HELP, Device, usable_gpus
 from components.common.errors import ConfigError, DataError
 from components.common.exam import count_options, level_of, read_test_sets
 from components.common.executor import Outcome
@@ -64,6 +65,7 @@ class EvaluateConfig:
     engine: Literal["packed", "stock"] = option(
         "packed", help="who computes the scores: the packed forward, or fairseq's own; they agree"
     )
+    device: Device = option("auto", help=DEVICE_HELP)
     precision: Literal["auto", "fp32", "fp16"] = option(
         "auto", help="of the weights; auto is fp16 on a GPU and fp32 on the CPU"
     )
@@ -122,6 +124,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             config.precision,
             config.engine,
             options=count_options(config.data),
+            device=config.device,
         )
         scores: dict[str, Score] = {}
         parts: list[Answers] = []
@@ -238,13 +241,14 @@ class Model:
         data: the data set; its dictionary must be the one that the model was trained with.
         precision: of the weights.
         engine: who computes.
+        device: what computes.
         options: of each question; 0 is as many as the model was trained with. It may be another
             number, because each option is scored by itself.
 
     `checked` is the model as the checkpoint holds it, `settings` are those of its task.
 
     Raises:
-        ConfigError: fp16 was asked for without a GPU.
+        ConfigError: fp16 was asked for without a GPU, or a GPU is here that CUDA does not start on.
         DataError: the checkpoint is missing, damaged, unsafe, does not rank, computes something
             else, or does not fit the data set.
     """
@@ -257,10 +261,9 @@ class Model:
         engine: str = "packed",
         *,
         options: int = 0,
+        device: Device = "auto",
     ) -> None:
-        import torch
-
-        cuda = torch.cuda.is_available()
+        cuda = bool(usable_gpus(device))
         if precision == "fp16" and not cuda:
             raise ConfigError(
                 "precision fp16 needs a GPU, and none is visible", mend="Use precision fp32"

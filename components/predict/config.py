@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.common import cli
+from components.common.device import DEVICE_HELP, Device
 from components.common.errors import ConfigError
 
 STANDARD_INPUT = Path("-")
@@ -31,6 +32,7 @@ class PredictConfig:
         None, help="one question; an underscore in it is the place of the option"
     )
     option: tuple[str, ...] = cli.option((), help="one of the answers to choose from")
+    device: Device = cli.option("auto", help=DEVICE_HELP)
     precision: Literal["auto", "fp32", "fp16"] = cli.option(
         "auto", help="of the weights; auto is fp16 on a GPU and fp32 on the CPU"
     )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from components.binarize.bpe import Bpe, read_bpe
 from components.binarize.core import Binarizer
 from components.common import strict_json
+from components.common.device import Device
 from components.common.dictionary import Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.exam import LETTERS
@@ -59,7 +60,7 @@ def predict(config: PredictConfig) -> Tally:
     """
     tally = Tally()
     with _opened(config) as source:
-        reader = Reader(find_trained(config.model, config.bpe), config.precision)
+        reader = Reader(find_trained(config.model, config.bpe), config.precision, config.device)
         show = _table if config.question is not None else _json_lines
         for stretch in source:
             questions = _understood(stretch, reader.model.options, tally)
@@ -90,11 +91,11 @@ class Reader:
         ConfigError, DataError: as `Model` and `bpe_of` raise them.
     """
 
-    def __init__(self, trained: Trained, precision: str = "auto") -> None:
+    def __init__(self, trained: Trained, precision: str = "auto", device: Device = "auto") -> None:
         bpe = bpe_of(trained)
         self._binarizer = Binarizer(bpe.encoder, bpe.dictionary)
         with data_set_of(bpe.dictionary) as data:
-            self.model = Model(trained.checkpoint, data, precision)
+            self.model = Model(trained.checkpoint, data, precision, device=device)
 
     def logits(self, questions: Sequence[Question], batch_tokens: int) -> NDArray[np.float64]:
         """The options' scores, (questions, options).

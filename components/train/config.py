@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.common.cli import option, require_ranges
+from components.common.device import DEVICE_HELP, Device
 from components.common.errors import ConfigError
 from components.train.roberta import ARCHITECTURES, Shape
 
@@ -23,6 +24,7 @@ class TrainConfig:
     pretrained: Path = option(help="checkpoint to start from: a .pt, or a folder with one model.pt")
     output: Path = option(help="new folder for the checkpoints, metrics.json and the logs")
 
+    device: Device = option("auto", help=DEVICE_HELP)
     arch: Literal["roberta_large", "roberta_base"] = option(
         "roberta_large", help="architecture of the pretrained model"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common import strict_json
+from components.common.device import usable_gpus
 from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.exam import count_options
 from components.common.executor import Outcome
@@ -108,15 +109,13 @@ def train(config: TrainConfig) -> TrainResult:
             are no numbers any more; with `on_collapse` fail.
         OSError: `output` is in use or cannot be written.
     """
-    import torch
-
     node = this_node(config.nodes, os.environ)
     options = count_options(config.data)
     questions = len(read_labels(config.data, "train", options))
     read_labels(config.data, "valid", options)
     for split in ("train", "valid"):
         require_tokens(config.data, split)
-    the_plan = plan(config, gpus=torch.cuda.device_count(), questions=questions)
+    the_plan = plan(config, gpus=usable_gpus(config.device), questions=questions)
     pretrained = _fitting_checkpoint(config)
     vocabulary = read_vocabulary(config.data)
 

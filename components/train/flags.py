@@ -183,10 +183,10 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("--stop-overflows", "stop_overflows", None, _packed(lambda c: c.stop_overflows)),
     Flag("--ddp-backend", "ddp_backend", "legacy_ddp", lambda r: r.config.ddp_backend),
-    Flag("--cpu", "processes", None, lambda r: _switch(r.plan.device == "cpu")),
+    Flag("--cpu", "device", None, lambda r: _switch(r.plan.device == "cpu")),
     Flag(
         "--distributed-backend",
-        "processes",
+        "device",
         None,
         lambda r: "gloo" if r.plan.device == "cpu" else "nccl",
     ),

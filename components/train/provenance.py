@@ -24,6 +24,7 @@ FREE = {
     "stop_collapsed_after",
     "stop_overflows",
     "num_workers",
+    "device",
     "nodes",  # counted in the split
     "processes",  # likewise
 }
