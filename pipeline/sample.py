@@ -24,10 +24,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
+import yaml
+
 from components.common import strict_json
 from components.common.exam import LETTERS, OPTIONS
 from components.common.files import atomic_folder
-from pipeline.sample_phrases import ASIDES, CLOSINGS, OPENINGS, PEOPLE, TOPICS
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ TRAINING = Training(
 # How many facts a passage of each level states; it asks one question about each of them.
 FACTS = {"middle": 3, "high": 4}
 
-MOST_OPTIONS = min(len(topic.words) for topic in TOPICS)
+PHRASES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+MOST_OPTIONS = min(len(topic["words"]) for topic in PHRASES["topics"])
 
 
 def make_sample(
@@ -162,24 +164,24 @@ def make_exam(seed: int, passages: int, options: int = OPTIONS) -> dict[str, str
 def _make_passage(
     rng: random.Random, level: str, answers: list[int], count: int, id: str
 ) -> Passage:
-    name, he, his = rng.choice(PEOPLE)
+    name, he, his = rng.choice(PHRASES["people"])
     person = {"name": name, "he": he, "his": his, "He": he.capitalize(), "His": his.capitalize()}
     sentences, asked = [], []
     # Topics do not repeat within a passage, so no wrong option stands anywhere in it.
-    for topic, answer in zip(rng.sample(TOPICS, len(answers)), answers, strict=True):
-        fact = rng.choice(topic.facts)
-        words = rng.sample(topic.words, count)
+    for topic, answer in zip(rng.sample(PHRASES["topics"], len(answers)), answers, strict=True):
+        statement, asking, cloze = rng.choice(topic["facts"])
+        words = rng.sample(topic["words"], count)
         if rng.random() < 0.5:
-            question, options = fact.cloze, words
+            question, options = cloze, words
         else:
-            question, options = fact.question, [topic.option.format(x=word) for word in words]
-        sentences.append(fact.statement.format(x=words[answer], **person))
+            question, options = asking, [topic["option"].format(x=word) for word in words]
+        sentences.append(statement.format(x=words[answer], **person))
         asked.append((LETTERS[answer], options, question.format(**person)))
-    sentences.insert(0, rng.choice(OPENINGS).format(**person))
+    sentences.insert(0, rng.choice(PHRASES["openings"]).format(**person))
     if level == "high":
-        for aside in rng.sample(ASIDES, 2):
+        for aside in rng.sample(PHRASES["asides"], 2):
             sentences.insert(rng.randrange(1, len(sentences) + 1), aside.format(**person))
-        sentences.append(rng.choice(CLOSINGS).format(**person))
+        sentences.append(rng.choice(PHRASES["closings"]).format(**person))
     rng.shuffle(asked)
     # Some passages have paragraphs, as RACE's do.
     gaps = (" ", " ", "\n") if rng.random() < 0.5 else (" ",)

@@ -18,8 +18,8 @@ from components.download.archive import unpack
 from components.train import checkpoints, compat
 from pipeline import cli
 from pipeline import sample as made
-from pipeline import sample_phrases as phrases
 from pipeline.parameters import load_config, resolve
+from pipeline.sample import PHRASES
 from pipeline.steps import STEPS
 
 Question = tuple[str, str, list[str], int]  # article, question, options, index of the right one
@@ -140,7 +140,7 @@ def test_each_letter_is_right_equally_often(exam: dict[str, str]) -> None:
 
 
 def test_the_passage_names_the_right_option_and_no_other(exam: dict[str, str]) -> None:
-    answers = {word for topic in phrases.TOPICS for word in topic.words}
+    answers = {word for topic in PHRASES["topics"] for word in topic["words"]}
     for split in ("train", "dev", "test"):
         for article, _, options, right in questions(exam, split):
             named = [bool(words(option) & answers & words(article)) for option in options]
@@ -148,12 +148,13 @@ def test_the_passage_names_the_right_option_and_no_other(exam: dict[str, str]) -
 
 
 def test_an_answers_word_stands_nowhere_else_in_the_phrases() -> None:
-    answers = [word for topic in phrases.TOPICS for word in topic.words]
+    answers = [word for topic in PHRASES["topics"] for word in topic["words"]]
     assert len(set(answers)) == len(answers)
     templates = [
-        *(text for topic in phrases.TOPICS for fact in topic.facts for text in fact),
-        *(topic.option for topic in phrases.TOPICS),
-        *itertools.chain(phrases.OPENINGS, phrases.ASIDES, phrases.CLOSINGS, *phrases.PEOPLE),
+        *(text for topic in PHRASES["topics"] for fact in topic["facts"] for text in fact),
+        *(topic["option"] for topic in PHRASES["topics"]),
+        *itertools.chain(*(PHRASES[name] for name in ("openings", "asides", "closings"))),
+        *itertools.chain(*PHRASES["people"]),
     ]
     found = set().union(*map(words, templates))
     assert not {word.lower() for word in answers} & {word.lower() for word in found}
@@ -163,13 +164,13 @@ def test_every_statement_and_option_names_the_answer() -> None:
     def fields(template: str) -> list[str | None]:
         return [field for _, field, _, _ in string.Formatter().parse(template)]
 
-    for topic in phrases.TOPICS:
-        assert fields(topic.option).count("x") == 1
-        for fact in topic.facts:
-            assert fields(fact.statement).count("x") == 1
-            assert fact.cloze.count("_") == 1
-            assert "_" not in fact.question
-            assert "x" not in fields(fact.cloze) + fields(fact.question)
+    for topic in PHRASES["topics"]:
+        assert fields(topic["option"]).count("x") == 1
+        for statement, question, cloze in topic["facts"]:
+            assert fields(statement).count("x") == 1
+            assert cloze.count("_") == 1
+            assert "_" not in question
+            assert "x" not in fields(cloze) + fields(question)
 
 
 def test_question_and_options_alone_leave_the_answer_to_chance() -> None:
