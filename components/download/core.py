@@ -56,12 +56,6 @@ class DownloadConfig:
         metavar="URL",
     )
     output: Path = option(help="new folder for the files, each under the name that ends its URL")
-    sha256: tuple[str, ...] = option(
-        (),
-        help="the file's digest, once for each --url in the same order; '' takes the known digest "
-        "of a default address and checks nothing elsewhere",
-        metavar="HEX",
-    )
     mirror_uri: str = option(
         "",
         help="s3:// address or folder that keeps what was downloaded; it is looked for there first",
@@ -85,11 +79,6 @@ class DownloadConfig:
     def __post_init__(self) -> None:
         if not self.url:
             raise ConfigError("no URL is given", mend="Give at least one")
-        if self.sha256 and len(self.sha256) != len(self.url):
-            raise ConfigError(
-                f"{len(self.url)} URLs but {len(self.sha256)} digests",
-                mend="Give a sha256 for each URL ('' where it is not known), or none at all",
-            )
         for url in self.sources:
             check_url(url)
         names = [file_name(url) for url in self.sources]
@@ -98,12 +87,9 @@ class DownloadConfig:
                 raise ConfigError(
                     f"two downloads are both named {name}", mend="Download them apart"
                 )
-        written = [url.partition("#sha256=")[2] for url in self.sources]
-        for digest in (*self.sha256, *written):
-            if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
-                raise ConfigError(
-                    f"{digest!r} is not a sha256", mend="Give 64 hexadecimal digits or ''"
-                )
+        for url in self.sources:
+            if wrong := url.partition("#sha256=")[2]:
+                raise ConfigError(f"{wrong!r} is not a sha256", mend="Give 64 hexadecimal digits")
         for name in _POSITIVE:
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="Give more than 0")
@@ -112,11 +98,9 @@ class DownloadConfig:
     def sources(self) -> dict[str, str]:
         """Each file's address, with the digest that it must have, in lower case, or ""."""
         found = {}
-        for place, url in enumerate(self.url):
+        for url in self.url:
             given, address = _DIGESTS.search(url), without_digests(url)
             digests = dict(pair.split("=") for pair in given[1].split("&")) if given else {}
-            if self.sha256:
-                digests.setdefault("sha256", self.sha256[place])
             wanted = {f"{address.rstrip('/')}/{name}": name for name in self.files}
             for file, name in (wanted or {address: "sha256"}).items():
                 found[file] = digests.get(name, "").lower() or known.SHA256.get(file, "")

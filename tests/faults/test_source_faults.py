@@ -33,9 +33,9 @@ def through(proxy: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def get(bucket: str, tmp_path: Path) -> Callable[..., Downloaded]:
     def get(sha256: str = "", name: str = "file") -> Downloaded:
-        url = f"s3://{bucket}/{name}"
+        url = f"s3://{bucket}/{name}" + (f"#sha256={sha256}" if sha256 else "")
         try:
-            (result,) = download(DownloadConfig((url,), tmp_path / "place" / "out", (sha256,)))
+            (result,) = download(DownloadConfig((url,), tmp_path / "place" / "out"))
         except RaceError:
             assert os.listdir(tmp_path / "place") == []
             raise

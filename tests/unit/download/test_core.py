@@ -85,14 +85,14 @@ def test_archives_of_one_folder_join(make_tar: Callable[..., Path], place: Path)
 
 def test_a_digest_that_agrees_is_accepted_in_either_case(server: Any, place: Path) -> None:
     url = server.put("file", BODY)
-    (result,) = download(DownloadConfig((url,), place / "out", (DIGEST.upper(),)))
+    (result,) = download(DownloadConfig((f"{url}#sha256={DIGEST.upper()}",), place / "out"))
     assert result.pinned
 
 
 def test_a_wrong_checksum_names_both_digests_and_leaves_nothing(server: Any, place: Path) -> None:
     url = server.put("file", BODY)
     with pytest.raises(DataError) as failure:
-        download(DownloadConfig((url,), place / "out", ("0" * 64,)))
+        download(DownloadConfig((f"{url}#sha256={'0' * 64}",), place / "out"))
     assert f"expected sha256 {'0' * 64}, computed {DIGEST}" in str(failure.value)
     assert len(server.requests) == 1
     assert left_behind(place) == []
@@ -104,7 +104,7 @@ def test_an_archive_with_a_wrong_checksum_is_not_unpacked(
     monkeypatch.setattr("components.download.core.unpack", pytest.fail)
     url = str(make_tar(("a", b"x")))
     with pytest.raises(DataError, match="wrong checksum"):
-        download(DownloadConfig((url,), place / "out", ("0" * 64,), unpack=True))
+        download(DownloadConfig((f"{url}#sha256={'0' * 64}",), place / "out", unpack=True))
 
 
 def test_a_known_address_is_checked_by_default(
@@ -112,10 +112,9 @@ def test_a_known_address_is_checked_by_default(
 ) -> None:
     url = server.put("RACE.tar.gz", BODY)
     monkeypatch.setitem(known.SHA256, url, "0" * 64)
-    for sha256 in ((), ("",)):
-        with pytest.raises(DataError, match="wrong checksum"):
-            download(DownloadConfig((url,), place / "out", sha256))
-    download(DownloadConfig((url,), place / "out", (DIGEST,)))
+    with pytest.raises(DataError, match="wrong checksum"):
+        download(DownloadConfig((url,), place / "out"))
+    download(DownloadConfig((f"{url}#sha256={DIGEST}",), place / "out"))
 
 
 def test_another_address_of_the_same_name_is_not_checked_by_default() -> None:
@@ -153,8 +152,7 @@ def test_an_output_with_something_in_it_is_refused_before_anything_is_fetched(
         ({"url": ()}, "no URL"),
         ({"url": ("ftp://host/file",)}, "unknown scheme"),
         ({"url": ("http://a/file", "http://b/file")}, "both named file"),
-        ({"sha256": (DIGEST, DIGEST)}, "1 URLs but 2 digests"),
-        ({"sha256": ("abc",)}, "'abc' is not a sha256"),
+        ({"url": ("http://host/file#sha256=abc",)}, "'abc' is not a sha256"),
         ({"attempts": 0}, "attempts is 0"),
         ({"connect_timeout": 0.0}, "connect_timeout is 0"),
         ({"read_timeout": float("nan")}, "read_timeout is nan"),
@@ -169,9 +167,7 @@ def test_a_parameter_that_cannot_be_is_refused(changes: dict[str, Any], why: str
 
 def test_the_command_prints_one_line_a_file(step: Any, server: Any, place: Path) -> None:
     one, two = server.put("one", BODY), server.put("two", BODY)
-    done = step(
-        "--url", one, "--url", two, "--sha256", DIGEST, "--sha256=", "--output", place / "o"
-    )
+    done = step("--url", f"{one}#sha256={DIGEST}", "--url", two, "--output", place / "o")
     assert done.returncode == 0
     first, second = done.stderr.splitlines()
     assert re.fullmatch(rf"downloaded one 0\.2 MiB in .* s, sha256 {DIGEST} \(matches\)", first)
@@ -196,7 +192,7 @@ def bad_runs(
     """Arguments (less the output), exit status, and a part of the one line."""
     return {
         "wrong checksum": (
-            ["--url", server.put("file", BODY), "--sha256", "0" * 64],
+            ["--url", f"{server.put('file', BODY)}#sha256={'0' * 64}"],
             3,
             f"wrong checksum: expected sha256 {'0' * 64}, computed {DIGEST}. Check the address",
         ),
@@ -289,7 +285,7 @@ def test_a_full_disk_fails_with_one_line_that_names_the_output(
 def test_help_teaches(step: Any) -> None:
     done = step("--help")
     assert done.returncode == 0
-    for part in ("examples:", known.RACE, "(default: 6)", "--sha256 HEX"):
+    for part in ("examples:", known.RACE, "(default: 6)", "#sha256="):
         assert part in done.stdout
 
 

@@ -58,4 +58,4 @@ def test_with_a_sha256_that_agrees_nothing_else_is_asked_of_it(server: Any, tmp_
     import hashlib
 
     url, digest = server.put("dict.txt", HTML), hashlib.sha256(HTML).hexdigest()
-    download(DownloadConfig((url,), tmp_path / "out", (digest,)))
+    download(DownloadConfig((f"{url}#sha256={digest}",), tmp_path / "out"))

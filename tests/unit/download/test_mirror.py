@@ -24,7 +24,8 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def get(url: str, output: Path, mirror: str, sha256: str = "") -> Downloaded:
-    config = DownloadConfig((url,), output, (sha256,), mirror_uri=mirror, attempts=1)
+    address = f"{url}#sha256={sha256}" if sha256 else url
+    config = DownloadConfig((address,), output, mirror_uri=mirror, attempts=1)
     (result,) = download(config)
     assert result.path.read_bytes() == BODY
     return result
