@@ -50,6 +50,7 @@ def export(config: ExportConfig) -> Export:
             other.
         OSError: the output cannot be written, or is there already.
     """
+    import torch
     from safetensors.torch import save_file
 
     trained = find_trained(config.model, config.bpe, config.evaluation)
@@ -61,11 +62,9 @@ def export(config: ExportConfig) -> Export:
         weights.require_numbers(checked.tensors, trained.checkpoint)
         _try_out(model)
         state = weights.to_multiple_choice(checked.tensors, checked.shape.layers)
-        half = config.precision == "fp16"
-        tensors = {
-            name: (tensor.half() if half else tensor.float()).contiguous()
-            for name, tensor in state.items()
-        }
+        kind = torch.float16 if config.precision == "fp16" else torch.float32
+        # safetensors refuses tensors that share memory, as those of a checkpoint may.
+        tensors = {name: t.to(kind, copy=True).contiguous() for name, t in state.items()}
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         task = {name: getattr(settings, name) for name in TASK_SETTINGS}
         content = model_config(checked, tensors) | {TASK_KEY: task}

@@ -111,6 +111,23 @@ def test_half_precision_is_half_the_bytes(answering: Path, exported: Path, tmp_p
     assert model.dtype == torch.float16
 
 
+def test_tensors_that_share_their_memory_are_exported(answering: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from components.train import checkpoints
+
+    state = checkpoints.load(answering / "model" / "checkpoint_best.pt")
+    model = state["model"]
+    first, second = (f"encoder.sentence_encoder.layers.{n}.fc1.weight" for n in (0, 1))
+    model[first] = model[second]
+    torch.save(state, tmp_path / "model.pt")
+    export(ExportConfig(tmp_path / "model.pt", tmp_path / "out", bpe=answering / "bpe"))
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    one, other = (found[f"roberta.encoder.layer.{n}.intermediate.dense.weight"] for n in (0, 1))
+    assert torch.equal(one, model[second])
+    assert torch.equal(one, other)
+
+
 def test_the_card_tells_the_settings_and_the_figures(answering: Path, exported: Path) -> None:
     text = (exported / "README.md").read_text()
     accuracy = json.loads((answering / "report" / "metrics.json").read_text())["accuracy"]
