@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError
+from components.common.files import scratch_folder
 from components.download.core import DownloadConfig, download
 from pipeline import sample
 
@@ -39,11 +39,11 @@ def sample_inputs(
             for field in dataclasses.fields(sample.TINY)
         },
     )
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         dictionary = None
         if "roberta_url" in missing and "bpe_url" in given:
             config = DownloadConfig(
-                url=(given["bpe_url"],), files=("dict.txt",), output=Path(scratch) / "bpe"
+                url=(given["bpe_url"],), files=("dict.txt",), output=scratch / "bpe"
             )
             dictionary = download(config)[0].path
         # The same sample has the same name, and is made once.

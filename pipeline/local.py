@@ -11,7 +11,6 @@ import os
 import shlex
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 import warnings
@@ -28,7 +27,7 @@ from kfp.local import subprocess_task_handler
 from components.common import executor, strict_json
 from components.common.cli import LOG_FORMAT_VARIABLE
 from components.common.errors import ConfigError, DataError, GateError
-from components.common.files import link_tree
+from components.common.files import link_tree, scratch_folder
 from components.common.processes import python, running
 from components.common.program import EXECUTOR_INPUT
 from components.common.progress import duration
@@ -341,14 +340,14 @@ def supervise(
 
     However this is left, no process of the command's group is. It is left early when `stopping`.
     """
-    with tempfile.TemporaryDirectory(prefix="race-") as scratch, log.open("ab") as output:
+    with scratch_folder() as scratch, log.open("ab") as output:
         environment = {
             # torch's threads spin while they wait, which on a busy machine costs more than it
             # saves: evaluating a small model took three times as long.
             "OMP_WAIT_POLICY": "PASSIVE",
             **os.environ,
             **environment,
-            "TMPDIR": scratch,
+            "TMPDIR": str(scratch),
             "PYTHONUNBUFFERED": "1",
             LOG_FORMAT_VARIABLE: "text",  # a step's log is read by people, and by Execution.error
         }

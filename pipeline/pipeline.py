@@ -14,13 +14,12 @@ download_roberta ─────────────────────
 
 import inspect
 import itertools
-import tempfile
 from collections.abc import Callable, Container, Mapping
-from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl, kubernetes
 
+from components.common.files import scratch_folder
 from components.common.storage.client import S3_VARIABLES
 from components.train.cluster.config import SHM_SIZE, USER
 from pipeline.caching import CACHEABLE, cached_on_cluster
@@ -218,8 +217,8 @@ def compiled(
     Without `cached` it is what the values allow: a run with others should have its own.
     """
     cached = cached_on_cluster(values) if cached is None else cached
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
+    with scratch_folder() as folder:
+        path = folder / "pipeline.yaml"
         made = build(values, images, cached=cached, sweep=sweep, parallelism=parallelism)
         compiler.Compiler().compile(made, str(path))
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

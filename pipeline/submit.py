@@ -5,7 +5,6 @@ import hashlib
 import io
 import logging
 import re
-import tempfile
 import time
 import uuid
 import warnings
@@ -20,6 +19,7 @@ import urllib3
 
 from components.common import strict_json
 from components.common.errors import ConfigError, RaceError, TransferError
+from components.common.files import scratch_folder
 from components.common.progress import duration
 from components.common.retry import AttemptError, Patience, retry
 from components.common.transfer import root_of, told
@@ -283,8 +283,8 @@ def submit(
     Returns:
         The id of the run, or of the recurring run where `cron` is given.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
+    with scratch_folder() as folder:
+        path = folder / "pipeline.yaml"
         path.write_text(package, encoding="utf-8")
         pipeline_id, version_id = api.pipeline_version(path, pipeline)
     what = {

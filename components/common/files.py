@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from components.common.errors import DataError, OutputError
@@ -41,9 +44,7 @@ def atomic_folder(output: Path) -> Iterator[Path]:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output))
     if output.is_mount():
         raise OutputError(f"{output} is a mount point", mend="Choose a folder inside it as output")
-    partial = _beside(output)
-    partial.mkdir()
-    with _named(output), removed_if_raised(partial):
+    with _named(output), _beside(output, Path.mkdir) as partial:
         yield partial
         try:
             os.replace(partial, output)
@@ -64,11 +65,22 @@ def atomic_file(output: Path) -> Iterator[Path]:
     output = Path(os.path.realpath(output))
     if output.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
-    partial = _beside(output)
-    partial.touch(exist_ok=False)
-    with _named(output), removed_if_raised(partial):
+    with _named(output), _beside(output, lambda path: path.touch(exist_ok=False)) as partial:
         yield partial
         os.replace(partial, output)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A new folder that is removed when the block ends, in `parent` or where temporary files go.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    place = (parent or Path(tempfile.gettempdir())) / "race"
+    with _beside(place, lambda path: path.mkdir(0o700)) as folder:
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
@@ -95,13 +107,60 @@ def link_tree(source: Path, target: Path) -> None:
         link_or_copy(source, target)
 
 
-def _beside(output: Path) -> Path:
-    """A path that is free, in the same folder: there the rename is atomic.
+@contextlib.contextmanager
+def _beside(output: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """A new path in the same folder, where a rename is atomic; it is removed when the block raises.
 
-    What is made there gets the permissions that any new file gets, unlike with `tempfile`.
+    This process holds its lock. What a process that was killed left there has none, and is removed.
+    What is made gets the permissions that any new file gets, unlike with `tempfile`.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    return output.parent / f".{output.name}.partial-{secrets.token_hex(4)}"
+    _clear(output)
+    while True:
+        path = output.parent / f".{output.name}.partial-{secrets.token_hex(4)}"
+        make(path)
+        try:
+            lock = _locked(path)
+            break
+        except (BlockingIOError, FileNotFoundError):
+            continue  # somebody who clears found it before it was locked
+        except OSError:  # a file system without locks, where nobody clears
+            lock = os.open(os.devnull, os.O_RDONLY)
+            break
+    try:
+        with removed_if_raised(path):
+            yield path
+    finally:
+        os.close(lock)
+
+
+def _clear(output: Path) -> None:
+    """Remove what killed processes left of their work on `output`."""
+    left = re.compile(rf"\.{re.escape(output.name)}\.partial-[0-9a-f]{{8}}")
+    with contextlib.suppress(OSError), os.scandir(output.parent) as entries:
+        for path in [Path(entry.path) for entry in entries if left.fullmatch(entry.name)]:
+            with contextlib.suppress(OSError):
+                lock = _locked(path)
+                _remove(path)
+                os.close(lock)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the lock of a file or folder.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        FileNotFoundError: it is gone.
+        OSError: it cannot be locked.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(path)  # whoever had the lock may have removed it meanwhile
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 @contextlib.contextmanager
@@ -110,11 +169,15 @@ def removed_if_raised(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
         raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -9,13 +9,13 @@ In a cluster KFP moves artifacts; a step that is run by hand has only its comman
 import contextlib
 import dataclasses
 import itertools
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.cli import options
 from components.common.errors import OutputError
+from components.common.files import scratch_folder
 
 Config = TypeVar("Config")
 
@@ -45,8 +45,8 @@ def at_hand(config: Config) -> Iterator[Config]:
         raise OutputError(
             f"{output} exists already", mend="Choose a new address, or remove this one first"
         )
-    with tempfile.TemporaryDirectory(prefix="race-") as scratch:
-        inputs = Path(scratch) / "inputs"
+    with scratch_folder() as scratch:
+        inputs = scratch / "inputs"
 
         def fetched(path: Path, *place: str) -> Path:
             if uri := address(path):
@@ -57,7 +57,7 @@ def at_hand(config: Config) -> Iterator[Config]:
         for name, several in lists.items():
             local[name] = tuple(fetched(path, name, str(i)) for i, path in enumerate(several))
         if output:
-            local["output"] = Path(scratch) / "output"
+            local["output"] = scratch / "output"
         yield dataclasses.replace(config, **local)  # type: ignore[type-var]
         if output:
             storage.publish(local["output"], output)

@@ -12,12 +12,12 @@ address, unless the source itself says that something else lies there now.
 import hashlib
 import logging
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from components.common import storage
 from components.common.errors import DataError, RaceError
+from components.common.files import scratch_folder
 from components.common.transfer import shown_url
 from components.download.fetch import Fetched, file_name, state_of
 
@@ -55,16 +55,16 @@ class Mirror:
         if not self.serves(url):
             return None
         try:
-            with tempfile.TemporaryDirectory(prefix=".mirror-", dir=path.parent) as scratch:
-                digest = expected or self._noted(url, Path(scratch))
+            with scratch_folder(path.parent) as scratch:
+                digest = expected or self._noted(url, scratch)
                 if not digest or storage.find(self._file(digest)) is None:
                     return None
-                found = storage.fetch(self._file(digest), Path(scratch) / "file")
+                found = storage.fetch(self._file(digest), scratch / "file")
                 (entry,) = found.manifest.files
                 if entry.sha256 != digest:
                     raise DataError(f"{found.address}: not the file of that digest")
-                check(Path(scratch) / "file" / entry.path)
-                (Path(scratch) / "file" / entry.path).rename(path)
+                check(scratch / "file" / entry.path)
+                (scratch / "file" / entry.path).rename(path)
         except RaceError as error:
             log.warning("not taken from the mirror: %s", error)
             return None
@@ -78,8 +78,8 @@ class Mirror:
         try:
             # Over what may be there: it was not taken, so it is damaged or came from elsewhere.
             storage.publish(path, self._file(fetched.sha256), producer=producer, overwrite=True)
-            with tempfile.TemporaryDirectory() as scratch:
-                note = Path(scratch) / _NOTE
+            with scratch_folder() as scratch:
+                note = scratch / _NOTE
                 note.write_text(fetched.sha256)
                 producer["state"] = self._state
                 storage.publish(note, self._address(url), producer=producer, overwrite=True)

@@ -4,13 +4,12 @@ AutoModelForMultipleChoice and AutoTokenizer read it; transformers are not neede
 """
 
 import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components.common import strict_json
-from components.common.files import atomic_folder
+from components.common.files import atomic_folder, scratch_folder
 from components.evaluate.core import Model
 from components.evaluate.trained import find_trained
 from components.export.card import Exported, model_card
@@ -72,8 +71,8 @@ def export(config: ExportConfig) -> Export:
         files = tokenizer.to_huggingface(trained.bpe, settings.max_positions)
         for name, text in files.items():
             _write(folder / name, text)
-        with tempfile.TemporaryDirectory(prefix="race-") as scratch:  # for who imports it
-            tokenizer.write_bpe(folder, Path(scratch)).write(folder)
+        with scratch_folder() as scratch:  # for who imports it
+            tokenizer.write_bpe(folder, scratch).write(folder)
         parameters = sum(tensor.numel() for tensor in tensors.values())
         card = Exported(task, parameters, trained.training, trained.evaluation)
         _write(folder / "README.md", model_card(card))

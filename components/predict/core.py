@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from components.common.device import Device
 from components.common.dictionary import Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.exam import LETTERS
+from components.common.files import scratch_folder
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.core import Model
 from components.evaluate.score import log_probabilities
@@ -156,11 +156,11 @@ def data_set_of(dictionary: Dictionary) -> Iterator[Path]:
 
     fairseq's task finds its dictionary nowhere else.
     """
-    with tempfile.TemporaryDirectory(prefix="race-") as folder:
-        (Path(folder) / "input0").mkdir()
-        path = Path(folder) / "input0" / "dict.txt"
+    with scratch_folder() as folder:
+        (folder / "input0").mkdir()
+        path = folder / "input0" / "dict.txt"
         path.write_text(dictionary.text(), encoding="utf-8")
-        yield Path(folder)
+        yield folder
 
 
 def _after(token: int | None, tokens: Any) -> Any:

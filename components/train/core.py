@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from components.common.device import usable_gpus
 from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.exam import count_options
 from components.common.executor import Outcome
-from components.common.files import atomic_folder
+from components.common.files import atomic_folder, scratch_folder
 from components.common.vocabulary import read_vocabulary, require_same
 from components.train import checkpoints
 from components.train.config import Plan, TrainConfig, as_dict, plan
@@ -172,8 +171,7 @@ def _follow(
     config: TrainConfig, the_plan: Plan, pretrained: Path, origin: Provenance, node: Node
 ) -> TrainResult:
     """Compute as one of the nodes that do not lead."""
-    with tempfile.TemporaryDirectory(prefix="race-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as folder:
         save_dir = folder / "checkpoints"
         run = Run(config, the_plan, pretrained, save_dir, node=node, common=origin.common)
         logger.info("%s: training with node 0 at %s", node, node.master_addr)

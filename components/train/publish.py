@@ -6,14 +6,13 @@ python -m components.train.publish runs/model/checkpoint_best.pt runs/model/mode
 import argparse
 import logging
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.common.cli import run_step
 from components.common.errors import OutputError
-from components.common.files import atomic_file
+from components.common.files import atomic_file, scratch_folder
 from components.train import checkpoints, hooks
 from components.train.config import TrainConfig
 from components.train.provenance import Provenance
@@ -87,8 +86,8 @@ def publish_output(config: TrainConfig, origin: Provenance) -> None:
     from components.common import storage
 
     output = config.output.absolute()
-    with tempfile.TemporaryDirectory(prefix=".publish-", dir=output.parent) as scratch:
-        folder = Path(scratch) / "model"
+    with scratch_folder(output.parent) as scratch:
+        folder = scratch / "model"
         folder.mkdir()
         half = config.precision == "fp16"
         publish(output / "checkpoint_best.pt", folder / "model.pt", half=half)

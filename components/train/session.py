@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 from components.common import errors, strict_json
 from components.common.cli import Terminated
 from components.common.errors import CollapseError, OutputError, TrainingError
+from components.common.files import scratch_folder
 from components.common.processes import python
 from components.train import hooks, supervise
 from components.train.flags import Run, fairseq_arguments
@@ -64,16 +64,17 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
     processes = run.plan.processes
     # Nodes may start long after each other; until a rank runs, its supervisor has the patience.
     patience = run.config.stall_timeout + 60 if run.config.stall_timeout else _A_WEEK
+    stopping = _sigterm(session.ask_to_stop) if stoppable else contextlib.nullcontext()
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="race-") as links,
-            _sigterm(session.ask_to_stop) if stoppable else contextlib.nullcontext(),
-        ):
-            arguments = fairseq_arguments(run, Path(links))
-            rank = python("components.train.worker", "--links", links, *worker, *arguments)
+        with stopping, scratch_folder() as temporary, scratch_folder() as links:
+            # What torch leaves there when it is killed goes with the folder. The paths of sockets
+            # that it makes there have 107 characters at most.
+            own = {"TMPDIR": str(temporary)} if len(str(temporary)) < 70 else {}
+            arguments = fairseq_arguments(run, links)
+            rank = python("components.train.worker", "--links", str(links), *worker, *arguments)
             status = supervise.run(
                 supervise.command(processes, rank, run.node, patience),
-                env=supervise.environment(processes, run.plan.device, os.environ, run.node),
+                env=supervise.environment(processes, run.plan.device, os.environ | own, run.node),
                 log=folder / "train.log",
                 on_line=session.on_line,
                 on_tick=session.on_tick,

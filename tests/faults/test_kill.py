@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,7 +127,8 @@ def test_kills_at_any_moment_change_nothing_and_leave_nothing(
                 break
             step.kill()
             kills["Start iterating" in step.log] += 1
-            most = max(most, _lost(step.log, uri, interval))
+            if not step.output.exists():  # else it had ended
+                most = max(most, _lost(step.log, uri, interval))
         else:
             step = Step(tiny_race, tmp_path / f"{number}-end", checkpoint_uri=uri, **parameters)
         assert step.end() == 0, step.screen.read_text()
@@ -136,6 +138,28 @@ def test_kills_at_any_moment_change_nothing_and_leave_nothing(
         f"{engine}, {processes} ranks, {store}: {kills[0]} + {kills[1]} kills in {number} runs,"
         f" {most} updates lost at most with one checkpoint in {interval}, 0 objects left"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_training_leaves_nothing_once_it_is_started_again(
+    tiny_race: Any, tmp_path: Path, processes: int
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary:  # its name is short, as sockets want it
+        parameters = {**ENGINES["packed"], "processes": processes, "output": tmp_path / "place/out"}
+        environment = {"TMPDIR": temporary}
+        (tmp_path / "place").mkdir()
+        killed = Step(tiny_race, tmp_path / "1", environment=environment, **parameters)
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("place/*/checkpoints/*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        killed.kill()
+        assert [path.name[:13] for path in tmp_path.glob("place/*")] == [".out.partial-"]
+        assert os.listdir(temporary)
+        run_again = Step(tiny_race, tmp_path / "2", environment=environment, **parameters)
+        assert run_again.end() == 0, run_again.screen.read_text()
+        assert os.listdir(tmp_path / "place") == ["out"]
+        assert set(os.listdir(temporary)) == set()
 
 
 def _saved(log: str) -> list[int]:

@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -23,7 +22,7 @@ from components.common import errors, strict_json
 from components.common.cli import Terminated
 from components.common.errors import ConfigError, RaceError, TrainingError, TransferError
 from components.common.exam import count_options
-from components.common.files import atomic_folder
+from components.common.files import atomic_folder, scratch_folder
 from components.common.progress import duration
 from components.common.retry import Patience
 from components.common.vocabulary import read_vocabulary, require_same
@@ -137,8 +136,8 @@ def _as_artifact(pretrained: Path) -> Iterator[Path]:
     if pretrained.name == "model.pt":
         yield pretrained
         return
-    with tempfile.TemporaryDirectory(prefix="race-") as scratch:
-        path = Path(scratch) / "model.pt"
+    with scratch_folder() as scratch:
+        path = scratch / "model.pt"
         shutil.copyfile(pretrained, path)
         yield path
 

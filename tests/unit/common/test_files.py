@@ -3,12 +3,14 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from components.common.errors import OutputError
-from components.common.files import atomic_file, atomic_folder
+from components.common.files import atomic_file, atomic_folder, scratch_folder
 
 
 def test_a_folder_appears_with_its_content_when_the_block_ends(tmp_path: Path) -> None:
@@ -134,3 +136,60 @@ def test_an_error_without_a_path_gets_the_output_s(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="space") as failure, atomic_file(output):
         raise OSError(errno.ENOSPC, "no space", "other")
     assert failure.value.filename == "other"
+
+
+# Begins an output folder, an output file and a scratch folder below a path, and waits.
+BEGIN = """
+import sys, time
+from pathlib import Path
+from components.common.files import atomic_file, atomic_folder, scratch_folder
+place = Path(sys.argv[1])
+folder, file = atomic_folder(place / "folder"), atomic_file(place / "f")
+with folder as a, file as b, scratch_folder(place) as c:
+    for path in (a / "half", b, c / "half"):
+        path.write_text("half")
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+
+
+def begin(place: Path) -> "subprocess.Popen[bytes]":
+    """A process that is half through; what processes that were killed left there is gone then."""
+    process = subprocess.Popen([sys.executable, "-c", BEGIN, place], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"begun\n"
+    return process
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_makes_stays(tmp_path: Path) -> None:
+    living = begin(tmp_path)
+    its = set(os.listdir(tmp_path))
+    killed = begin(tmp_path)
+    kill(killed)
+    (tmp_path / ".folder.partial-notours").mkdir()
+    assert len(os.listdir(tmp_path)) == 7
+    kill(begin(tmp_path))
+    assert len(os.listdir(tmp_path)) == 7, "the second killed one's, in place of the first one's"
+    assert its < set(os.listdir(tmp_path))
+    kill(living)
+    with atomic_folder(tmp_path / "folder"), atomic_file(tmp_path / "f"), scratch_folder(tmp_path):
+        assert len(os.listdir(tmp_path)) == 4
+    assert sorted(os.listdir(tmp_path)) == [".folder.partial-notours", "f", "folder"]
+
+
+def test_a_file_system_without_locks_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for _ in range(2):
+        with atomic_file(tmp_path / "out") as file:
+            file.write_text("x")
+    assert os.listdir(tmp_path) == ["out"]
