@@ -179,6 +179,8 @@ def _settings(training: Mapping[str, Any], model: Path) -> tuple[int, float]:
         parameters = training["parameters"]
         if training.get("updates") is not None:
             _whole(training["updates"], least=0)
+        if training.get("best_valid_accuracy") is not None:
+            percent(training["best_valid_accuracy"])
         return int(parameters["seed"]), strict_json.number(parameters["learning_rate"])
     except (KeyError, TypeError, ValueError):
         raise DataError(

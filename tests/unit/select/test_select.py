@@ -242,6 +242,7 @@ def test_answers_that_cannot_be_averaged_are_refused(sweep: Any, damage: Break, 
     ("file", "entries", "says"),
     [
         ("model", {"updates": "many"}, "does not say what it was trained with"),
+        ("model", {"collapsed": "loss", "best_valid_accuracy": []}, "does not say what"),
         ("report", {"training": []}, ""),  # is taken for that of the model in its place
         ("report", {"dev_questions": 0}, "too little is known of its training"),
         ("report", {"interval": 3}, "its figures are not what evaluate writes"),
