@@ -6,8 +6,10 @@ import logging
 import os
 import random
 import re
+import shutil
+import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,30 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small file system; only root may."""
+    mounted: list[Path] = []
+
+    def call(options: str) -> Path:
+        place = tmp_path / f"mount{len(mounted)}"
+        place.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("a small file system can be mounted by root only")
+        mounted.append(place)
+        return place
+
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("a small file system can be mounted by root only")
+    yield call
+    for place in mounted:
+        # Lazily: an error that a test keeps may have a file open there.
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture(params=["s3", "folder"])

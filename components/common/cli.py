@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from components.common import streams, strict_json
+from components.common.disk import no_space
 from components.common.errors import ConfigError, OutputError, RaceError, TransferError, one_line
 from components.common.progress import LogHandler
 
@@ -367,8 +368,6 @@ _MEMORY = "Free memory, or let this user have more processes (ulimit -u)"
 _MENDS = {
     errno.EFBIG: "Choose an output folder on a file system that takes larger files",
     errno.EIO: "Check the disk, or choose another output folder",
-    errno.ENOSPC: "Free some space or choose another output folder",
-    errno.EDQUOT: "Free some space or choose another output folder",
     errno.EACCES: "Choose a path that this user may use, or change its permissions",
     errno.EPERM: "Choose a path that this user may use, or change its permissions",
     errno.EROFS: "Choose a path on a file system that is mounted writable",
@@ -405,6 +404,8 @@ def explain_os_error(error: OSError | UnicodeEncodeError) -> RaceError | None:
         return OutputError(str(error), mend=_MEND)
     if error.errno is None:
         return None
+    if full := no_space(error):
+        return full
     where = f"{error.filename}: " if error.filename else ""
     # The numbers of failed look-ups of hosts are negative, and others.
     why = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)

@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from components.common.errors import DataError, OutputError
+from components.common.disk import no_space
+from components.common.errors import DataError, OutputError, RaceError
 
 
 def plain(path: Path) -> Path:
@@ -37,7 +38,8 @@ def atomic_folder(output: Path) -> Iterator[Path]:
             at its end.
         OSError: `output` cannot be written. An OSError of the block that names no path (a full
             disk does not) leaves it with `output`.
-        OutputError: `output` is a mount point, which cannot be replaced in one step.
+        OutputError: `output` is a mount point, which cannot be replaced in one step; or a library
+            has said in its own way that the disk is full.
     """
     output = Path(os.path.realpath(output))  # a rename would replace a link, not what it leads to
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -168,8 +170,14 @@ def removed_if_raised(path: Path) -> Iterator[None]:
     """What the block makes at `path`, a file or a folder, is gone if it raises."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        # Now, for when it is removed there is space again. What has a number is told as it is.
+        strange = isinstance(error, Exception) and not isinstance(error, RaceError)
+        numbered = getattr(error, "errno", None)
+        full = no_space(error, path.parent) if strange and not numbered else None
         _remove(path)
+        if full:
+            raise full from error
         raise
 
 

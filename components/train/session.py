@@ -15,7 +15,8 @@ from typing import Any
 
 from components.common import errors, strict_json
 from components.common.cli import Terminated
-from components.common.errors import CollapseError, OutputError, TrainingError
+from components.common.disk import no_space
+from components.common.errors import CollapseError, TrainingError
 from components.common.files import scratch_folder
 from components.common.processes import python
 from components.train import hooks, supervise
@@ -80,7 +81,9 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
                 on_tick=session.on_tick,
             )
             if status:
-                error = _explain(status, session.failures, list(session.tail), log, run.node)
+                error = _explain(
+                    status, session.failures, list(session.tail), log, run.node, folder.parent
+                )
                 # A collapse that is to be marked is no surprise, and of another node's end the log
                 # of this one says nothing.
                 marked = isinstance(error, CollapseError) and run.config.on_collapse == "mark"
@@ -227,8 +230,9 @@ def _explain(
     tail: list[str],
     log: TrainLog,
     node: Node = ALONE,
+    folder: Path = Path(),
 ) -> errors.RaceError:
-    """The error for a training that ended with an exit status other than 0."""
+    """The error for a training in `folder` that ended with an exit status other than 0."""
     where = _where(log, node)
     failure = next((f for f in failures if not _SECONDARY.search(f["message"])), None)
     signal_number = _signal_of(status, tail)
@@ -242,6 +246,8 @@ def _explain(
                 " newest checkpoint",
             )
     if failure is None:
+        if full := no_space("\n".join(tail), folder):
+            return full
         if signal_number == 9:
             return TrainingError(
                 f"training stopped {where}: a process was killed (signal 9)",
@@ -256,11 +262,8 @@ def _explain(
     if isinstance(ours, type) and issubclass(ours, errors.RaceError):
         return ours(failure["message"], mend=failure["mend"])
     message = failure["message"].strip() or "no message"
-    if "Errno 28" in message or "No space left" in message:
-        return OutputError(
-            f"training stopped {where}: no space left for the checkpoints",
-            mend="Free some space or choose another output folder",
-        )
+    if full := no_space(message, folder):
+        return full
     message = _short(message, 300)
     mend = next((mend for pattern, mend in _MENDS if re.search(pattern, message)), "")
     return TrainingError(

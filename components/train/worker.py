@@ -15,12 +15,14 @@ import ctypes
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from components.common import strict_json
-from components.common.errors import CollapseError
+from components.common.disk import no_space
+from components.common.errors import CollapseError, RaceError
 from components.train import hooks
 from components.train.group import Ended, Group
 
@@ -54,15 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     own.add_argument("--checkpoint-interval", type=int)
     own.add_argument("--patience", type=float, default=hooks.PATIENCE)
     own.add_argument("--group", type=Path)
+    options, arguments = own.parse_known_args(argv)
     try:
-        options, arguments = own.parse_known_args(argv)
         os.chdir(options.links)
         boundaries = None
         if options.control:
             boundaries = _boundaries(options)
         _train(arguments, boundaries)
-    except Exception as error:
+    except Exception as raised:
         traceback.print_exc()
+        # The folder `control` lies in the output that is being made.
+        output = options.control.parents[1] if options.control else Path()
+        places = (output, Path(tempfile.gettempdir()))
+        error = raised if isinstance(raised, RaceError) else no_space(raised, *places) or raised
         # What is ours already knows how to be mended.
         message, mend = getattr(error, "what", str(error)), getattr(error, "mend", "")
         report = {"type": type(error).__name__, "message": message, "mend": mend}

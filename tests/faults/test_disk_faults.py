@@ -2,40 +2,19 @@
 
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from steps import Step
 
 from components.common import storage
 from components.common.cli import run_step
+from components.common.errors import OutputError
 from components.common.storage.__main__ import main
 
 Mount = Callable[[str], Path]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mounts a small file system; only root may."""
-    mounted: list[Path] = []
-
-    def call(options: str) -> Path:
-        place = tmp_path / f"mount{len(mounted)}"
-        place.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True
-        )
-        if done.returncode:
-            pytest.skip("a small file system can be mounted by root only")
-        mounted.append(place)
-        return place
-
-    if os.geteuid() or not shutil.which("mount"):
-        pytest.skip("a small file system can be mounted by root only")
-    yield call
-    for place in mounted:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture(params=["s3", "folder"])
@@ -67,7 +46,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
 ) -> None:
     place = mount("size=4m")
     line = fails(capsys, "fetch", "--uri", uri, "--output", place / "model")
-    assert f"{place}/model: no space left on device. Free some space" in line
+    assert f"{place}/model: no space left on device. The file system at {place} has 4 MiB" in line
     assert not list(place.iterdir())
 
 
@@ -79,7 +58,7 @@ def test_a_disk_that_fills_up_while_fetching(
     # There was room when we looked; others have taken it since.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 40))
     line = fails(capsys, "fetch", "--uri", uri, "--output", place / "model")
-    assert "no space left on device. Free some space" in line
+    assert f"no space left on device. The file system at {place} has" in line
     assert str(place) in line
     assert not list(place.iterdir())
 
@@ -94,7 +73,7 @@ def test_a_store_that_fills_up_while_publishing(
     line = fails(
         capsys, "publish", "--source", tmp_path / "in", "--uri", f"file://{place}/runs/model"
     )
-    assert "no space left on device. Free some space" in line
+    assert f"no space left on device. The file system at {place} has" in line
     assert storage.find(str(place / "runs" / "model")) is None
     assert not [p for p in place.rglob("*") if p.is_file()]
 
@@ -121,3 +100,26 @@ def test_an_output_in_the_way(uri: str, tmp_path: Path, capsys: pytest.CaptureFi
     line = fails(capsys, "fetch", "--uri", uri, "--output", tmp_path / "output")
     assert "output: file exists" in line
     assert (tmp_path / "output").read_text() == "precious"
+
+
+@pytest.mark.parametrize("engine", ["packed", "stock"])
+def test_a_disk_that_fills_up_while_training(
+    tiny_race: Any, tmp_path: Path, mount: Mount, engine: str
+) -> None:
+    place = mount("size=640k")
+    step = Step(tiny_race, tmp_path / "pod", output=place / "out", engine=engine, epochs=4)
+    assert step.end() == OutputError.exit_status, step.screen.read_text()
+    (line,) = [x for x in step.screen.read_text().splitlines() if x.startswith("error: ")]
+    assert f"no space left on device. The file system at {place} has 640 KiB" in line
+    assert os.listdir(place) == []
+
+
+def test_shared_memory_that_is_too_small_for_training(tiny_race: Any, tmp_path: Path) -> None:
+    if os.geteuid() or not shutil.which("unshare"):
+        pytest.skip("a small /dev/shm can be mounted by root only")
+    small = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"'
+    before = ("unshare", "--mount", "sh", "-c", small, "sh")
+    step = Step(tiny_race, tmp_path / "pod", before=before, num_workers=1)
+    assert step.end() == OutputError.exit_status, step.screen.read_text()
+    (line,) = [x for x in step.screen.read_text().splitlines() if x.startswith("error: ")]
+    assert "/dev/shm: no space left on device. The file system at /dev/shm has 4 KiB" in line

@@ -25,6 +25,7 @@ from components.common.cli import (
     require_ranges,
     run_step,
 )
+from components.common.disk import no_space
 from components.common.errors import ConfigError, DataError, GateError, TransferError
 
 
@@ -143,8 +144,7 @@ def step_that(raised: BaseException | None) -> int:
         (
             OSError(errno.ENOSPC, "x", "/out"),
             5,
-            "error: /out: no space left on device. "
-            "Free some space or choose another output folder\n",
+            f"error: {no_space(OSError(errno.ENOSPC, 'x', '/out'))}\n",
         ),
         (
             PermissionError(errno.EACCES, "x", "/a\x1b[31m"),

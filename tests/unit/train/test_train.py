@@ -311,7 +311,7 @@ def failure(kind: str, message: str, rank: int = 0) -> dict[str, Any]:
         (
             [failure("OSError", "[Errno 28] No space left on device")],
             OutputError,
-            "no space left for the checkpoints",
+            "no space left on device. The file system at /",
         ),
     ],
 )
