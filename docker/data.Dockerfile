@@ -49,8 +49,8 @@ COPY components/gate /app/components/gate
 COPY components/trials /app/components/trials
 COPY components/select /app/components/select
 # The rest of evaluate wants torch.
-COPY components/evaluate/__init__.py components/evaluate/predictions.py /app/components/evaluate/
-COPY components/evaluate/report.py components/evaluate/statistics.py /app/components/evaluate/
+COPY components/evaluate/__init__.py components/evaluate/statistics.py /app/components/evaluate/
+COPY components/evaluate/report.py /app/components/evaluate/
 COPY components/evaluate/templates /app/components/evaluate/templates
 RUN PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash /app \
  && chmod -R u=rwX,go=rX /app \

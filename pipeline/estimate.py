@@ -7,13 +7,13 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from components.common.cli import option, require_ranges
 from components.common.errors import ConfigError, DataError
 from components.common.progress import duration
+from components.common.results.metrics import Training
 from components.common.text import columns
-from components.evaluate.trained import METRICS, MODEL, read_metrics
+from components.evaluate.trained import MODEL
 from components.train.config import Plan, TrainConfig, plan
 
 HOUR = 3600.0  # seconds
@@ -96,8 +96,9 @@ def estimate(config: EstimateConfig, run: Path | None = None) -> list[Estimate]:
             does not divide the effective batch.
         DataError: the run has no metrics, or they have no speed.
     """
-    found = _metrics(run) if run else {}
-    rate = config.questions_per_second or found.get("questions_per_second")
+    folder = run / MODEL if run and (run / MODEL).is_dir() else run
+    found = Training.read(folder) if folder else Training()
+    rate = config.questions_per_second or found.questions_per_second
     if not rate and run:
         raise DataError(
             f"{run}: training was too short to measure its speed",
@@ -109,7 +110,7 @@ def estimate(config: EstimateConfig, run: Path | None = None) -> list[Estimate]:
             mend="Give a run, or --questions-per-second as train and benchmarks/train_step.py"
             " show it",
         )
-    settings = dict(found.get("parameters", {}))
+    settings = dict(found.parameters)
     settings |= {n: getattr(config, n) for n in ("epochs", "effective_batch") if getattr(config, n)}
     recipe = TrainConfig(
         data=Path(),
@@ -118,9 +119,9 @@ def estimate(config: EstimateConfig, run: Path | None = None) -> list[Estimate]:
         **{name: settings[name] for name in _RECIPE if name in settings},
     )
     config = dataclasses.replace(config, gradients=config.gradients or _gradients(recipe))
-    questions = config.questions or found.get("questions") or RACE_QUESTIONS
+    questions = config.questions or found.questions or RACE_QUESTIONS
     batch = recipe.effective_batch
-    measured = config.measured_gpus or found.get("processes") or 1
+    measured = config.measured_gpus or found.processes or 1
     # What one GPU alone would compute in an update.
     compute = measured * (batch / rate - all_reduce(config, measured))
     if compute <= 0:
@@ -167,16 +168,6 @@ def all_reduce(config: EstimateConfig, gpus: int) -> float:
     local = math.ceil(gpus / nodes)
     within = 2 * (local - 1) / local * config.gradients / config.link
     return within + 2 * (nodes - 1) / nodes * config.gradients / config.network
-
-
-def _metrics(run: Path) -> dict[str, Any]:
-    folder = run / MODEL if (run / MODEL).is_dir() else run
-    found = read_metrics(folder)
-    if not found:
-        raise DataError(
-            f"{folder / METRICS}: missing", mend="Give a run's folder, or the one that train wrote"
-        )
-    return found
 
 
 def table(estimates: list[Estimate], price: float) -> str:

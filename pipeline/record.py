@@ -33,11 +33,12 @@ from typing import Any
 from components.common import strict_json
 from components.common.errors import RaceError
 from components.common.files import atomic_file
-from components.evaluate.trained import read_metrics
+from components.common.results.metrics import Evaluation, Selection, Training
+from components.common.results.scores import ALL
 from components.select.core import table
 from components.trials.core import Trial
 from pipeline.display import NAME_WIDTH, say, step_line
-from pipeline.report import levels, write_index
+from pipeline.report import write_index
 from pipeline.steps import Step
 
 # Lines of a failed step's log that are shown.
@@ -134,8 +135,8 @@ class Run:
         if step.name == "gate":
             return f"accuracy is at least {self.values['min_accuracy']:g} %"
         if step.name == "train":
-            model = self.folder / execution.outputs["model"]
-            if read_metrics(model).get("collapsed"):
+            training = Training.find(self.folder / execution.outputs["model"])
+            if training and training.collapsed:
                 return f"collapsed after {figures['updates']:,.0f} updates"
         if step.name == "evaluate" and "accuracy" not in figures:
             return "nothing to evaluate"
@@ -213,20 +214,19 @@ def report(run: Run) -> str:
 
 
 def _accuracies(run: Run) -> list[str]:
-    figures = run.execution("evaluate").figures
     lines = ["test set   questions   accuracy"]
-    tests = {name: f"_{name}" for name in levels(figures)}
-    if len(tests) > 1:
-        tests["both" if len(tests) == 2 else "all"] = ""
-    for name, suffix in tests.items():
-        questions, accuracy = figures[f"questions{suffix}"], figures[f"accuracy{suffix}"]
-        lines.append(f"{name:<8} {questions:>11,.0f} {accuracy:>8.2f} %")
+    scores = Evaluation.read(run.folder / run.execution("evaluate").outputs["report"]).scores
+    heads = {test.name: test.name for test in scores.tests}
+    if len(heads) > 1:
+        heads[ALL] = "both" if len(heads) == 2 else ALL
+    for name, head in heads.items():
+        group = scores.groups[name]
+        lines.append(f"{head:<8} {group.questions:>11,} {group.accuracy:>8.2f} %")
     return lines
 
 
 def _trials(run: Run) -> list[str]:
-    path = run.folder / "selection" / "metrics.json"
-    return table(strict_json.read(path)).splitlines()
+    return table(Selection.read(run.folder / "selection")).splitlines()
 
 
 def _places(run: Run) -> list[str]:

@@ -15,7 +15,10 @@ from components.common.exam import in_order
 from components.common.files import atomic_file
 from components.common.progress import duration
 from components.common.report.page import render
-from components.evaluate.statistics import mcnemar, wilson
+from components.common.results.metrics import Evaluation, Selection, Training
+from components.common.results.predictions import PREDICTIONS, read_predictions
+from components.common.results.scores import ALL, Group
+from components.evaluate.statistics import mcnemar
 
 INDEX = "index.html"
 COMPARISON = "compare.html"
@@ -50,9 +53,13 @@ class Record:
 
     folder: Path
     run: Mapping[str, Any]
-    training: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
-    selection: Mapping[str, Any]
+    training: Training
+    evaluation: Evaluation
+    selection: Selection | None
+
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        return self.evaluation.scores.groups
 
     @property
     def trials(self) -> list[str]:
@@ -80,28 +87,17 @@ def read_run(folder: Path) -> Record:
         raise ConfigError(
             f"{folder}: not the folder of a run", mend="Give one, such as runs/latest"
         )
-    run = _read(folder / "run.json")
+    run = strict_json.read_object(folder / "run.json", mend="Run it again")
     if not {"state", "runner", "parameters", "steps"} <= run.keys():
         raise DataError(f"{folder / 'run.json'}: not written by `race run`")
-    training, evaluation, selection = (
-        _figures_of(folder / name) for name in ("model", "report", "selection")
+    return Record(folder, run, *_figures_of(folder), Selection.find(folder / "selection"))
+
+
+def _figures_of(folder: Path) -> tuple[Training, Evaluation]:
+    return (
+        Training.find(folder / "model") or Training(),
+        Evaluation.find(folder / "report") or Evaluation(),
     )
-    return Record(folder, run, training, evaluation, selection)
-
-
-def _figures_of(folder: Path) -> dict[str, Any]:
-    path = folder / "metrics.json"
-    return _read(path) if path.is_file() else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = strict_json.read(path)
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: not a JSON object")
-    return found
 
 
 # -- the page of a run
@@ -130,11 +126,11 @@ def _index(record: Record) -> str:
         selection=record.selection,
         failed=next((step["name"] for step in record.steps if step["exit_status"]), ""),
         accuracies=[
-            (name, record.evaluation[f"accuracy{suffix}"], _interval(record, suffix))
-            for suffix, name in sets.items()
-            if record.evaluation
+            (title, record.groups[name].accuracy, record.groups[name].interval)
+            for name, title in sets.items()
+            if record.groups
         ],
-        tests=[name.removeprefix("test, ") for suffix, name in sets.items() if suffix],
+        tests=[title.removeprefix("test, ") for name, title in sets.items() if name != ALL],
         trials=[_trial(record, name, list(sets)) for name in record.trials],
         reports=(SWEEP_REPORT if record.trials else {}) | REPORTS,
         files=FILES,
@@ -143,41 +139,33 @@ def _index(record: Record) -> str:
     )
 
 
-def _trial(record: Record, name: str, suffixes: Sequence[str]) -> dict[str, Any]:
+def _trial(record: Record, name: str, tests: Sequence[str]) -> dict[str, Any]:
     """A line of a sweep's page: label, state, folder, and accuracies on dev and the test sets."""
     steps = [step for step in record.steps if step.get("trial") == name]
     folder = f"trials/{name}"
-    training, evaluation = (_figures_of(record.folder / folder / p) for p in ("model", "report"))
+    training, evaluation = _figures_of(record.folder / folder)
     label = steps[0]["name"].partition("(")[2].rstrip(")") or name
-    judged = {trial["label"]: trial for trial in record.selection.get("trials", ())}
+    selection = record.selection
+    collapsed = {trial.label for trial in selection.trials if trial.collapsed} if selection else ()
     state = ""
     if any(step["exit_status"] for step in steps):
         state = "failed"
-    elif judged.get(label, {}).get("collapsed") or training.get("collapsed"):
+    elif label in collapsed or training.collapsed:
         state = "collapsed"
-    elif label == record.selection.get("selected"):
+    elif selection and label == selection.selected:
         state = "selected"
-    accuracies = [evaluation.get(f"accuracy{suffix}") for suffix in suffixes]
+    groups = evaluation.scores.groups
+    accuracies = [groups[test].accuracy if test in groups else None for test in tests]
     # All questions last.
-    values = [training.get("best_valid_accuracy"), *accuracies[1:], *accuracies[:1]]
+    values = [training.best_valid_accuracy, *accuracies[1:], *accuracies[:1]]
     return {"label": label, "state": state, "folder": folder, "accuracies": values}
 
 
-def levels(figures: Iterable[str]) -> list[str]:
-    """The test sets that an evaluation's figures, given by their names, are about."""
-    return in_order([name.removeprefix("correct_") for name in figures if "correct_" in name])
-
-
 def _sets(records: Iterable[Record]) -> dict[str, str]:
-    """What the names of figures end with, and what the questions are called."""
-    found = {name for record in records for name in levels(record.evaluation)}
-    every = {"": "all test questions"}
-    return every | {f"_{name}": LEVELS.get(name, f"test, {name}") for name in in_order(found)}
-
-
-def _interval(record: Record, suffix: str) -> tuple[float, float]:
-    found = record.evaluation
-    return wilson(found[f"correct{suffix}"], found[f"questions{suffix}"])
+    """What the questions of each set are called, all questions first."""
+    found = {name for record in records for name in record.groups} - {ALL}
+    every = {ALL: "all test questions"}
+    return every | {name: LEVELS.get(name, f"test, {name}") for name in in_order(found)}
 
 
 def _spelled(value: object) -> str:
@@ -227,23 +215,23 @@ def compare(folders: Sequence[Path]) -> Comparison:
 
 
 def _figures(records: Sequence[Record]) -> list[tuple[str, list[str | None]]]:
-    def of(part: str, key: str, form: str) -> list[str | None]:
-        values = (getattr(record, part).get(key) for record in records)
+    def of(part: str, name: str, form: str) -> list[str | None]:
+        values = [getattr(getattr(record, part), name, None) for record in records]
         return [None if value is None else form.format(value) for value in values]
 
     rows: list[tuple[str, list[str | None]]] = [("state", [r.run["state"] for r in records])]
-    for suffix, name in _sets(records).items():
-        rows.append((f"{name}, %", of("evaluation", f"accuracy{suffix}", "{:.2f}")))
-        ends = [
-            _interval(r, suffix) if f"correct{suffix}" in r.evaluation else None for r in records
-        ]
+    for name, title in _sets(records).items():
+        groups = [record.groups.get(name) for record in records]
+        rows.append((f"{title}, %", [f"{g.accuracy:.2f}" if g else None for g in groups]))
+        ends = [g.interval if g else None for g in groups]
         rows.append(("  95 % interval", [e and f"{e[0]:.1f}–{e[1]:.1f}" for e in ends]))
+    losses = [record.groups[ALL].loss if record.groups else None for record in records]
     rows += [
         ("trials", [str(len(r.trials)) if r.trials else None for r in records]),
         ("collapsed", of("selection", "collapsed", "{}")),
         ("median of the trials, %", of("selection", "median_accuracy", "{:.2f}")),
         ("ensemble, %", of("selection", "ensemble_accuracy", "{:.2f}")),
-        ("test loss, nats", of("evaluation", "loss", "{:.4f}")),
+        ("test loss, nats", [None if loss is None else f"{loss:.4f}" for loss in losses]),
         ("calibration error", of("evaluation", "calibration_error", "{:.4f}")),
         ("best on dev, %", of("training", "best_valid_accuracy", "{:.1f}")),
         ("updates", of("training", "updates", "{:,}")),
@@ -271,7 +259,7 @@ def _spent(steps: Sequence[Mapping[str, Any]]) -> str:
 
 def _paired(records: Sequence[Record]) -> list[Row]:
     """How each run's answers differ from the first one's, and whether chance explains that."""
-    answers = [_answers(record.folder / "report" / "predictions.jsonl") for record in records]
+    answers = [_answers(record.folder / "report") for record in records]
     first = answers[0]
     if not first:
         return []
@@ -292,19 +280,12 @@ def _paired(records: Sequence[Record]) -> list[Row]:
     return [lost, won, chance]
 
 
-def _answers(path: Path) -> dict[str, bool]:
+def _answers(folder: Path) -> dict[str, bool]:
     """Whether each question was answered correctly; nothing where there are no predictions."""
-    if not path.is_file():
+    if not (folder / PREDICTIONS).is_file():
         return {}
-    found = {}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            answer = strict_json.loads(line)
-            found[str(answer["id"])] = answer["predicted"] == answer["gold"]
-    except (KeyError, TypeError, ValueError):
-        mend = "Run the evaluation again"
-        raise DataError(f"{path}: not what evaluate writes", mend=mend) from None
-    return found
+    found = read_predictions(folder)
+    return dict(zip(found.ids, found.right.tolist(), strict=True))
 
 
 def as_text(comparison: Comparison) -> str:

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+from components.common.errors import DataError
 from components.common.files import plain
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -67,6 +68,24 @@ def read(path: Path) -> Any:
         OSError: it cannot be read.
     """
     return loads(plain(path).read_bytes())
+
+
+def read_object(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object in a file that a reader cannot do without.
+
+    Raises:
+        DataError: it is missing or damaged; says `mend`.
+        OSError: it cannot be read.
+    """
+    try:
+        found = read(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", mend=mend) from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})", mend=mend) from None
+    if type(found) is not dict:
+        raise DataError(f"{path}: not a JSON object", mend=mend)
+    return found
 
 
 def number(value: Any) -> float:

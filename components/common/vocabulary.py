@@ -50,22 +50,15 @@ def read_pieces(path: Path) -> dict[str, int]:
     Raises:
         DataError: it is missing or not of this form, or two tokens have the same id.
     """
-    try:
-        pieces = strict_json.read(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", mend=_MEND) from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON in UTF-8 ({error})", mend=_MEND) from None
-    if not _are_ids(pieces):
+    pieces = strict_json.read_object(path, mend=_MEND)
+    if not pieces or not _are_ids(pieces):
         raise DataError(f"{path}: not a JSON object of tokens to ids", mend=_MEND)
     if len(set(pieces.values())) < len(pieces):
         raise DataError(f"{path}: two tokens have the same id", mend=_MEND)
     return pieces
 
 
-def _are_ids(pieces: Any) -> TypeGuard[dict[str, int]]:
-    if type(pieces) is not dict or not pieces:
-        return False
+def _are_ids(pieces: dict[str, Any]) -> TypeGuard[dict[str, int]]:
     return all(type(i) is int and 0 <= i < MAX_ID for i in pieces.values())
 
 
@@ -136,17 +129,13 @@ def _digest(content: object) -> str:
 
 
 def _recorded(path: Path) -> dict[str, str]:
-    try:
-        found = strict_json.read(path)
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not all(
+    mend = "Make its folder again"
+    found = strict_json.read_object(path, mend) if path.exists() else {}
+    if not all(
         isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
         for digest in found.values()
     ):
-        raise DataError(f"{path}: damaged", mend="Make its folder again")
+        raise DataError(f"{path}: damaged", mend=mend)
     return {name: digest for name, digest in found.items() if name in _READERS}
 
 

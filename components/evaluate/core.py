@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from components.common import strict_json
 from components.common.asked import Asked, read_asked, read_passages
 from components.common.cli import option, require_ranges
 from components.common.device import DEVICE_HELP, Device, usable_gpus
@@ -22,18 +20,12 @@ from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.indexed import read_sizes
 from components.common.progress import bar
+from components.common.results.metrics import METRICS, Training, digest, write_metrics
+from components.common.results.predictions import PREDICTIONS
+from components.common.results.scores import Group, Scores
 from components.common.vocabulary import read_vocabulary, require_same
-from components.evaluate import trained
-from components.evaluate.predictions import PREDICTIONS, Predictions
 from components.evaluate.report import Answers, figures, write_absence, write_report
-from components.evaluate.score import (
-    Score,
-    log_probabilities,
-    require_numbers,
-    score,
-    table,
-    together,
-)
+from components.evaluate.score import log_probabilities, require_numbers, score, table
 from components.train import checkpoints, compat
 from components.train.data import read_ids, read_labels, require_tokens, vocabulary_size
 from components.train.roberta import (
@@ -82,12 +74,9 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores by name (all, and those of the test sets), and what metrics.json holds.
+    """The scores, none of a model that train marked as collapsed; and what metrics.json holds."""
 
-    There are none of a model that train marked as collapsed.
-    """
-
-    scores: dict[str, Score]
+    scores: Scores
     metrics: dict[str, Any]
 
     @property
@@ -126,22 +115,27 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             options=count_options(config.data),
             device=config.device,
         )
-        scores: dict[str, Score] = {}
+        sets: list[Group] = []
         parts: list[Answers] = []
-        with (folder / PREDICTIONS).open("w") as file:
-            for split, name in tests.items():
-                level = level_of(name)
-                gold = np.array(read_labels(config.data, split, model.options))
-                require_tokens(config.data, split)
-                ids = read_ids(config.data, split, len(gold))
-                logits = model.logits(split, ids, config.batch_tokens)
-                scores[level] = score(logits, gold)
-                parts.append(_answers(config.data, split, level, ids, gold, logits, asked[split]))
-                file.writelines(Predictions(ids, gold, parts[-1].probabilities).lines())
-        scores = {"all": together(list(scores.values())), **scores}
-        answers = Answers.together(parts)
-        metrics |= _metrics(config, model, scores) | figures(answers)
-        strict_json.write(folder / "metrics.json", metrics)
+        for split, name in tests.items():
+            level = level_of(name)
+            gold = np.array(read_labels(config.data, split, model.options))
+            require_tokens(config.data, split)
+            ids = read_ids(config.data, split, len(gold))
+            logits = model.logits(split, ids, config.batch_tokens)
+            sets.append(score(level, logits, gold))
+            parts.append(_answers(config.data, split, level, ids, gold, logits, asked[split]))
+        scores, answers = Scores.together(sets), Answers.together(parts)
+        answers.write(folder / PREDICTIONS)
+        metrics |= {
+            **scores.to_metrics(),
+            "chance": 100 / model.options,
+            "device": model.device,
+            "precision": model.precision,
+            "parameters": _parameters(config),
+            **figures(answers),
+        }
+        write_metrics(folder, metrics)
         report = write_report(answers, _passages(config.text, answers, tests), metrics)
         (folder / "report.html").write_text(report, encoding="utf-8")
 
@@ -152,21 +146,19 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 def _origin(config: EvaluateConfig) -> dict[str, Any]:
     """What metrics.json says of the training, where the model is in the folder that train wrote.
 
-    `training` is the sha256 of its metrics.json, by which models and evaluations find each other;
-    `dev_questions` how many `best_valid_accuracy` is about.
+    See components.common.results.metrics.Evaluation.
     """
     if not config.model.is_dir():
         return {}
     found: dict[str, Any] = {}
-    path = config.model / trained.METRICS
-    if path.is_file():
-        found["training"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if (config.model / METRICS).is_file():
+        found["training"] = digest(config.model)
     labels = config.data / "label" / "valid.label"
     if labels.is_file():
         found["dev_questions"] = labels.read_bytes().count(b"\n")
-    collapsed = trained.read_metrics(config.model).get("collapsed")
-    if collapsed and not _checkpoint(config.model).is_file():
-        found["absent"] = str(collapsed)
+    training = Training.find(config.model)
+    if training and training.collapsed and not _checkpoint(config.model).is_file():
+        found["absent"] = training.collapsed
     return found
 
 
@@ -178,10 +170,10 @@ def _absence(config: EvaluateConfig, origin: Mapping[str, Any]) -> Evaluation:
         "parameters": _parameters(config),
     }
     with atomic_folder(config.output) as folder:
-        strict_json.write(folder / "metrics.json", metrics)
+        write_metrics(folder, metrics)
         (folder / "report.html").write_text(write_absence(metrics), encoding="utf-8")
     print(f"nothing to evaluate: {metrics['absent']}", flush=True)
-    return Evaluation({}, metrics)
+    return Evaluation(Scores(), metrics)
 
 
 def _asked(config: EvaluateConfig, tests: Mapping[str, str]) -> dict[str, list[Asked]]:
@@ -211,7 +203,7 @@ def _answers(
     # Each item ends with a token of its own, which is no part of the passage.
     tokens = read_sizes(data / "input0" / split) - 1
     levels = [level] * len(ids)
-    return Answers(ids, levels, gold, np.exp(log_probabilities(logits)), tokens, asked)
+    return Answers(ids, gold, np.exp(log_probabilities(logits)), levels, tokens, asked)
 
 
 def _passages(text: Path | None, answers: Answers, tests: Mapping[str, str]) -> dict[int, str]:
@@ -434,22 +426,6 @@ def _batches(sizes: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]
         batch.append(index)
     if batch:
         yield batch
-
-
-def _metrics(config: EvaluateConfig, model: Model, scores: dict[str, Score]) -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    for name, one in scores.items():
-        suffix = "" if name == "all" else f"_{name}"
-        metrics[f"accuracy{suffix}"] = one.accuracy
-        metrics[f"loss{suffix}"] = one.loss
-        metrics[f"questions{suffix}"] = one.questions
-        metrics[f"correct{suffix}"] = one.correct
-    return metrics | {
-        "chance": 100 / model.options,
-        "device": model.device,
-        "precision": model.precision,
-        "parameters": _parameters(config),
-    }
 
 
 def _parameters(config: EvaluateConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The evaluation as a page: how good, how sure, and where and how the model is wrong."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from components.common.asked import Asked
 from components.common.report.page import render
+from components.common.results.predictions import Predictions
+from components.common.results.scores import Group
 from components.evaluate import statistics
-from components.evaluate.statistics import Group
 
 # RoBERTa-large on RACE's test sets, in percent (Liu et al. 2019, arXiv 1907.11692, table 7).
 PUBLISHED = {"all": 83.2, "middle": 86.5, "high": 81.3}
@@ -26,16 +28,13 @@ CONFIDENCE_NAMES = ("below 40 %", "40–60 %", "60–80 %", "80–90 %", "90–9
 
 
 @dataclass(frozen=True)
-class Answers:
-    """All questions of both test sets, in one order, with the model's answers.
+class Answers(Predictions):
+    """All questions of all test sets, one set after the other, with the model's answers.
 
     `asked` is empty where the text was not given.
     """
 
-    ids: list[str]
     levels: list[str]
-    gold: NDArray[np.int64]  # (questions,), 0-based
-    probabilities: NDArray[np.float64]  # (questions, options)
     passage_tokens: NDArray[np.int64]  # (questions,)
     asked: Sequence[Asked] = ()
 
@@ -43,17 +42,12 @@ class Answers:
     def together(cls, parts: Sequence["Answers"]) -> "Answers":
         return cls(
             [name for part in parts for name in part.ids],
-            [level for part in parts for level in part.levels],
             np.concatenate([part.gold for part in parts]),
             np.concatenate([part.probabilities for part in parts]),
+            [level for part in parts for level in part.levels],
             np.concatenate([part.passage_tokens for part in parts]),
             [asked for part in parts for asked in part.asked],
         )
-
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        best: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return best
 
     @property
     def confidence(self) -> NDArray[np.float64]:
@@ -62,22 +56,8 @@ class Answers:
         return highest
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        right: NDArray[np.bool_] = self.predicted == self.gold
-        return right
-
-    @property
     def options(self) -> int:
         return int(self.probabilities.shape[1])
-
-    def groups(self) -> dict[str, Group]:
-        """All questions, and those of each level."""
-        right, levels = self.right, np.array(self.levels)
-        found = {"all": Group("all", len(right), int(right.sum()))}
-        for level in dict.fromkeys(self.levels):
-            mask = levels == level
-            found[level] = Group(level, int(mask.sum()), int(right[mask].sum()))
-        return found
 
     def worst(self, most: int = MISTAKES) -> list[int]:
         """The places of the wrong answers that the model was surest of."""
@@ -92,10 +72,9 @@ def figures(answers: Answers) -> dict[str, Any]:
     `interval` in percent by set; `confusion` with a row for each right option and a column for each
     predicted one; `calibration_error` from 0 to 1; `brier` from 0 to 2.
     """
-    groups = answers.groups()
     curve = statistics.calibration(answers.confidence, answers.right)
     return {
-        "interval": {name: list(group.interval) for name, group in groups.items()},
+        "interval": answers.scores(Counter(answers.levels)).interval,
         "confusion": statistics.confusion(
             answers.gold, answers.predicted, answers.options
         ).tolist(),
@@ -112,7 +91,7 @@ def write_report(answers: Answers, passages: Mapping[int, str], metrics: Mapping
         passages: those of `answers.worst()`, where the text was given.
         metrics: what metrics.json holds.
     """
-    groups = answers.groups()
+    groups = answers.scores(Counter(answers.levels)).groups
     curve = statistics.calibration(answers.confidence, answers.right)
     percent = [
         100 * x for x in (curve.edges[:-1], curve.edges[1:], curve.confidence, curve.accuracy)

@@ -1,28 +1,12 @@
 """The arithmetic of the evaluation; numpy only."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.common.errors import DataError
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well a set of questions was answered.
-
-    `accuracy` is in percent, `loss` the mean negative log-likelihood of the right option in nats.
-    """
-
-    questions: int
-    correct: int
-    loss: float
-
-    @property
-    def accuracy(self) -> float:
-        return 100.0 * self.correct / self.questions
+from components.common.results.scores import Group, Scores
 
 
 def require_numbers(logits: NDArray[np.float64], names: Sequence[str], model: str) -> None:
@@ -56,32 +40,27 @@ def log_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def score(logits: NDArray[np.float64], gold: NDArray[np.int64]) -> Score:
+def score(name: str, logits: NDArray[np.float64], gold: NDArray[np.int64]) -> Group:
     """Compare the best option of each question with the right one.
 
     Of equal logits the first counts, as torch.argmax and so fairseq has it.
 
     Args:
+        name: of the questions.
         logits: (questions, options)
         gold: (questions,), 0-based
     """
     right = log_probabilities(logits)[np.arange(len(gold)), gold]
-    return Score(len(gold), int((logits.argmax(axis=1) == gold).sum()), float(-right.mean()))
+    correct = int((logits.argmax(axis=1) == gold).sum())
+    return Group(name, len(gold), correct, float(-right.mean()))
 
 
-def together(scores: list[Score]) -> Score:
-    """The score of all the sets' questions as one set."""
-    questions = sum(s.questions for s in scores)
-    loss = sum(s.loss * s.questions for s in scores) / questions
-    return Score(questions, sum(s.correct for s in scores), loss)
-
-
-def table(scores: Mapping[str, Score], options: int) -> str:
+def table(scores: Scores, options: int) -> str:
     """The scores for the screen, a line for each set of questions."""
     lines = [f"{'':<8}{'questions':>10}{'correct':>10}{'accuracy':>11}{'loss':>9}"]
     lines += [
         f"{name:<8}{s.questions:>10,}{s.correct:>10,}{s.accuracy:>9.2f} %{s.loss:>9.4f}"
-        for name, s in scores.items()
+        for name, s in scores.groups.items()
     ]
     lines.append(f"chance is {100 / options:.4g} %; loss is in nats per question")
     return "\n".join(lines)

@@ -5,46 +5,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.common.results.scores import Group
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Some of the questions, and how many of them were answered correctly."""
-
-    name: str
-    questions: int
-    correct: int
-
-    @property
-    def accuracy(self) -> float:
-        """In percent."""
-        return 100.0 * self.correct / self.questions
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson(self.correct, self.questions)
-
-
-def wilson(correct: int, questions: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval, in percent, that holds the true accuracy with this confidence.
-
-    Wilson's score interval (Wilson 1927, JASA 22), which keeps its promise also for few questions
-    and for accuracies near 0 and 100 %, without a correction for continuity.
-    """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = correct / questions
-    scale = 1 + z * z / questions
-    middle = (share + z * z / (2 * questions)) / scale
-    half = z / scale * (share * (1 - share) / questions + (z / (2 * questions)) ** 2) ** 0.5
-    # Rounding must not put an end past 0, 100 or the accuracy itself.
-    return 100 * max(0.0, min(middle - half, share)), 100 * min(1.0, max(middle + half, share))
 
 
 def confusion(gold: Integers, predicted: Integers, options: int) -> Integers:

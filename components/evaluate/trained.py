@@ -2,25 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from components.common import strict_json
 from components.common.errors import ConfigError, DataError
+from components.common.results.metrics import Evaluation, Training
 
 # Of a folder that `race run` or a copy of a cluster's artifacts made: a folder for each output.
 MODEL, BPE, REPORT = "model", "bpe", "report"
 CHECKPOINT = "checkpoint_best.pt"
-METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint, its BPE, and what training and evaluation said of it ({} where not known)."""
+    """A checkpoint, its BPE, and what training and evaluation said of it, as far as known."""
 
     checkpoint: Path
     bpe: Path
-    training: dict[str, Any]
-    evaluation: dict[str, Any]
+    training: Training
+    evaluation: Evaluation
 
 
 def find_trained(model: Path, bpe: Path | None = None, evaluation: Path | None = None) -> Trained:
@@ -56,24 +54,6 @@ def find_trained(model: Path, bpe: Path | None = None, evaluation: Path | None =
     return Trained(
         checkpoint,
         bpe,
-        read_metrics(checkpoint.parent),
-        {} if evaluation is None else read_metrics(evaluation),
+        Training.find(checkpoint.parent) or Training(),
+        (evaluation and Evaluation.find(evaluation)) or Evaluation(),
     )
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """What metrics.json of a folder holds; {} where there is none.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    path = folder / METRICS
-    try:
-        found = strict_json.read(path)
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: damaged", mend="Write it anew, or take it away")
-    return found

@@ -4,7 +4,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from components.common.errors import DataError
+from components.common.results.metrics import Evaluation, Training
 
 # Of the settings of training, those that say what was done to the weights.
 SETTINGS = (
@@ -35,31 +35,30 @@ class Exported:
     Args:
         task: the task's settings, by the names of fairseq-train's arguments.
         parameters: their number.
-        training: what training's metrics.json holds; may be empty.
-        evaluation: what evaluation's metrics.json holds; may be empty.
+        training, evaluation: as far as they are known.
     """
 
     task: dict[str, Any]
     parameters: int
-    training: dict[str, Any]
-    evaluation: dict[str, Any]
+    training: Training
+    evaluation: Evaluation
 
 
 def model_card(exported: Exported) -> str:
-    """The card in Markdown, with the settings for the hub at its head.
-
-    Raises:
-        DataError: a figure is not what train or evaluate writes.
-    """
-    try:
-        told = _data(exported), _settings(exported.training), _figures(exported.evaluation)
-    except (AttributeError, LookupError, TypeError, ValueError):
-        raise DataError(
-            "metrics.json of the training or of the evaluation: damaged",
-            mend="Write it anew, or take it away",
-        ) from None
-    parts = (_HEAD, _introduction(exported), _use(exported), *told, _LICENCE)
-    return "\n".join(part for part in parts if part)
+    """The card in Markdown, with the settings for the hub at its head."""
+    return "\n".join(
+        part
+        for part in (
+            _HEAD,
+            _introduction(exported),
+            _use(exported),
+            _data(exported),
+            _settings(exported.training),
+            _figures(exported.evaluation),
+            _LICENCE,
+        )
+        if part
+    )
 
 
 _HEAD = """\
@@ -139,7 +138,7 @@ The tokenizer takes text that spells a special token, such as `<mask>`, for text
 
 
 def _data(exported: Exported) -> str:
-    questions = exported.training.get("questions")
+    questions = exported.training.questions
     used = f" This model was trained on {questions:,} questions." if questions else ""
     return f"""\
 ## Data
@@ -149,32 +148,22 @@ questions, of which 87,866 are to train on.{used}
 """
 
 
-def _settings(training: dict[str, Any]) -> str:
-    parameters = training.get("parameters")
-    if not isinstance(parameters, dict):
+def _settings(training: Training) -> str:
+    if not training.parameters:
         return ""
-    rows = [(name, parameters[name]) for name in SETTINGS if name in parameters]
-    rows += [("updates", training["updates"])] if "updates" in training else []
+    known = {**training.parameters, "updates": training.updates}
+    rows = [(name, known[name]) for name in (*SETTINGS, "updates") if known.get(name) is not None]
     return "## Training\n\n" + _table(("setting", "value"), rows)
 
 
-def _figures(evaluation: dict[str, Any]) -> str:
-    names = [n.removeprefix("accuracy") for n in evaluation if n.startswith("accuracy")]
-    if not names:
+def _figures(evaluation: Evaluation) -> str:
+    if not evaluation.scores.groups:
         return ""
-    intervals = evaluation.get("interval", {})
     rows = []
-    for suffix in names:
-        name = suffix.removeprefix("_") or "all"
-        low_high = intervals.get(name)
-        rows.append(
-            (
-                name,
-                f"{evaluation.get('questions' + suffix, 0):,}",
-                f"{evaluation['accuracy' + suffix]:.1f} %",
-                f"{low_high[0]:.1f} to {low_high[1]:.1f} %" if low_high else "",
-            )
-        )
+    for name, group in evaluation.scores.groups.items():
+        low, high = group.interval
+        cells = (f"{group.questions:,}", f"{group.accuracy:.1f} %", f"{low:.1f} to {high:.1f} %")
+        rows.append((name, *cells))
     header = ("test questions", "number", "accuracy", "95 % confidence")
     return "## Accuracy\n\n" + _table(header, rows)
 

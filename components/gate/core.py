@@ -7,15 +7,12 @@ evaluation's report and predictions are there whatever comes of this.
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from components.common import strict_json
 from components.common.cli import option
 from components.common.errors import ConfigError, DataError, GateError
+from components.common.results.metrics import METRICS, Evaluation
 
 logger = logging.getLogger(__name__)
-
-METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -47,31 +44,18 @@ def gate(config: GateConfig) -> float:
         DataError: the folder has no accuracy.
         GateError: the accuracy is below `min_accuracy`.
     """
-    path = config.evaluation / METRICS
-    try:
-        found = strict_json.read(path)
-        accuracy, chance = percent(found["accuracy"]), percent(found["chance"])
-    except (OSError, ValueError, KeyError, TypeError):
+    found = Evaluation.read(config.evaluation)
+    if not found.scores.groups or found.chance is None:
         raise DataError(
-            f"{path}: has no accuracy", mend="Give a folder that evaluate or select wrote"
-        ) from None
+            f"{config.evaluation / METRICS}: has no accuracy",
+            mend="Give a folder that evaluate or select wrote",
+        )
+    accuracy = found.scores.all.accuracy
     if not accuracy >= config.min_accuracy:
         raise GateError(
             f"accuracy {accuracy:.2f} % is below min_accuracy {config.min_accuracy:g} %"
-            f" (chance is {chance:.4g} %)",
+            f" (chance is {found.chance:.4g} %)",
             mend="Train longer or with other settings, or lower min_accuracy",
         )
     logger.info("accuracy %.2f %% is at least %g %%", accuracy, config.min_accuracy)
     return accuracy
-
-
-def percent(value: Any) -> float:
-    """The percentage that a field of metrics.json holds.
-
-    Raises:
-        ValueError: it holds none.
-    """
-    found = strict_json.number(value)
-    if not 0 <= found <= 100:
-        raise ValueError(f"{found} is not in percent")
-    return found

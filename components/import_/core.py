@@ -130,15 +130,7 @@ _MEND = "Give a folder with a RoBERTa, such as roberta-large, its tokenizer incl
 def _settings(source: Path) -> tuple[Settings, Settings]:
     """What config.json says of the model, and what export wrote there of the task."""
     path = source / "config.json"
-    try:
-        found = strict_json.read(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing", mend=_MEND) from None
-    except ValueError:
-        found = None
-    if type(found) is not dict:
-        raise DataError(f"{path}: damaged", mend="Fetch the model again")
-    settings = Settings(found, str(path), _MEND)
+    settings = Settings(strict_json.read_object(path, mend=_MEND), str(path), _MEND)
     settings.require("model_type", "roberta", None)
     settings.require("layer_norm_eps", 1e-5, 1e-12)  # what transformers assume by default
     for name, value in COMPUTED.items():

@@ -6,7 +6,6 @@ seeds, and one training alone says little.
 """
 
 import dataclasses
-import hashlib
 import logging
 import shutil
 import statistics
@@ -19,23 +18,31 @@ import numpy as np
 
 from components.common import strict_json
 from components.common.errors import DataError, TrainingError
-from components.common.executor import Outcome
 from components.common.files import atomic_folder, link_or_copy, plain
+from components.common.results.metrics import (
+    METRICS,
+    Ensemble,
+    Evaluation,
+    Selection,
+    Training,
+    Trial,
+    digest,
+    write_metrics,
+)
+from components.common.results.predictions import Predictions, read_predictions
+from components.common.results.scores import ALL, Group, count, wilson
 from components.common.vocabulary import read_vocabulary, require_same
-from components.evaluate.predictions import Predictions, read_predictions
-from components.evaluate.statistics import Group, mcnemar, wilson
-from components.gate.core import percent
+from components.evaluate.statistics import mcnemar
 from components.select.config import SelectConfig
 from components.select.report import write_report
 from components.trials.core import labels
 
-__all__ = ["SelectConfig", "Selection", "select"]
+__all__ = ["SelectConfig", "select"]
 
 logger = logging.getLogger(__name__)
 
 MODEL, REPORT = "model", "report"
-METRICS, LOG = "metrics.json", "train_log.jsonl"
-ENSEMBLE = "ensemble.jsonl"
+LOG, ENSEMBLE = "train_log.jsonl", "ensemble.jsonl"
 
 
 @dataclass(frozen=True)
@@ -45,25 +52,18 @@ class Trained:
     label: str
     model: Path
     evaluation: Path
-    training: Mapping[str, Any]
-    evaluated: Mapping[str, Any]
+    training: Training
+    evaluated: Evaluation
     collapsed: str
 
     @property
-    def dev_accuracy(self) -> float | None:
-        """In percent."""
-        return self.training.get("best_valid_accuracy")
+    def dev_accuracy(self) -> float:
+        """In percent, of one that did not collapse."""
+        assert self.training.best_valid_accuracy is not None
+        return self.training.best_valid_accuracy
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What metrics.json holds."""
-
-    metrics: dict[str, Any]
-
-    @property
-    def outcome(self) -> Outcome:
-        return Outcome(self.metrics)
+_SAME = "Evaluate all models on the same data"
 
 
 def select(config: SelectConfig) -> Selection:
@@ -97,9 +97,6 @@ def select(config: SelectConfig) -> Selection:
             mend="Lower the learning rate, set train_warmup_updates (say, to 6 % of the updates),"
             " or try other seeds",
         )
-    for trial in trials:
-        if not trial.collapsed or "interval" in trial.evaluated:
-            _require_figures(trial.evaluated, trial.evaluation)
     ranked = sorted(left, key=_rank)
     best, together = ranked[0], ranked[: config.ensemble]
     answers = [_read_answers(trial) for trial in together]
@@ -108,26 +105,22 @@ def select(config: SelectConfig) -> Selection:
     with atomic_folder(config.output) as folder:
         for source, name in ((best.model, MODEL), (best.evaluation, REPORT)):
             shutil.copytree(source, folder / name, copy_function=link_or_copy)
-        with (folder / ENSEMBLE).open("w") as file:
-            file.writelines(ensemble.lines())
-        metrics = _metrics(config, trials, left, best)
-        metrics["ensemble"] = {
-            "trials": [trial.label for trial in together],
-            **_scores(best.evaluated, ensemble),
-            "mcnemar": _compared(answers[0], ensemble),
-        }
-        metrics["ensemble_accuracy"] = metrics["ensemble"]["accuracy"]
-        strict_json.write(folder / METRICS, metrics)
-        (folder / "report.html").write_text(write_report(metrics), encoding="utf-8")
+        ensemble.write(folder / ENSEMBLE)
+        scores = ensemble.scores({t.name: t.questions for t in best.evaluated.scores.tests})
+        labels = [trial.label for trial in together]
+        members = Ensemble(labels, scores, scores.interval, _compared(answers[0], ensemble))
+        selection = _selection(config, trials, ranked, members)
+        write_metrics(folder, selection.to_metrics())
+        (folder / "report.html").write_text(write_report(selection), encoding="utf-8")
 
-    print(table(metrics), flush=True)
-    return Selection(metrics)
+    print(table(selection), flush=True)
+    return selection
 
 
 def _read_trials(config: SelectConfig) -> list[Trained]:
     """The trials in the order of the models, each with the evaluation that was made of it."""
-    models = [_json(path / METRICS, "train") for path in config.models]
-    evaluations = [_json(path / METRICS, "evaluate") for path in config.evaluations]
+    models = [Training.read(path) for path in config.models]
+    evaluations = [Evaluation.read(path) for path in config.evaluations]
     order = _pairs(config, evaluations)
     settings = [_settings(found, path) for found, path in zip(models, config.models, strict=True)]
     names = labels(settings)
@@ -146,7 +139,7 @@ def _read_trials(config: SelectConfig) -> list[Trained]:
     ]
 
 
-def _pairs(config: SelectConfig, evaluations: Sequence[Mapping[str, Any]]) -> list[int]:
+def _pairs(config: SelectConfig, evaluations: Sequence[Evaluation]) -> list[int]:
     """For each model the place of its evaluation.
 
     An evaluation knows the digest of its model's metrics.json, so that the order, which a cluster
@@ -155,14 +148,10 @@ def _pairs(config: SelectConfig, evaluations: Sequence[Mapping[str, Any]]) -> li
     Raises:
         DataError: they do not belong together.
     """
-    places = {
-        digest if isinstance(digest := found.get("training"), str) else place: place
-        for place, found in enumerate(evaluations)
-    }
+    places = {found.training or place: place for place, found in enumerate(evaluations)}
     order = []
     for place, model in enumerate(config.models):
-        digest = hashlib.sha256((model / METRICS).read_bytes()).hexdigest()
-        found = places.get(digest, places.get(place))
+        found = places.get(digest(model), places.get(place))
         if found is None or found in order:
             raise DataError(
                 f"{model}: no evaluation is of this model"
@@ -174,14 +163,10 @@ def _pairs(config: SelectConfig, evaluations: Sequence[Mapping[str, Any]]) -> li
     return order
 
 
-def _settings(training: Mapping[str, Any], model: Path) -> tuple[int, float]:
+def _settings(training: Training, model: Path) -> tuple[int, float]:
+    parameters = training.parameters
     try:
-        parameters = training["parameters"]
-        if training.get("updates") is not None:
-            _whole(training["updates"], least=0)
-        if training.get("best_valid_accuracy") is not None:
-            percent(training["best_valid_accuracy"])
-        return int(parameters["seed"]), strict_json.number(parameters["learning_rate"])
+        return count(parameters["seed"]), strict_json.number(parameters["learning_rate"])
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{model / METRICS}: does not say what it was trained with",
@@ -189,50 +174,21 @@ def _settings(training: Mapping[str, Any], model: Path) -> tuple[int, float]:
         ) from None
 
 
-def _require_figures(found: Mapping[str, Any], folder: Path) -> None:
-    """Refuse an evaluation of which the report could not be made.
-
-    Raises:
-        DataError: it has another form than evaluate's.
-    """
-    try:
-        if "all" not in found["interval"]:
-            raise ValueError("no interval")
-        for name, ends in found["interval"].items():
-            low, high = map(percent, ends)
-            suffix = "" if name == "all" else f"_{name}"
-            questions = _whole(found[f"questions{suffix}"], least=1)
-            if not (low <= high and _whole(found[f"correct{suffix}"], least=0) <= questions):
-                raise ValueError("more than all")
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{folder / METRICS}: its figures are not what evaluate writes",
-            mend="Run the evaluation again",
-        ) from None
-
-
-def _whole(value: Any, least: int) -> int:
-    if type(value) is not int or value < least:
-        raise ValueError(f"{value!r:.40} is no whole number from {least} on")
-    return value
-
-
-def _collapse(training: Mapping[str, Any], evaluated: Mapping[str, Any], model: Path) -> str:
+def _collapse(training: Training, evaluated: Evaluation, model: Path) -> str:
     """Why a trial came to nothing, or ""."""
-    if marked := training.get("collapsed") or evaluated.get("absent"):
-        return str(marked)
-    try:
-        accuracy, chance = training["best_valid_accuracy"], percent(evaluated["chance"])
-        questions = _whole(evaluated["dev_questions"], least=1)
-        if accuracy is None:
-            return "it was never validated, or its accuracy on dev was no number"
-        # fairseq rounds the accuracy to 0.1 %.
-        low, high = wilson(round(percent(accuracy) / 100 * questions), questions)
-    except (KeyError, TypeError, ValueError):
+    if marked := training.collapsed or evaluated.absent:
+        return marked
+    accuracy, chance = training.best_valid_accuracy, evaluated.chance
+    questions = evaluated.dev_questions
+    if chance is None or not questions:
         raise DataError(
             f"{model}: too little is known of its training",
             mend="Evaluate it again, with the folder that train wrote as --model",
-        ) from None
+        )
+    if accuracy is None:
+        return "it was never validated, or its accuracy on dev was no number"
+    # fairseq rounds the accuracy to 0.1 %.
+    low, high = wilson(round(accuracy / 100 * questions), questions)
     if low > chance:
         return ""
     return (
@@ -242,14 +198,13 @@ def _collapse(training: Mapping[str, Any], evaluated: Mapping[str, Any], model: 
 
 
 def _rank(trial: Trained) -> tuple[float, float]:
-    assert trial.dev_accuracy is not None  # it would have collapsed
     loss = _dev_loss(trial)
     return -trial.dev_accuracy, np.inf if loss is None else loss
 
 
 def _dev_loss(trial: Trained) -> float | None:
     """The loss on dev, in nats per question, of the checkpoint that is the best there."""
-    update = trial.training.get("best_valid_update")
+    update = trial.training.best_valid_update
     try:
         lines = plain(trial.model / LOG).read_text(encoding="utf-8").splitlines()
         records = [strict_json.loads(line) for line in lines]
@@ -266,9 +221,7 @@ def _dev_loss(trial: Trained) -> float | None:
 
 def _read_answers(trial: Trained) -> Predictions:
     found = read_predictions(trial.evaluation)
-    total = trial.evaluated.get("questions")
-    parts = [trial.evaluated[f"questions_{name}"] for name in levels(trial.evaluated)]
-    if not all(type(part) is int for part in parts) or not len(found.ids) == total == sum(parts):
+    if len(found.ids) != _group(trial, ALL).questions:
         raise DataError(
             f"{trial.evaluation}: its answers are not what its figures are about",
             mend="Run the evaluation again",
@@ -283,41 +236,16 @@ def _mean(answers: Sequence[Predictions], trials: Sequence[Trained]) -> Predicti
         if other.ids != first.ids or not np.array_equal(other.gold, first.gold):
             raise DataError(
                 f"{trial.evaluation}: its questions are not those of {trials[0].evaluation}",
-                mend="Evaluate all models on the same data",
+                mend=_SAME,
             )
         if other.probabilities.shape != first.probabilities.shape:
             raise DataError(
                 f"{trial.evaluation}: its questions have another number of options than those of"
                 f" {trials[0].evaluation}",
-                mend="Evaluate all models on the same data",
+                mend=_SAME,
             )
     mean = np.mean([one.probabilities for one in answers], axis=0)
     return Predictions(first.ids, first.gold, mean)
-
-
-def levels(figures: Mapping[str, Any]) -> list[str]:
-    """The test sets that evaluate's figures are about, in the order of its predictions."""
-    return [name.removeprefix("questions_") for name in figures if name.startswith("questions_")]
-
-
-def _scores(figures: Mapping[str, Any], answers: Predictions) -> dict[str, Any]:
-    """Accuracy and its interval on all questions and on each test set.
-
-    Args:
-        figures: evaluate's, which say how many questions each test set has.
-    """
-    right, start = answers.right, 0
-    groups = {"": Group("all", len(right), int(right.sum()))}
-    for level in levels(figures):
-        end = start + int(figures[f"questions_{level}"])
-        groups[f"_{level}"] = Group(level, end - start, int(right[start:end].sum()))
-        start = end
-    found: dict[str, Any] = {}
-    for suffix, group in groups.items():
-        found[f"accuracy{suffix}"] = group.accuracy
-        found[f"questions{suffix}"] = group.questions
-        found[f"correct{suffix}"] = group.correct
-    return found | {"interval": {group.name: list(group.interval) for group in groups.values()}}
 
 
 def _compared(one: Predictions, other: Predictions) -> float:
@@ -326,61 +254,59 @@ def _compared(one: Predictions, other: Predictions) -> float:
     return mcnemar(only_one, only_other)
 
 
-def _metrics(
-    config: SelectConfig, trials: Sequence[Trained], left: Sequence[Trained], best: Trained
-) -> dict[str, Any]:
-    """The content of metrics.json without the ensemble; accuracies in percent.
-
-    The selected model's figures have evaluate's names, so that it is read like an evaluation.
-    """
-    tests = {"all": "accuracy"} | {level: f"accuracy_{level}" for level in levels(best.evaluated)}
-    kept = ("accuracy", "loss", "questions", "correct", "interval", "chance")
-    figures = {k: v for k, v in best.evaluated.items() if k.partition("_")[0] in kept}
-    spread = {"dev": _spread([t.training["best_valid_accuracy"] for t in left])}
-    for name, key in tests.items():
-        spread[name] = _spread([_figure(trial, key) for trial in left])
-    return {
-        **figures,
-        "selected": best.label,
-        "dev_accuracy": best.dev_accuracy,
-        "dev_loss": _dev_loss(best),
-        "median_accuracy": spread["all"]["median"],
-        "mean_accuracy": spread["all"]["mean"],
-        "collapsed": len(trials) - len(left),
-        "trials": [
-            {
-                "label": trial.label,
-                "seed": trial.training["parameters"]["seed"],
-                "learning_rate": trial.training["parameters"]["learning_rate"],
-                "collapsed": trial.collapsed,
-                "updates": trial.training.get("updates"),
-                "dev_accuracy": trial.dev_accuracy,
-                "dev_loss": _dev_loss(trial),
-                **{k: _figure(trial, k) if k in trial.evaluated else None for k in tests.values()},
-                "interval": trial.evaluated.get("interval", {}),
-            }
+def _selection(
+    config: SelectConfig, trials: Sequence[Trained], ranked: Sequence[Trained], ensemble: Ensemble
+) -> Selection:
+    best, scores = ranked[0], ranked[0].evaluated.scores
+    spread = {"dev": _spread([trial.dev_accuracy for trial in ranked])}
+    for name in scores.groups:
+        spread[name] = _spread([_group(trial, name).accuracy for trial in ranked])
+    return Selection(
+        scores=scores,
+        chance=best.evaluated.chance,
+        interval=scores.interval,
+        selected=best.label,
+        dev_accuracy=best.dev_accuracy,
+        dev_loss=_dev_loss(best),
+        median_accuracy=spread[ALL]["median"],
+        mean_accuracy=spread[ALL]["mean"],
+        collapsed=len(trials) - len(ranked),
+        trials=tuple(
+            Trial(
+                label=trial.label,
+                seed=trial.training.parameters["seed"],
+                learning_rate=trial.training.parameters["learning_rate"],
+                collapsed=trial.collapsed,
+                updates=trial.training.updates,
+                dev_accuracy=trial.training.best_valid_accuracy,
+                dev_loss=_dev_loss(trial),
+                accuracies={
+                    name: found[name].accuracy if name in found else None for name in scores.groups
+                },
+                interval=trial.evaluated.scores.interval,
+            )
             for trial in trials
-        ],
-        "spread": spread,
-        "parameters": {
+            for found in [trial.evaluated.scores.groups]
+        ),
+        spread=spread,
+        parameters={
             name: [str(path) for path in value] if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(config).items()
             if name != "output"
         },
-    }
+        ensemble=ensemble,
+        ensemble_accuracy=ensemble.scores.all.accuracy,
+    )
 
 
-def _figure(trial: Trained, key: str) -> float:
-    try:
-        return percent(trial.evaluated[key])
-    except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{trial.evaluation / METRICS}: has no {key}",
-            mend="Evaluate all models on the same data",
-        ) from None
+def _group(trial: Trained, name: str) -> Group:
+    """A trial's figures on all test questions or on a test set."""
+    if name not in trial.evaluated.scores.groups:
+        raise DataError(f"{trial.evaluation / METRICS}: has no accuracy on {name}", mend=_SAME)
+    return trial.evaluated.scores.groups[name]
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
+def _spread(values: Sequence[float]) -> dict[str, Any]:
     """Where the values lie; the standard deviation is that of a sample (n - 1)."""
     return {
         "mean": statistics.fmean(values),
@@ -391,42 +317,33 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     }
 
 
-def _json(path: Path, writer: str) -> dict[str, Any]:
-    try:
-        found = strict_json.read(path)
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(
-            f"{path}: missing or damaged", mend=f"Give the folder that {writer} wrote"
-        ) from None
-    return found
-
-
-def table(metrics: Mapping[str, Any]) -> str:
+def table(selection: Selection) -> str:
     """The trials for the screen, a line for each, then their median, the best, the ensemble."""
-    tests = levels(metrics)
-    keys = [*(f"accuracy_{name}" for name in tests), "accuracy"] if len(tests) > 1 else ["accuracy"]
-    heads = [*tests, "both" if len(tests) == 2 else "all"] if len(tests) > 1 else ["test"]
-    best, ensemble, spread = metrics["selected"], metrics["ensemble"], metrics["spread"]
-    rows: list[tuple[str, list[float | None], str]] = [
-        (
-            trial["label"],
-            [trial["dev_accuracy"], *(trial[key] for key in keys)],
-            "collapsed" if trial["collapsed"] else "",
-        )
-        for trial in metrics["trials"]
-    ]
+    tests = [test.name for test in selection.scores.tests]
     names = [*tests, "all"] if len(tests) > 1 else ["all"]
-    rows.append(("median", [spread[name]["median"] for name in ("dev", *names)], ""))
-    rows.append((f"best: {best}", [metrics["dev_accuracy"], *(metrics[k] for k in keys)], ""))
-    rows.append(
-        (f"ensemble of {len(ensemble['trials'])}", [None, *(ensemble[k] for k in keys)], "")
-    )
+    heads = [*tests, "both" if len(tests) == 2 else "all"] if len(tests) > 1 else ["test"]
+    best, ensemble = selection.scores.groups, selection.ensemble
+
+    def of(dev: float | None, groups: Mapping[str, Group]) -> list[float | None]:
+        return [dev, *(groups[name].accuracy for name in names)]
+
+    rows = [
+        (
+            trial.label,
+            [trial.dev_accuracy, *(trial.accuracies[name] for name in names)],
+            "collapsed" if trial.collapsed else "",
+        )
+        for trial in selection.trials
+    ]
+    rows += [
+        ("median", [selection.spread[name]["median"] for name in ("dev", *names)], ""),
+        (f"best: {selection.selected}", of(selection.dev_accuracy, best), ""),
+        (f"ensemble of {len(ensemble.trials)}", of(None, ensemble.scores.groups), ""),
+    ]
     width = max(len(name) for name, _, _ in rows) + 2
     lines = [f"{'':<{width}}" + "".join(f"{head:>10}" for head in ("dev", *heads))]
     for place, (name, values, note) in enumerate(rows):
-        if place == len(metrics["trials"]):
+        if place == len(selection.trials):
             lines.append("")
         shown = "".join(f"{'–' if v is None else f'{v:.2f} %':>10}" for v in values)
         lines.append(f"{name:<{width}}{shown}  {note}".rstrip())

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.common import strict_json
 from components.common.device import usable_gpus
 from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.exam import count_options
 from components.common.executor import Outcome
 from components.common.files import atomic_folder, scratch_folder
+from components.common.results.metrics import write_metrics
 from components.common.vocabulary import read_vocabulary, require_same
 from components.train import checkpoints
 from components.train.config import Plan, TrainConfig, as_dict, plan
@@ -148,7 +148,7 @@ def train(config: TrainConfig) -> TrainResult:
         _keep_checkpoints(run.save_dir, folder, kept)
         write_records(folder / "train_log.jsonl", log.records)
         metrics = _metrics(config, the_plan, log, questions, seconds, collapsed)
-        strict_json.write(folder / "metrics.json", metrics)
+        write_metrics(folder, metrics)
         report = write_report(metrics, log.records)
         (folder / "report.html").write_text(report, encoding="utf-8")
         vocabulary.write(folder)

@@ -13,6 +13,7 @@ from typing import Any
 from components.common.cli import run_step
 from components.common.errors import OutputError
 from components.common.files import atomic_file, scratch_folder
+from components.common.results.metrics import METRICS
 from components.train import checkpoints, hooks
 from components.train.config import TrainConfig
 from components.train.provenance import Provenance
@@ -91,7 +92,7 @@ def publish_output(config: TrainConfig, origin: Provenance) -> None:
         folder.mkdir()
         half = config.precision == "fp16"
         publish(output / "checkpoint_best.pt", folder / "model.pt", half=half)
-        for name in ("metrics.json", "train_log.jsonl", "report.html", "vocabulary.json"):
+        for name in (METRICS, "train_log.jsonl", "report.html", "vocabulary.json"):
             shutil.copyfile(output / name, folder / name)
         producer = {**origin.producer, "identity": origin.identity}
         # What an earlier attempt published is replaced: it is the same but for the times in it.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fuzzing import INPUTS, encoded, fuzz
 
-from components.evaluate.trained import read_metrics
+from components.common.results.metrics import Evaluation, Training
 from components.export.card import Exported, model_card
 from components.export.core import TASK_SETTINGS
 from components.gate.core import GateConfig, gate
@@ -87,7 +87,7 @@ def test_results(sandbox: Path, inputs: int, capsys: pytest.CaptureFixture[str])
         try:
             select(config)
             gate(GateConfig(sandbox / "selection"))
-            figures = [read_metrics(sandbox / "a" / part) for part in ("model", "report")]
+            figures = Training.read(sandbox / "a/model"), Evaluation.read(sandbox / "a/report")
             model_card(Exported(dict.fromkeys(TASK_SETTINGS, 4), 3, *figures))
         finally:
             shutil.rmtree(sandbox / "selection", ignore_errors=True)

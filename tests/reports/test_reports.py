@@ -11,6 +11,7 @@ import pytest
 from components.binarize.core import BinarizeConfig, binarize
 from components.common.asked import Asked
 from components.common.report.page import environment
+from components.common.results.metrics import Ensemble, Evaluation, Selection, Trial, write_metrics
 from components.download.archive import unpack
 from components.evaluate.report import Answers, figures
 from components.evaluate.report import write_report as evaluation_report
@@ -133,9 +134,9 @@ def _answers() -> Answers:
     ids = [f"middle/{STRANGE}#{i}" for i in range(n)]
     return Answers(
         ids,
-        ["middle"] * 200 + ["high"] * 400,
         gold,
         exp / exp.sum(axis=1, keepdims=True),
+        ["middle"] * 200 + ["high"] * 400,
         rng.integers(50, 700, n),
         [Asked(name, f"What is {HOSTILE}?", (HOSTILE, "b", "c", "d")) for name in ids],
     )
@@ -143,17 +144,8 @@ def _answers() -> Answers:
 
 def _write_evaluation(run: Path) -> None:
     answers = _answers()
-    correct = int(answers.right.sum())
     metrics = {
-        "accuracy": 100 * correct / 600,
-        "correct": correct,
-        "questions": 600,
-        "accuracy_middle": 80.0,
-        "correct_middle": 160,
-        "questions_middle": 200,
-        "accuracy_high": 80.0,
-        "correct_high": 320,
-        "questions_high": 400,
+        **answers.scores({"middle": 200, "high": 400}).to_metrics(),
         "loss": 0.5,
         "chance": 25.0,
         "device": "cpu",
@@ -163,49 +155,47 @@ def _write_evaluation(run: Path) -> None:
     }
     (run / "report").mkdir()
     (run / "report" / "metrics.json").write_text(json.dumps(metrics))
-    predictions = (
-        {"id": name, "predicted": "ABCD"[answer], "gold": "ABCD"[right]}
-        for name, answer, right in zip(answers.ids, answers.predicted, answers.gold, strict=True)
-    )
-    (run / "report" / "predictions.jsonl").write_text(
-        "".join(json.dumps(line) + "\n" for line in predictions)
-    )
+    answers.write(run / "report" / "predictions.jsonl")
     report = evaluation_report(answers, dict.fromkeys(answers.worst(), HOSTILE), metrics)
     (run / "report" / "report.html").write_text(report, encoding="utf-8")
 
 
 def _write_selection(run: Path) -> None:
     """What select makes of three trials with the same evaluation, one of them without figures."""
-    evaluation = json.loads((run / "report" / "metrics.json").read_text())
-    keys = ("accuracy", "accuracy_middle", "accuracy_high")
+    scores = Evaluation.read(run / "report").scores
     spread = {"mean": 80.0, "deviation": 1.5, "median": 80.0, "min": 78.0, "max": 82.0}
+    accuracies = {name: group.accuracy for name, group in scores.groups.items()}
     trials = [
-        {
-            "label": f"seed {seed}, lr 1e-05",
-            "collapsed": STRANGE if seed == 3 else "",
-            "updates": 2000,
-            "dev_accuracy": None if seed == 3 else 81.0,
-            "dev_loss": None if seed == 3 else 0.5,
-            "interval": {} if seed == 3 else evaluation["interval"],
-            **{key: None if seed == 3 else evaluation[key] for key in keys},
-        }
+        Trial(
+            label=f"seed {seed}, lr 1e-05",
+            collapsed=STRANGE if seed == 3 else "",
+            updates=2000,
+            dev_accuracy=None if seed == 3 else 81.0,
+            dev_loss=None if seed == 3 else 0.5,
+            accuracies=dict.fromkeys(accuracies) if seed == 3 else accuracies,
+            interval={} if seed == 3 else scores.interval,
+        )
         for seed in (1, 2, 3)
     ]
-    labels = [trial["label"] for trial in trials]
-    metrics = {
-        **evaluation,
-        "selected": labels[0],
-        "dev_accuracy": 81.0,
-        "median_accuracy": 80.0,
-        "collapsed": 1,
-        "trials": trials,
-        "spread": dict.fromkeys(("dev", "all", "middle", "high"), spread),
-        "ensemble": {**evaluation, "trials": labels[:2], "mcnemar": 0.04},
-        "parameters": {"ensemble": 2},
-    }
+    labels = [trial.label for trial in trials]
+    selection = Selection(
+        scores=scores,
+        chance=25.0,
+        interval=scores.interval,
+        selected=labels[0],
+        dev_accuracy=81.0,
+        median_accuracy=80.0,
+        mean_accuracy=80.0,
+        collapsed=1,
+        trials=tuple(trials),
+        spread=dict.fromkeys(("dev", "all", "middle", "high"), spread),
+        parameters={"ensemble": 2},
+        ensemble=Ensemble(labels[:2], scores, scores.interval, 0.04),
+        ensemble_accuracy=scores.all.accuracy,
+    )
     (run / "selection").mkdir()
-    (run / "selection" / "metrics.json").write_text(json.dumps(metrics))
-    (run / "selection" / "report.html").write_text(sweep_report(metrics), encoding="utf-8")
+    write_metrics(run / "selection", selection.to_metrics())
+    (run / "selection" / "report.html").write_text(sweep_report(selection), encoding="utf-8")
 
 
 PAGES = {

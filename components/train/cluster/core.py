@@ -24,6 +24,7 @@ from components.common.errors import ConfigError, RaceError, TrainingError, Tran
 from components.common.exam import count_options
 from components.common.files import atomic_folder, scratch_folder
 from components.common.progress import duration
+from components.common.results.metrics import METRICS
 from components.common.retry import Patience
 from components.common.vocabulary import read_vocabulary, require_same
 from components.train import checkpoints
@@ -124,7 +125,7 @@ def launch(
                 job.start()
                 job.follow()
             storage.fetch(addresses.output, folder)
-        metrics = strict_json.read(folder / "metrics.json")
+        metrics = strict_json.read_object(folder / METRICS, "Train again")
         there = {name for name in CHECKPOINTS if (folder / name).is_file()}
     best, last = (config.output.absolute() / n if n in there else None for n in CHECKPOINTS)
     return TrainResult(best, last, metrics)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from components.evaluate.score import Score, log_probabilities, score, table, together
+from components.common.results.scores import Group, Scores
+from components.evaluate.score import log_probabilities, score, table
 
 
 def test_log_probabilities_equal_torchs_also_where_exp_overflows() -> None:
@@ -13,24 +14,19 @@ def test_log_probabilities_equal_torchs_also_where_exp_overflows() -> None:
 
 def test_the_best_option_counts_and_of_equals_the_first() -> None:
     logits = np.array([[0.0, 2, 1, 1], [3, 3, 3, 3], [3, 3, 3, 3], [0, 0, 0, 9]])
-    result = score(logits, np.array([1, 0, 1, 2]))
+    result = score("high", logits, np.array([1, 0, 1, 2]))
     assert (result.questions, result.correct, result.accuracy) == (4, 2, 50.0)
 
 
 def test_loss_is_the_mean_of_the_right_options_in_nats() -> None:
     logits = np.log(np.array([[0.5, 0.25, 0.125, 0.125], [0.1, 0.2, 0.3, 0.4]]))
-    result = score(logits, np.array([1, 3]))
+    result = score("high", logits, np.array([1, 3]))
     assert result.loss == pytest.approx(-(np.log(0.25) + np.log(0.4)) / 2)
 
 
-def test_sets_are_put_together_by_their_questions() -> None:
-    both = together([Score(1, 1, 1.0), Score(3, 0, 2.0)])
-    assert both == Score(4, 1, 1.75)
-    assert both.accuracy == 25.0
-
-
 def test_the_table_names_each_set_and_chance() -> None:
-    lines = table({"all": Score(4934, 4105, 0.5), "high": Score(3498, 2844, 0.6)}, 4).splitlines()
+    groups = [Group("all", 4934, 4105, 0.5), Group("high", 3498, 2844, 0.6)]
+    lines = table(Scores({group.name: group for group in groups}), 4).splitlines()
     assert lines[1].split() == ["all", "4,934", "4,105", "83.20", "%", "0.5000"]
     assert lines[2].split() == ["high", "3,498", "2,844", "81.30", "%", "0.6000"]
     assert lines[-1].startswith("chance is 25 %")

@@ -6,8 +6,9 @@ from scipy import stats
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
+from components.common.results.scores import Group, wilson
 from components.evaluate import statistics
-from components.evaluate.statistics import CLOZE, OTHER, Group, kind_of
+from components.evaluate.statistics import CLOZE, OTHER, kind_of
 
 
 @pytest.mark.parametrize("questions", [1, 2, 7, 40, 1436, 4934])
@@ -18,7 +19,7 @@ def test_intervals_are_scipy_s_wilson_intervals(
 ) -> None:
     correct = round(share * questions)
     theirs = stats.binomtest(correct, questions).proportion_ci(confidence, method="wilson")
-    low, high = statistics.wilson(correct, questions, confidence)
+    low, high = wilson(correct, questions, confidence)
     assert (low, high) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1e-9)
     assert 0 <= low <= 100 * correct / questions <= high <= 100
 
@@ -29,8 +30,7 @@ def test_an_interval_holds_the_truth_as_often_as_it_promises() -> None:
     covered = sum(
         chance
         for correct, chance in enumerate(chances)
-        if chance > 1e-12
-        and statistics.wilson(correct, n)[0] <= 100 * truth <= statistics.wilson(correct, n)[1]
+        if chance > 1e-12 and wilson(correct, n)[0] <= 100 * truth <= wilson(correct, n)[1]
     )
     assert covered == pytest.approx(0.95, abs=0.01)
 

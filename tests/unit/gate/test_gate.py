@@ -1,6 +1,7 @@
 """Whether what evaluate or select wrote is good enough."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from components.common.errors import ConfigError, DataError, GateError
+from components.common.results.scores import Group, Scores
 from components.gate.core import GateConfig, gate
 
 
 @pytest.fixture
 def evaluation(tmp_path: Path) -> Path:
-    (tmp_path / "metrics.json").write_text(json.dumps({"accuracy": 79.9, "chance": 25.0}))
+    figures = Scores.together([Group("high", 1000, 799)]).to_metrics()
+    (tmp_path / "metrics.json").write_text(json.dumps(figures | {"chance": 25.0}))
     return tmp_path
 
 
@@ -28,11 +31,25 @@ def test_one_that_is_not_is_refused(evaluation: Path) -> None:
         gate(GateConfig(evaluation, 80))
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", '{"chance": 25}', '{"accuracy": "x"}'])
-def test_a_folder_without_an_accuracy_is_refused(evaluation: Path, content: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file. Give the folder that evaluate wrote"),
+        ("", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"chance": 25}', "has no accuracy. Give a folder that evaluate or select wrote"),
+        (
+            '{"accuracy": "x", "questions": 1, "correct": 1}',
+            "damaged (scores: 'x' is not a number)",
+        ),
+    ],
+)
+def test_a_folder_without_an_accuracy_is_refused(
+    evaluation: Path, content: str | None, says: str
+) -> None:
     path = evaluation / "metrics.json"
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(DataError, match="has no accuracy"):
+    with pytest.raises(DataError, match=re.escape(f"{path}: {says}")):
         gate(GateConfig(evaluation, 80))
 
 

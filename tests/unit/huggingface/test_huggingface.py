@@ -16,9 +16,8 @@ from components.common.cli import run_step
 from components.common.errors import ConfigError, DataError
 from components.evaluate.trained import find_trained
 from components.export.__main__ import main as export_main
-from components.export.card import Exported, model_card
 from components.export.config import ExportConfig
-from components.export.core import TASK_SETTINGS, export
+from components.export.core import export
 from components.huggingface import tokenizer, weights
 from components.import_.__main__ import main as import_main
 from components.import_.config import ImportConfig
@@ -137,14 +136,18 @@ def test_the_card_tells_the_settings_and_the_figures(answering: Path, exported: 
     assert text.startswith("---\nlibrary_name: transformers\n")
 
 
-@pytest.mark.parametrize(
-    ("training", "evaluation"),
-    [({"questions": "many"}, {}), ({}, {"accuracy": "good"}), ({}, {"accuracy": 1, "interval": 3})],
-)
-def test_a_card_of_figures_that_are_none_is_refused(training: Any, evaluation: Any) -> None:
-    task = dict.fromkeys(TASK_SETTINGS, 4)
-    with pytest.raises(DataError, match="evaluation: damaged"):
-        model_card(Exported(task, 3, training, evaluation))
+@pytest.mark.parametrize("figures", ['{"questions": "many"}', '{"accuracy": "good"}'])
+def test_a_card_of_figures_that_are_none_is_refused(
+    answering: Path, tmp_path: Path, figures: str
+) -> None:
+    for part in ("model", "bpe"):
+        shutil.copytree(answering / part, tmp_path / part)
+    path = tmp_path / ("model" if "questions" in figures else "report") / "metrics.json"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_text(figures)
+    with pytest.raises(DataError, match=r"metrics.json: damaged"):
+        export(ExportConfig(tmp_path, tmp_path / "out"))
 
 
 def test_a_card_of_a_bare_checkpoint_has_no_figures(answering: Path, tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_what_cannot_be_reckoned_is_refused(given: dict, error: type, says: str)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(None, "missing"), ("{}", "missing"), ('{"questions": 3}', "too short")]
+    ("content", "says"),
+    [(None, "no such file"), ("{}", "too short"), ('{"questions": 3}', "too short")],
 )
 def test_a_run_without_a_speed_is_refused(content: str | None, says: str, tmp_path: Path) -> None:
     if content:

@@ -5,25 +5,23 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from components.common.results.metrics import write_metrics
+from components.common.results.predictions import PREDICTIONS, Predictions
 from pipeline.cli import main
 
 
 def make_run(folder: Path, right: str, **parameters: Any) -> Path:
     """A run that answered the questions 0, 1, 2...: "1" for each that it had right, else "0"."""
-    correct = right.count("1")
-    figures = {"accuracy": 100 * correct / len(right), "correct": correct, "questions": len(right)}
-    evaluation = {"loss": 0.5, "parameters": {"min_accuracy": 60.0}}
-    for suffix in ("", "_middle", "_high"):
-        evaluation |= {f"{name}{suffix}": value for name, value in figures.items()}
+    sure = [[0.7, 0.3] if mark == "1" else [0.3, 0.7] for mark in right]
+    ids, gold = [str(i) for i in range(len(right))], np.zeros(len(right), np.int64)
+    predictions = Predictions(ids, gold, np.array(sure))
+    scores = predictions.scores({"middle": 1, "high": len(right) - 1})
     (folder / "report").mkdir(parents=True)
-    (folder / "report" / "metrics.json").write_text(json.dumps(evaluation))
-    lines = [
-        json.dumps({"id": str(i), "predicted": "A" if mark == "1" else "B", "gold": "A"}) + "\n"
-        for i, mark in enumerate(right)
-    ]
-    (folder / "report" / "predictions.jsonl").write_text("".join(lines))
+    write_metrics(folder / "report", {**scores.to_metrics(), "loss": 0.5})
+    predictions.write(folder / "report" / PREDICTIONS)
     steps = [{"name": "train", "seconds": 75.0, "cached": False, "exit_status": 0}]
     record = {"state": "succeeded", "runner": "subprocess", "parameters": parameters}
     (folder / "run.json").write_text(json.dumps({**record, "steps": steps}))
@@ -75,7 +73,7 @@ def test_compare_writes_where_it_is_told_to(tmp_path: Path) -> None:
         (["compare", "{}/one"], 2, "one run alone cannot be compared"),
         (["report", "{}/damaged"], 3, "run.json: not JSON"),
         (["report", "{}/foreign"], 3, "run.json: not written by `race run`"),
-        (["compare", "{}/one", "{}/answers"], 3, "predictions.jsonl: not what evaluate writes"),
+        (["compare", "{}/one", "{}/answers"], 3, "predictions.jsonl: not what evaluate wrote. Run"),
     ],
 )
 def test_what_is_no_run_is_refused_in_one_line(

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from components.common.errors import ConfigError
+from components.common.results.metrics import Ensemble, Selection, Trial
+from components.common.results.scores import Group, Scores
 from components.train.core import TrainConfig, as_run
 from pipeline import cli, submit
 from pipeline.parameters import load_config, parse_assignments, resolve, trials
@@ -175,35 +177,37 @@ def make_sweep(folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
 
-    evaluation: dict[str, Any] = {"loss": 0.5, "chance": 25.0}
-    for suffix in ("", "_middle", "_high"):
-        figures = {"accuracy": 80.0, "correct": 80, "questions": 100}
-        evaluation |= {f"{name}{suffix}": value for name, value in figures.items()}
+    scores = Scores.together([Group(name, 100, 80, 0.5) for name in ("middle", "high")])
+    evaluation = {**scores.to_metrics(), "chance": 25.0}
     training = {"best_valid_accuracy": 81.0, "updates": 9, "collapsed": ""}
     for place in ("", "trials/seed-1/"):
         write(f"{place}model/metrics.json", training)
         write(f"{place}report/metrics.json", evaluation)
         (folder / place / "report" / "report.html").touch()
-        (folder / place / "report" / "predictions.jsonl").touch()
     marked = {"best_valid_accuracy": None, "updates": 3, "collapsed": "it guesses"}
     write("trials/seed-2/model/metrics.json", marked)
     write("trials/seed-2/report/metrics.json", {"absent": "it guesses"})
-    selection = {
-        "selected": "seed 1",
-        "collapsed": 1,
-        "median_accuracy": 80.0,
-        "ensemble_accuracy": 80.5,
-        "trials": [
-            {"label": "seed 1", "collapsed": ""},
-            {"label": "seed 2", "collapsed": "it guesses"},
-        ],
-        "ensemble": {
-            "trials": ["seed 1", "seed 4"],
-            "accuracy": 80.5,
-            "interval": {"all": [70.0, 90.0]},
-        },
-    }
-    write("selection/metrics.json", selection)
+    together = Scores.together([Group(name, 200, 161) for name in ("middle", "high")])
+    trials = (
+        Trial("seed 1", accuracies={"all": 80.0}),
+        Trial("seed 2", collapsed="it guesses", accuracies={"all": None}),
+    )
+    selection = Selection(
+        scores=scores,
+        chance=25.0,
+        interval=scores.interval,
+        selected="seed 1",
+        dev_accuracy=81.0,
+        median_accuracy=80.0,
+        mean_accuracy=80.0,
+        collapsed=1,
+        trials=trials,
+        spread={},
+        parameters={},
+        ensemble=Ensemble(["seed 1", "seed 4"], together, together.interval, 0.5),
+        ensemble_accuracy=together.all.accuracy,
+    )
+    write("selection/metrics.json", selection.to_metrics())
     (folder / "selection" / "report.html").touch()
     steps = [
         {

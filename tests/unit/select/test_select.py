@@ -1,6 +1,5 @@
 """What is selected from several trials, and what is said of them."""
 
-import contextlib
 import json
 import re
 import statistics
@@ -13,13 +12,13 @@ from typing import Any
 import pytest
 
 from components.common.errors import ConfigError, DataError, OutputError, TrainingError
-from components.evaluate.predictions import read_predictions
+from components.common.results.predictions import read_predictions
 from components.select.config import SelectConfig
 from components.select.core import select
 
 
 def selected(sweep: Any, **settings: Any) -> dict[str, Any]:
-    return select(SelectConfig(**sweep.arguments(), **settings)).metrics
+    return select(SelectConfig(**sweep.arguments(), **settings)).to_metrics()
 
 
 def test_the_best_on_dev_is_selected_whatever_it_does_on_test(sweep: Any) -> None:
@@ -141,7 +140,7 @@ def test_models_and_evaluations_find_each_other_in_any_order(sweep: Any) -> None
     sweep.add(3, dev=70.0, right=30)
     arguments = sweep.arguments()
     arguments["evaluations"] = arguments["evaluations"][::-1]
-    found = select(SelectConfig(**arguments)).metrics
+    found = select(SelectConfig(**arguments)).to_metrics()
     assert [trial["accuracy"] for trial in found["trials"]] == [10.0, 20.0, 30.0]
 
 
@@ -225,9 +224,9 @@ def more_options(report: Path) -> None:
         (swap_questions, "its questions are not those of"),
         (answer_otherwise, "its questions are not those of"),
         (more_options, "another number of options"),
-        (spell_badly, "missing or not what evaluate wrote"),
-        (leave_out_an_answer, "missing or not what evaluate wrote"),
-        (forget, "missing or not what evaluate wrote"),
+        (spell_badly, "predictions.jsonl: not what evaluate wrote. Run the evaluation again"),
+        (leave_out_an_answer, "predictions.jsonl: not what evaluate wrote"),
+        (forget, "predictions.jsonl: no such file. Run the evaluation again"),
     ],
 )
 def test_answers_that_cannot_be_averaged_are_refused(sweep: Any, damage: Break, says: str) -> None:
@@ -241,15 +240,18 @@ def test_answers_that_cannot_be_averaged_are_refused(sweep: Any, damage: Break, 
 @pytest.mark.parametrize(
     ("file", "entries", "says"),
     [
-        ("model", {"updates": "many"}, "does not say what it was trained with"),
-        ("model", {"collapsed": "loss", "best_valid_accuracy": []}, "does not say what"),
-        ("report", {"training": []}, ""),  # is taken for that of the model in its place
+        ("model", {"updates": "many"}, "damaged (updates: 'many' is not a whole number)"),
+        (
+            "model",
+            {"collapsed": "loss", "best_valid_accuracy": []},
+            "(best_valid_accuracy: [] is not a",
+        ),
+        ("model", {"parameters": {"seed": "1"}}, "does not say what it was trained with"),
+        ("report", {"training": []}, "damaged (training: [] is no str)"),
         ("report", {"dev_questions": 0}, "too little is known of its training"),
-        ("report", {"interval": 3}, "its figures are not what evaluate writes"),
-        ("report", {"interval": {"all": [1, 2], "x": [0, 1]}}, "its figures are not"),
-        ("report", {"interval": {}}, "its figures are not"),
-        ("report", {"correct": 101}, "its figures are not"),
-        ("report", {"questions": 0, "correct": 0}, "its figures are not"),
+        ("report", {"correct": 101}, "damaged (scores: 80 % is not 101 of 100 (all))"),
+        ("report", {"questions": 0, "correct": 0}, "damaged (scores: 80 % is not 0 of 0 (all))"),
+        ("report", {"questions_high": 59}, "damaged ("),
     ],
 )
 def test_figures_of_another_form_are_refused(
@@ -258,22 +260,24 @@ def test_figures_of_another_form_are_refused(
     trial = sweep.add(1)
     change(trial / "report" / "metrics.json", {"training": None})
     change(trial / file / "metrics.json", entries)
-    with pytest.raises(DataError, match=says) if says else contextlib.nullcontext():
+    with pytest.raises(DataError, match=re.escape(says)):
         selected(sweep)
 
 
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("model/metrics.json", "[]", "missing or damaged. Give the folder that train wrote"),
-        ("report/metrics.json", "{", "missing or damaged. Give the folder that evaluate wrote"),
+        ("model/metrics.json", "[]", "not a JSON object. Give the folder that train wrote"),
+        ("report/metrics.json", None, "no such file. Give the folder that evaluate wrote"),
+        ("report/metrics.json", '{"chance": 101}', "damaged (chance: 101 is not in percent). Give"),
         ("model/metrics.json", "{}", "no evaluation is of this model"),
         ("report/metrics.json", '{"chance": 25}', "too little is known of its training"),
         ("model/train_log.jsonl", "no", "damaged"),
     ],
 )
-def test_damaged_folders_are_refused(sweep: Any, file: str, content: str, says: str) -> None:
-    (sweep.add(1) / file).write_text(content)
+def test_damaged_folders_are_refused(sweep: Any, file: str, content: str | None, says: str) -> None:
+    path = sweep.add(1) / file
+    path.unlink() if content is None else path.write_text(content)
     with pytest.raises(DataError, match=re.escape(says)):
         selected(sweep)
 

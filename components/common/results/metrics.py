@@ -1,0 +1,198 @@
+"""metrics.json as train, evaluate and select write it, read with types.
+
+None, or what is empty, stands for what was not measured or is not said.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Self, get_type_hints
+
+from components.common import strict_json
+from components.common.errors import DataError
+from components.common.executor import Outcome
+from components.common.results.scores import Scores, count, flat, names, percent
+
+METRICS = "metrics.json"
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    strict_json.write(folder / METRICS, metrics)
+
+
+def digest(folder: Path) -> str:
+    """The sha256 of a folder's metrics.json, by which models and evaluations find each other."""
+    return hashlib.sha256((folder / METRICS).read_bytes()).hexdigest()
+
+
+def _is(kind: type) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise ValueError(f"{value!r:.40} is no {kind.__name__}")
+        return value
+
+    return read
+
+
+# A field's type, and what reads it: KeyError, TypeError or ValueError where it is none.
+Percent = Annotated[float | None, percent]
+Number = Annotated[float | None, strict_json.number]
+Count = Annotated[int | None, count]
+Text = Annotated[str, _is(str)]
+Object = Annotated[Mapping[str, Any], _is(dict)]
+Flat = Annotated[Scores, Scores.from_metrics]
+
+# Fields that are spread over flat names.
+_FLAT = ("scores", "accuracies")
+
+
+class Metrics:
+    """A record whose fields are those of a metrics.json, or of an object in it."""
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
+        """The record; what else there is is passed over.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: a field is missing, or not of its type.
+        """
+        known = {}
+        for name, hint in get_type_hints(cls, include_extras=True).items():
+            value = metrics if name in _FLAT else metrics.get(name)
+            try:
+                if value is not None:
+                    known[name] = hint.__metadata__[0](value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return cls(**known)
+
+    def to_metrics(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in (one.name for one in fields(self)):  # type: ignore[arg-type]
+            value = getattr(self, name)
+            if isinstance(value, Scores):
+                found |= value.to_metrics()
+            elif name == "accuracies":
+                found |= {flat("accuracy", test): one for test, one in value.items()}
+            elif isinstance(value, tuple):
+                found[name] = [one.to_metrics() for one in value]
+            else:
+                found[name] = value.to_metrics() if isinstance(value, Metrics) else value
+        return found
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(self.to_metrics())
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What metrics.json of a folder holds.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        path, mend = folder / METRICS, f"Give the folder that {_WRITERS[cls.__name__]} wrote"
+        found = strict_json.read_object(path, mend)
+        try:
+            return cls.from_metrics(found)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: damaged ({error})", mend=mend) from None
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """As `read`, but None where there is no such file."""
+        return cls.read(folder) if (folder / METRICS).exists() else None
+
+
+_WRITERS = {"Training": "train", "Evaluation": "evaluate", "Selection": "select"}
+
+
+@dataclass(frozen=True)
+class Training(Metrics):
+    """What others read of what train says; `collapsed` is why it came to nothing."""
+
+    best_valid_accuracy: Percent = None
+    best_valid_update: Count = None
+    updates: Count = None
+    skipped_updates: Count = None
+    questions: Count = None
+    questions_per_second: Number = None
+    processes: Count = None
+    device: Annotated[str | None, _is(str)] = None
+    collapsed: Text = ""
+    parameters: Object = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation(Metrics):
+    """What others read of what evaluate says, and select of the model that it selected.
+
+    `chance` is the accuracy of guessing; `absent` says why there is no model; `training` is the
+    digest of its metrics.json, and `dev_questions` how many its accuracy on dev is about.
+    """
+
+    scores: Flat = field(default_factory=Scores)
+    chance: Percent = None
+    calibration_error: Number = None
+    absent: Text = ""
+    training: Text = ""
+    dev_questions: Count = None
+
+
+def _accuracies(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    found = {name: metrics[flat("accuracy", name)] for name in names("accuracy", metrics)}
+    return {name: None if value is None else percent(value) for name, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Trial(Metrics):
+    """One of the trainings that select chose from; accuracies on test by name, in percent."""
+
+    label: Text
+    seed: Count = None
+    learning_rate: Number = None
+    collapsed: Text = ""
+    updates: Count = None
+    dev_accuracy: Percent = None
+    dev_loss: Number = None
+    accuracies: Annotated[Mapping[str, float | None], _accuracies] = field(default_factory=dict)
+    interval: Object = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ensemble(Metrics):
+    """Trials whose models answer together; `mcnemar` is the p-value beside the selected model."""
+
+    trials: Annotated[list[str], _is(list)]
+    scores: Flat
+    interval: Object
+    mcnemar: Annotated[float, strict_json.number]
+
+
+def _trials(value: Any) -> tuple[Trial, ...]:
+    return tuple(Trial.from_metrics(one) for one in value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Metrics):
+    """All that select says; the selected model's figures have evaluate's names.
+
+    `spread` has mean, deviation, median, min and max over the trials that did not collapse, on dev,
+    on all questions and on each test set.
+    """
+
+    scores: Flat
+    chance: Percent
+    interval: Object
+    selected: Text
+    dev_accuracy: Percent
+    dev_loss: Number = None
+    median_accuracy: Annotated[float, percent]
+    mean_accuracy: Annotated[float, percent]
+    collapsed: Annotated[int, count]
+    trials: Annotated[tuple[Trial, ...], _trials]
+    spread: Object
+    parameters: Object
+    ensemble: Annotated[Ensemble, Ensemble.from_metrics]
+    ensemble_accuracy: Annotated[float, percent]
