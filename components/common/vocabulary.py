@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeGuard
 
 from components.common import strict_json
 from components.common.dictionary import read_dictionary
@@ -51,15 +50,11 @@ def read_pieces(path: Path) -> dict[str, int]:
         DataError: it is missing or not of this form, or two tokens have the same id.
     """
     pieces = strict_json.read_object(path, mend=_MEND)
-    if not pieces or not _are_ids(pieces):
+    if not pieces or not all(type(i) is int and 0 <= i < MAX_ID for i in pieces.values()):
         raise DataError(f"{path}: not a JSON object of tokens to ids", mend=_MEND)
     if len(set(pieces.values())) < len(pieces):
         raise DataError(f"{path}: two tokens have the same id", mend=_MEND)
     return pieces
-
-
-def _are_ids(pieces: dict[str, Any]) -> TypeGuard[dict[str, int]]:
-    return all(type(i) is int and 0 <= i < MAX_ID for i in pieces.values())
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.report import Answers, figures, write_absence, write_report
 from components.evaluate.score import log_probabilities, require_numbers, score, table
 from components.train import checkpoints, compat
+from components.train.config import as_dict
 from components.train.data import read_ids, read_labels, require_tokens, vocabulary_size
 from components.train.roberta import (
     HEAD,
@@ -132,7 +133,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             "chance": 100 / model.options,
             "device": model.device,
             "precision": model.precision,
-            "parameters": _parameters(config),
+            "parameters": as_dict(config),
             **figures(answers),
         }
         write_metrics(folder, metrics)
@@ -167,7 +168,7 @@ def _absence(config: EvaluateConfig, origin: Mapping[str, Any]) -> Evaluation:
     metrics = {
         **origin,
         "chance": 100 / count_options(config.data),
-        "parameters": _parameters(config),
+        "parameters": as_dict(config),
     }
     with atomic_folder(config.output) as folder:
         write_metrics(folder, metrics)
@@ -426,10 +427,3 @@ def _batches(sizes: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]
         batch.append(index)
     if batch:
         yield batch
-
-
-def _parameters(config: EvaluateConfig) -> dict[str, Any]:
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-    }

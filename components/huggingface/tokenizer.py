@@ -184,12 +184,12 @@ def _read(source: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Token to index, and the merges, of vocab.json and merges.txt or else of tokenizer.json."""
     try:
         if (source / "vocab.json").is_file() and (source / "merges.txt").is_file():
-            vocabulary = _json(source / "vocab.json")
+            vocabulary = strict_json.read(source / "vocab.json")
             lines = (source / "merges.txt").read_text(encoding="utf-8").split("\n")
             start = 1 if lines[0].startswith("#version") else 0
             merges = [row.split(" ") for row in lines[start:] if row]
         else:
-            content = _json(source / "tokenizer.json")
+            content = strict_json.read(source / "tokenizer.json")
             if content["model"]["type"] != "BPE":
                 raise DataError(f"{source}: its tokenizer is no BPE", mend=_SOURCE_MEND)
             vocabulary = content["model"]["vocab"]
@@ -208,8 +208,3 @@ def _read(source: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(f"{source}: its tokenizer's files are damaged", mend=_SOURCE_MEND) from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = strict_json.read(path)
-    return content

@@ -320,7 +320,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 def table(selection: Selection) -> str:
     """The trials for the screen, a line for each, then their median, the best, the ensemble."""
     tests = [test.name for test in selection.scores.tests]
-    names = [*tests, "all"] if len(tests) > 1 else ["all"]
+    names = [*tests, ALL] if len(tests) > 1 else [ALL]
     heads = [*tests, "both" if len(tests) == 2 else "all"] if len(tests) > 1 else ["test"]
     best, ensemble = selection.scores.groups, selection.ensemble
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from components.common.cli import option, require_ranges
 from components.common.device import DEVICE_HELP, Device
@@ -275,8 +275,8 @@ def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
     return Plan(device, processes, update_freq, updates_per_epoch, updates, config.nodes)
 
 
-def as_dict(config: TrainConfig) -> dict[str, object]:
-    """The parameters with values that JSON knows."""
+def as_dict(config: Any) -> dict[str, object]:
+    """A step's parameters with values that JSON knows."""
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in dataclasses.asdict(config).items()
