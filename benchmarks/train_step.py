@@ -12,7 +12,6 @@ With --data and --pretrained it trains on real text instead, and the losses can 
 
 import argparse
 import json
-import logging
 import os
 import statistics
 import subprocess
@@ -164,6 +163,7 @@ def train_config(
 
 def child(job: dict[str, Any]) -> None:
     """Train, and time the updates where fairseq comes by after each of them."""
+    from components.train import records
     from components.train.log import TrainLog
 
     compat.import_fairseq()
@@ -186,13 +186,9 @@ def child(job: dict[str, Any]) -> None:
 
     peaks: list[int] = []
 
-    class Reader(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            log.read(f"| {record.name} | {record.getMessage()}")
-
     def prepare() -> None:
         fairseq_cli.train.validate_and_save = after_update
-        logging.getLogger("fairseq.logging.progress_bar").addHandler(Reader())
+        records.install(lambda told: log.add(told))
 
     compat.run("fairseq-train", job["arguments"], prepare)
     (start, cpu_start), (end, cpu_end) = (

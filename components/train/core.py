@@ -273,12 +273,12 @@ def _metrics(
         collapsed: the reason, or "".
     """
     valid, epochs = log.of("valid"), log.of("train_epoch")
-    accuracies = [(r["accuracy"], r["update"]) for r in valid if r.get("accuracy") is not None]
-    # At equal accuracy fairseq keeps the later checkpoint.
-    best_accuracy, best_update = max(accuracies, default=(None, None))
+    # fairseq compares accuracies rounded to 0.1 %, and of equal ones keeps the later checkpoint.
+    scored = [r for r in valid if r.get("accuracy") is not None]
+    best = max(scored, key=lambda r: (round(r["accuracy"], 1), r["update"]), default={})
     return {
-        "best_valid_accuracy": best_accuracy,
-        "best_valid_update": best_update,
+        "best_valid_accuracy": best.get("accuracy"),
+        "best_valid_update": best.get("update"),
         "final_valid_accuracy": valid[-1].get("accuracy") if valid else None,
         "final_valid_loss": valid[-1]["loss"] if valid else None,
         "final_train_loss": epochs[-1]["loss"] if epochs else None,

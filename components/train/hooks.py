@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common import strict_json
+from components.train import records
 from components.train.group import Group, SharedStop
 
 SAVED = "SAVED "
@@ -98,6 +99,8 @@ class Boundaries:
     def install(self) -> None:
         """Wrap fairseq's functions."""
         self.live()
+        if self.rank == 0:
+            records.install(records.write)
         import fairseq_cli.train
         from fairseq import checkpoint_utils
         from fairseq.trainer import Trainer

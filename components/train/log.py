@@ -1,45 +1,22 @@
-"""What fairseq prints while it trains, as records and as a live line."""
+"""What training tells, as records and as a live line."""
 
 import itertools
-import json
-import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from components.common import strict_json
 from components.common.progress import bar
 from components.train.config import Plan
-
-# 2026-01-31 12:00:00 | INFO | train_inner | {"epoch": 1, "loss": "1.998", ...}
-_RECORD = re.compile(r"\| (train_inner|train|valid) \| (\{.*\})\s*$")
-
-# Name in a record: name in fairseq's output. Losses are separate: fairseq gives them in bits.
-_VALUES = {
-    "accuracy": "accuracy",
-    "learning_rate": "lr",
-    "gradient_norm": "gnorm",
-    "loss_scale": "loss_scale",
-    # Of the packed engine only.
-    "tokens_per_second": "tokens_per_second",
-    "percent_of_peak": "peak_percent",
-    "memory_gb": "gb_used",
-}
-
-Record = dict[str, Any]
+from components.train.records import RECORD, Record
 
 
 @dataclass
 class TrainLog:
-    """Reads fairseq-train's lines and keeps the records.
+    """Reads what rank 0 tells, and keeps the records.
 
-    A record has: `split` ("train": mean since the record before; "train_epoch": mean of the epoch;
-    "valid"), `epoch`, `update`, `loss` (nats per question), `accuracy` (percent), `seconds` since
-    the start of the run, and where fairseq gives them `learning_rate`, `gradient_norm`,
-    `loss_scale`, `tokens_per_second`, `percent_of_peak` (of the GPU's known speed in matrix
-    products), `memory_gb`, `questions_per_second` and `skipped_updates` (so far, for overflow).
-    fairseq rounds losses to 0.001 bits and accuracies to 0.1 %. A value that is not finite is None.
+    To the fields that `records.install` tells of it adds `seconds` since the start of the run, and
+    while it trains `skipped_updates`: how many were so far, for overflow, if any.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -58,43 +35,17 @@ class TrainLog:
 
     def read(self, line: str) -> Record | None:
         """The record in a line of output; None when there is none."""
-        if "gradient overflow detected, ignoring gradient" in line:
-            self.skipped_updates += 1
+        if not line.startswith(RECORD):
             return None
-        found = _RECORD.search(line)
-        if found is None:
-            return None
-        try:
-            values = json.loads(found[2])
-        except ValueError:
-            return None
-        split = {"train_inner": "train", "train": "train_epoch", "valid": "valid"}[found[1]]
-        prefix = "" if split == "train" else f"{found[1]}_"
+        return self.add(strict_json.loads(line.removeprefix(RECORD)))
 
-        def number(name: str) -> float | None:
-            try:
-                value = float(values[prefix + name])
-            except (KeyError, TypeError, ValueError):
-                return None
-            return value if math.isfinite(value) else None
-
-        loss, update = number("loss"), number("num_updates")
-        if update is None:
+    def add(self, told: Record) -> Record | None:
+        """The record of what was told; None when that was a skipped update."""
+        if "skipped" in told:
+            self.skipped_updates += told["skipped"]
             return None
-        record: Record = {
-            "split": split,
-            "epoch": int(values.get("epoch", 0)),
-            "update": int(update),
-            "loss": None if loss is None else round(loss * math.log(2), 6),
-            "seconds": self.seconds,
-        }
-        for name, theirs in _VALUES.items():
-            if prefix + theirs in values:
-                record[name] = number(theirs)
-        updates_per_second, questions = number("ups"), number("bsz")
-        if split == "train" and updates_per_second and questions:
-            record["questions_per_second"] = round(updates_per_second * questions, 2)
-        if split != "valid" and self.skipped_updates:
+        record = told | {"seconds": self.seconds}
+        if record["split"] != "valid" and self.skipped_updates:
             record["skipped_updates"] = self.skipped_updates
         self.records.append(record)
         return record

@@ -24,8 +24,9 @@ from components.train import checkpoints
 from components.train.config import TrainConfig
 from components.train.data import vocabulary_size
 from components.train.hooks import BEST, CHECKPOINT
-from components.train.log import Record, TrainLog
+from components.train.log import TrainLog
 from components.train.provenance import Provenance
+from components.train.records import Record
 from components.train.roberta import differences, roberta_of
 
 logger = logging.getLogger(__name__)

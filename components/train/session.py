@@ -23,6 +23,7 @@ from components.train import hooks, supervise
 from components.train.flags import Run, fairseq_arguments
 from components.train.log import Display, TrainLog
 from components.train.node import ALONE, Node
+from components.train.records import RECORD
 from components.train.resume import TENSORBOARD, Checkpoints
 from components.train.worker import FAILED
 
@@ -132,19 +133,14 @@ class _Session:
                 logger.info("another node was told to end; so all do")
                 self.stop_asked = time.monotonic()
             return
-        self.tail.append(line)
-        if "attempting to recover from OOM" in line:
-            # fairseq would go on without this update, and perhaps without every other.
-            raise TrainingError(
-                f"training stopped {_where(self.log, self.node)}: the GPU's memory was not enough",
-                mend=_MEMORY_MEND,
-            )
-        record = self.log.read(line)
-        if record is not None:
-            if self.display:
+        if line.startswith(RECORD):
+            record = self.log.read(line)
+            if record and self.display:
                 self.display.update(record)
-            if self.published:
+            if record and self.published:
                 self.published.logged(record)
+            return
+        self.tail.append(line)
 
     def on_tick(self) -> None:
         """Raises what ends a training that hangs, or that does not stop in time."""

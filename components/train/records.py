@@ -1,0 +1,127 @@
+"""What a rank tells of training: fairseq's means, unrounded, as JSON lines for the supervisor.
+
+fairseq rounds a loss to 0.001 bits and an accuracy to 0.1 % before anything gets to see them, and
+says of a skipped update in words only. `install` wraps the methods where both can still be had.
+"""
+
+import functools
+import math
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from components.common import strict_json
+
+RECORD = "RECORD "
+
+Record = dict[str, Any]
+
+_SPLITS = {"train_inner": "train", "train": "train_epoch", "valid": "valid"}
+
+# Name in a record: name of fairseq's. Losses are separate: fairseq gives them in bits.
+_VALUES = {
+    "accuracy": "accuracy",
+    "learning_rate": "lr",
+    "gradient_norm": "gnorm",
+    "loss_scale": "loss_scale",
+    # Of the packed engine only.
+    "tokens_per_second": "tokens_per_second",
+    "percent_of_peak": "peak_percent",
+    "memory_gb": "gb_used",
+}
+
+
+class _Means(OrderedDict[str, Any]):
+    """What fairseq logs, rounded as it does that, beside the same values as they are."""
+
+    exact: dict[str, float | None]
+
+
+def write(record: Record) -> None:
+    """Tell the supervisor; one write, so that the lines of several ranks do not mix."""
+    sys.stdout.write(f"{RECORD}{strict_json.dumps(record)}\n")
+    sys.stdout.flush()
+
+
+def install(tell: Callable[[Record], None]) -> None:
+    """Have every record of this process told, and every update that is skipped.
+
+    A record has `split` ("train": mean since the record before; "train_epoch"; "valid"), `epoch`,
+    `update`, `loss` (nats per question), and where fairseq has them the names of `_VALUES` and
+    `questions_per_second`. A value that is not finite is None. An update that was skipped for an
+    overflow is told as {"skipped": 1}. A stock trainer whose memory was not enough for an update
+    would go on without it; it raises the error now.
+    """
+    from fairseq import checkpoint_utils
+    from fairseq.logging import meters, progress_bar
+
+    smoothed = meters.MetersDict.get_smoothed_values
+    load = checkpoint_utils.load_checkpoint
+    bar = progress_bar.JsonProgressBar
+    log, print_ = bar.log, bar.print
+
+    @functools.wraps(smoothed)
+    def means(found: Any) -> _Means:
+        values = _Means(smoothed(found))
+        values.exact = {name: _unrounded(found, name) for name in values}
+        return values
+
+    @functools.wraps(load)
+    def loading(cfg: Any, trainer: Any, **arguments: Any) -> Any:
+        trainer.train_step = _counting(trainer, tell)
+        return load(cfg, trainer, **arguments)
+
+    def telling(show: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(show)
+        def told(self: Any, stats: _Means, tag: str, step: int) -> None:
+            show(self, stats, tag=tag, step=step)
+            tell(_record(stats, _SPLITS[tag], self.epoch, step))
+
+        return told
+
+    meters.MetersDict.get_smoothed_values = means
+    checkpoint_utils.load_checkpoint = loading
+    bar.log, bar.print = telling(log), telling(print_)
+
+
+def _unrounded(found: Any, name: str) -> float | None:
+    """A mean of fairseq's MetersDict."""
+    meter = found[name]
+    digits, meter.round = getattr(meter, "round", None), None
+    try:
+        value = float(found.get_smoothed_value(name))
+    except (TypeError, ValueError):
+        return None
+    finally:
+        meter.round = digits
+    return value if math.isfinite(value) else None
+
+
+def _counting(trainer: Any, tell: Callable[[Record], None]) -> Callable[..., Any]:
+    step = trainer.train_step
+
+    @functools.wraps(step)
+    def counted(samples: Any) -> Any:
+        before = trainer.get_num_updates()
+        logged = step(samples, raise_oom=True)
+        if trainer.get_num_updates() == before:
+            tell({"skipped": 1})
+        return logged
+
+    return counted
+
+
+def _record(stats: _Means, split: str, epoch: int, update: int) -> Record:
+    exact = stats.exact
+    loss, rate, questions = (exact.get(name) for name in ("loss", "ups", "bsz"))
+    record: Record = {
+        "split": split,
+        "epoch": epoch,
+        "update": update,
+        "loss": None if loss is None else loss * math.log(2),
+    }
+    record |= {name: exact[theirs] for name, theirs in _VALUES.items() if theirs in exact}
+    if split == "train" and rate and questions:
+        record["questions_per_second"] = round(rate * questions, 2)
+    return record
