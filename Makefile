@@ -46,7 +46,7 @@ lint: setup ## ruff, mypy, and whether the compiled pipelines and the README's t
 
 check: lint test ## what a change must pass: lint and the tests; edits nothing
 
-fmt: setup ## format the code and mend what ruff can mend
+fmt: setup ## format the code and fix what ruff can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 

@@ -82,7 +82,7 @@ def make_checkpoint(arguments: argparse.Namespace, folder: Path, gpus: int) -> P
         encoder_ffn_embed_dim=4 * width,
         encoder_attention_heads=arguments.heads or (max(2, width // 64) if width else 0),
         max_updates=1,
-        effective_batch=2,
+        effective_batch_size=2,
         processes=1,
         precision="fp16" if gpus else "fp32",
         save_optimizer=False,

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "max_option_length": arguments.longest // 2,
             "engine": arguments.engine,
             "precision": arguments.precision,
-            "effective_batch": 4,
+            "effective_batch_size": 4,
             "checkpoint_uri": uri,
             "checkpoint_interval": arguments.interval,
             "log_interval": 1,

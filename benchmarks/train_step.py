@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.data is None:
             updates = arguments.warm_up + arguments.updates
             compat.import_fairseq()
-            make_data(folder / "data", {"train": updates * arguments.effective_batch, "valid": 8})
+            make_data(
+                folder / "data", {"train": updates * arguments.effective_batch_size, "valid": 8}
+            )
             arguments.data = folder / "data"
         compare(arguments, folder, gpus=torch.cuda.device_count())
 
@@ -74,7 +76,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--updates", type=int, default=200, help="updates to time")
     add("--warm-up", type=int, default=10, help="updates before that")
     add("--repeats", type=int, default=1, help="runs of each engine, in turn; the median counts")
-    add("--effective-batch", type=int, default=16)
+    add("--effective-batch-size", type=int, default=16)
     add("--stock-batch-size", type=int, action="append", help="default: 1")
     add("--processes", type=int, default=1)
     add("--token-budget", type=int, default=0)
@@ -149,7 +151,7 @@ def train_config(
         encoder_attention_heads=arguments.heads or (max(2, width // 64) if width else 0),
         epochs=1000,
         max_updates=arguments.warm_up + arguments.updates,
-        effective_batch=arguments.effective_batch,
+        effective_batch_size=arguments.effective_batch_size,
         batch_size=batch_size,
         token_budget=arguments.token_budget,
         processes=arguments.processes,
@@ -237,10 +239,10 @@ def report(
     lengths = sequence_lengths(config)
     tokens_per_question = float(lengths.sum(1).mean())
     flops_per_question = question_flops(shape, lengths)
-    questions = arguments.updates * arguments.effective_batch
+    questions = arguments.updates * arguments.effective_batch_size
     print(
         f"{shape.layers} layers, width {shape.embed_dim}, {shape.attention_heads} heads,"
-        f" {config.precision}, effective batch {config.effective_batch},"
+        f" {config.precision}, effective batch {config.effective_batch_size},"
         f" dropout {config.dropout:g}; {tokens_per_question / 4:.0f} tokens a sequence,"
         f" {100 * (lengths == config.max_positions).mean():.0f} % of them cut;"
         f" {arguments.updates} updates timed; {machine(gpus)}"

@@ -117,14 +117,14 @@ def require_image(client: Any, reference: str) -> None:
         return
     if reference.startswith("localhost/"):
         raise ConfigError(
-            f"the Docker engine has no image {reference}", mend="Build it first: make images"
+            f"the Docker engine has no image {reference}", hint="Build it first: make images"
         )
     try:
         client.images.pull(reference)
     except docker.errors.APIError as error:
         raise ConfigError(
             f"{reference} cannot be pulled: {error.explanation or error}",
-            mend="Check the reference and the log-in (docker login), or build it: make images",
+            hint="Check the reference and the log-in (docker login), or build it: make images",
         ) from error
 
 

@@ -197,7 +197,7 @@ def written(
         if len(found) != 1:
             raise DataError(
                 f"README.md and docs/ have {len(found)} places for {name}",
-                mend=f"They need one: <!-- {name}: begin --> and <!-- {name}: end -->",
+                hint=f"They need one: <!-- {name}: begin --> and <!-- {name}: end -->",
             )
         made = make()
         anew[found[0]] = place.sub(lambda m, made=made: f"{m[1]}{made}\n{m[2]}", anew[found[0]])  # type: ignore[misc]
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if text == texts[path]:
             continue
         if check:
-            raise DataError(f"{path.relative_to(ROOT)} is not up to date", mend="Run `make docs`")
+            raise DataError(f"{path.relative_to(ROOT)} is not up to date", hint="Run `make docs`")
         path.write_text(text, encoding="utf-8")
 
 

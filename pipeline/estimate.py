@@ -22,7 +22,7 @@ RACE_QUESTIONS, VOCABULARY = 87_866, 50_265
 FORWARD = 1 / 3
 # What a run's parameters say of the work.
 _RECIPE = (
-    *("epochs", "effective_batch", "checkpoint_interval", "precision", "arch"),
+    *("epochs", "effective_batch_size", "checkpoint_interval", "precision", "arch"),
     *("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"),
 )
 
@@ -47,7 +47,9 @@ class EstimateConfig:
     gpus_per_node: int = option(8, least=1, help="more GPUs than these are several nodes")
     questions: int = option(0, least=0, help="to train on; 0 is RUN's, else RACE's 87,866")
     epochs: int = option(0, least=0, help="times that every question is seen; 0 is RUN's, else 5")
-    effective_batch: int = option(0, least=0, help="questions of an update; 0 is RUN's, else 16")
+    effective_batch_size: int = option(
+        0, least=0, help="questions of an update; 0 is RUN's, else 16"
+    )
     validation_questions: int = option(4_887, least=0, help="answered after each epoch")
     gradients: float = option(
         0.0,
@@ -69,7 +71,7 @@ class EstimateConfig:
         require_ranges(self)
         for name in ("link", "network"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}", mend="It must be above 0")
+                raise ConfigError(f"{name} is {getattr(self, name)}", hint="It must be above 0")
 
 
 @dataclass(frozen=True)
@@ -102,16 +104,20 @@ def estimate(config: EstimateConfig, run: Path | None = None) -> list[Estimate]:
     if not rate and run:
         raise DataError(
             f"{run}: training was too short to measure its speed",
-            mend="Give --questions-per-second, or a longer run",
+            hint="Give --questions-per-second, or a longer run",
         )
     if not rate:
         raise ConfigError(
             "the speed is not known",
-            mend="Give a run, or --questions-per-second as train and benchmarks/train_step.py"
+            hint="Give a run, or --questions-per-second as train and benchmarks/train_step.py"
             " show it",
         )
     settings = dict(found.parameters)
-    settings |= {n: getattr(config, n) for n in ("epochs", "effective_batch") if getattr(config, n)}
+    if "effective_batch" in settings:  # as version 0.1.0 has it
+        settings.setdefault("effective_batch_size", settings["effective_batch"])
+    settings |= {
+        n: getattr(config, n) for n in ("epochs", "effective_batch_size") if getattr(config, n)
+    }
     recipe = TrainConfig(
         data=Path(),
         pretrained=Path(),
@@ -120,7 +126,7 @@ def estimate(config: EstimateConfig, run: Path | None = None) -> list[Estimate]:
     )
     config = dataclasses.replace(config, gradients=config.gradients or _gradients(recipe))
     questions = config.questions or found.questions or RACE_QUESTIONS
-    batch = recipe.effective_batch
+    batch = recipe.effective_batch_size
     measured = config.measured_gpus or found.processes or 1
     # What one GPU alone would compute in an update.
     compute = measured * (batch / rate - all_reduce(config, measured))
@@ -128,7 +134,7 @@ def estimate(config: EstimateConfig, run: Path | None = None) -> list[Estimate]:
         raise ConfigError(
             f"{rate:g} questions a second is faster than the all-reduce of {measured} GPUs alone,"
             f" {1e3 * all_reduce(config, measured):.0f} ms an update",
-            mend="Check the speed, or set link and network",
+            hint="Check the speed, or set link and network",
         )
 
     def on(gpus: int) -> Estimate:
@@ -156,9 +162,9 @@ def _split(recipe: TrainConfig, config: EstimateConfig, gpus: int, questions: in
     nodes = math.ceil(gpus / config.gpus_per_node)
     if gpus % nodes:
         raise ConfigError(
-            f"{gpus} GPUs do not divide over {nodes} nodes", mend="Give others, or gpus_per_node"
+            f"{gpus} GPUs do not divide over {nodes} nodes", hint="Give others, or gpus_per_node"
         )
-    recipe = dataclasses.replace(recipe, nodes=nodes, processes=gpus // nodes)
+    recipe = dataclasses.replace(recipe, num_nodes=nodes, processes=gpus // nodes)
     return plan(recipe, gpus=recipe.processes, questions=questions)
 
 

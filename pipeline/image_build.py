@@ -56,7 +56,7 @@ def engine() -> Iterator[Any]:
         address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         raise ConfigError(
             f"no Docker engine answers at {address}",
-            mend="Start it, let this user reach it, or name another in DOCKER_HOST",
+            hint="Start it, let this user reach it, or name another in DOCKER_HOST",
         ) from error
     with contextlib.closing(client):
         yield client
@@ -135,7 +135,7 @@ def build(
         OutputError: a build failed; its last lines have been shown.
     """
     if not (CHECKOUT / "docker").is_dir():
-        raise ConfigError("there are no Dockerfiles here", mend="Build from a checkout of the code")
+        raise ConfigError("there are no Dockerfiles here", hint="Build from a checkout of the code")
     revision = checkout_tag()
     references = _references(tag or revision, environment)
     arguments = {
@@ -188,7 +188,7 @@ def _follow(log: Iterator[dict[str, Any]], dockerfile: str) -> None:
             what = f"a command failed with status {code}" if code else str(entry["error"])
             raise OutputError(
                 f"{dockerfile}: {what}",
-                mend="See the output above; a base image or package index that cannot be reached "
+                hint="See the output above; a base image or package index that cannot be reached "
                 "can be replaced, see race images build --help",
             )
 
@@ -211,7 +211,7 @@ def push(
     if references["data"].startswith("localhost/"):
         raise ConfigError(
             f"{references['data']} names no registry",
-            mend="Set RACE_IMAGE_PREFIX to one, such as registry.example.org/team, and build",
+            hint="Set RACE_IMAGE_PREFIX to one, such as registry.example.org/team, and build",
         )
     with engine() as client:
         return {name: _push(client, references[name]) for name in names}
@@ -223,7 +223,7 @@ def _push(client: Any, reference: str) -> str:
     if not _exists(client, reference):
         raise ConfigError(
             f"there is no image {reference} in the engine",
-            mend="Build it: race images build (with the same RACE_IMAGE_PREFIX)",
+            hint="Build it: race images build (with the same RACE_IMAGE_PREFIX)",
         )
     print(f"pushing {reference}", file=sys.stderr)
     digest = ""
@@ -232,12 +232,12 @@ def _push(client: Any, reference: str) -> str:
             if "error" in entry:
                 raise TransferError(
                     f"{reference}: {entry['error']}",
-                    mend="Check the log-in (docker login) and the repository's permissions",
+                    hint="Check the log-in (docker login) and the repository's permissions",
                 )
             digest = entry.get("aux", {}).get("Digest", digest)
     except docker.errors.APIError as error:
         raise TransferError(
-            f"{reference}: {error.explanation or error}", mend="Check RACE_IMAGE_PREFIX"
+            f"{reference}: {error.explanation or error}", hint="Check RACE_IMAGE_PREFIX"
         ) from error
     return f"{reference.rpartition(':')[0]}@{digest}"
 

@@ -42,7 +42,7 @@ class Images:
             if not _REFERENCE.fullmatch(reference):
                 raise ConfigError(
                     f"{reference!r} is not an image reference ({name} image)",
-                    mend="It looks like registry/name:tag or registry/name@sha256:digest",
+                    hint="It looks like registry/name:tag or registry/name@sha256:digest",
                 )
 
 

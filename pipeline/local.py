@@ -122,12 +122,12 @@ def require_carried(folder: Path, values: Mapping[str, Any]) -> None:
     for name, value in {"--output": str(folder.absolute()), **values, **addresses}.items():
         text = value if isinstance(value, str) else strict_json.dumps(value)
         if text.encode(errors="ignore").decode() != text:
-            raise ConfigError(f"{name} {text!a}: not text in UTF-8", mend="Rename its folders")
+            raise ConfigError(f"{name} {text!a}: not text in UTF-8", hint="Rename its folders")
         for taken in ("{{$", WORKSPACE_MOUNT_PATH):
             if taken in text:
                 raise ConfigError(
                     f"{name} {text}: Kubeflow Pipelines would put something else for {taken}",
-                    mend="Choose a name without it",
+                    hint="Choose a name without it",
                 )
 
 
@@ -241,7 +241,7 @@ class Worker:
             if not path.exists():
                 raise StepError(
                     f"{execution.label}: it ended well, but left no {name}",
-                    mend=f"See {shown(execution.log)}",
+                    hint=f"See {shown(execution.log)}",
                 )
         for name, metadata in given.read_answer().items():
             if given.outputs[name].kind not in COPIES:

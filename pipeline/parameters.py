@@ -237,7 +237,7 @@ def load_config(name: str) -> Config:
         names = config_names()
         raise ConfigError(
             f"there is no config {name!r}",
-            mend=_nearest(name, names) + f"There are {', '.join(names)}, or any YAML file's path",
+            hint=_nearest(name, names) + f"There are {', '.join(names)}, or any YAML file's path",
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -248,12 +248,12 @@ def load_config(name: str) -> Config:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path}: not a config file: {error}",
-            mend="It holds description, parameters (name: value) and, if it likes, sample: true",
+            hint="It holds description, parameters (name: value) and, if it likes, sample: true",
         ) from error
     try:
         values = _folded({str(name): value for name, value in given.items()})
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error.what}", mend=error.mend) from error
+        raise ConfigError(f"{path}: {error.what}", hint=error.hint) from error
     return Config(
         name=path.stem,
         description=str(content.get("description", "")),
@@ -273,7 +273,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(
-                f"-p {assignment}: a value is missing", mend="Write it as -p name=value"
+                f"-p {assignment}: a value is missing", hint="Write it as -p name=value"
             )
         given[name.strip()] = text.strip()
     return _folded(given)
@@ -315,9 +315,9 @@ def resolve(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
     if is_sweep(values) and values["resume_from"]:
         raise ConfigError(
             "resume_from is about one training, and this is a sweep",
-            mend="Leave it empty, or resume that training alone, without seeds and learning_rates",
+            hint="Leave it empty, or resume that training alone, without seeds and learning_rates",
         )
-    if values["train_nodes"] > 1:
+    if values["train_num_nodes"] > 1:
         _check_nodes(values)
     return values
 
@@ -340,7 +340,7 @@ def step_config(step: Step, values: Mapping[str, Any], label: str = "") -> Any:
     try:
         return step.config(**given)
     except ConfigError as error:
-        raise ConfigError(f"{label or step.name}: {error.what}", mend=error.mend) from error
+        raise ConfigError(f"{label or step.name}: {error.what}", hint=error.hint) from error
 
 
 def cluster_config(values: Mapping[str, Any]) -> ClusterConfig:
@@ -357,16 +357,16 @@ def _check_nodes(values: Mapping[str, Any]) -> None:
     """Whether these values fit a training on several nodes."""
     if values["train_gpus"]:
         raise ConfigError(
-            f"with train_nodes {values['train_nodes']} the train step only waits for the nodes,"
-            f" and its {values['train_gpus']} GPUs would be idle",
-            mend="Set train_gpus to 0; each node gets cluster_node_gpus",
+            f"with train_num_nodes {values['train_num_nodes']} the train step only waits for the"
+            f" nodes, and its {values['train_gpus']} GPUs would be idle",
+            hint="Set train_gpus to 0; each node gets cluster_node_gpus",
         )
     cluster_config(values)
     config = step_config(STEPS["train"], values)
     try:
         plan(config, gpus=values["cluster_node_gpus"], questions=1 << 40)
     except ConfigError as error:
-        raise ConfigError(f"train: {error.what}", mend=error.mend) from error
+        raise ConfigError(f"train: {error.what}", hint=error.hint) from error
 
 
 def run_inputs(
@@ -386,12 +386,12 @@ def require_store(values: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: they have none.
     """
-    nodes, uri = values["train_nodes"], values["checkpoint_uri"]
+    nodes, uri = values["train_num_nodes"], values["checkpoint_uri"]
     if nodes > 1 and not uri.startswith("s3://"):
         raise ConfigError(
-            f"train_nodes is {nodes}, and checkpoint_uri is {uri!r}: nodes share data,"
+            f"train_num_nodes is {nodes}, and checkpoint_uri is {uri!r}: nodes share data,"
             " checkpoints and output through object storage",
-            mend="Give -p checkpoint_uri=s3://bucket/folder",
+            hint="Give -p checkpoint_uri=s3://bucket/folder",
         )
 
 
@@ -401,10 +401,10 @@ def require_one_machine(values: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: several nodes are asked for.
     """
-    if (nodes := values.get("train_nodes", 1)) > 1:
+    if (nodes := values.get("train_num_nodes", 1)) > 1:
         raise ConfigError(
-            f"train_nodes is {nodes}, but `race run` has this machine alone",
-            mend="Use `race submit`; or train_processes, for several processes here",
+            f"train_num_nodes is {nodes}, but `race run` has this machine alone",
+            hint="Use `race submit`; or train_processes, for several processes here",
         )
 
 
@@ -413,6 +413,8 @@ _SYNONYMS = {
     "lr": "learning_rate",
     "batch_size": "effective_batch_size",
     "train_batch_size": "train_batch_size",
+    "train_effective_batch": "effective_batch_size",
+    "train_nodes": "train_num_nodes",
     "gradient_accumulation_steps": "effective_batch_size",
     "per_device_train_batch_size": "train_batch_size",
     "num_train_epochs": "epochs",
@@ -451,11 +453,11 @@ def parameter(name: str) -> Parameter:
         return existing[name]
     if name in _renamed():
         raise ConfigError(
-            f"there is no parameter {name!r}", mend=f"It is called {_renamed()[name]!r} here"
+            f"there is no parameter {name!r}", hint=f"It is called {_renamed()[name]!r} here"
         )
     raise ConfigError(
         f"there is no parameter {name!r}",
-        mend=_nearest(name, existing) + "`race parameters` lists all of them",
+        hint=_nearest(name, existing) + "`race parameters` lists all of them",
     )
 
 

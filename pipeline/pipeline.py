@@ -40,8 +40,8 @@ DESCRIPTION = "Fine-tune RoBERTa on RACE with fairseq, and measure its accuracy 
 
 SWEEP_NAME = "race-roberta-sweep"
 SWEEP_DESCRIPTION = (
-    "Fine-tune RoBERTa on RACE with several seeds and learning rates, select the best on dev, and"
-    " measure it and an ensemble on the test sets."
+    "Fine-tune RoBERTa on RACE with several seeds and learning rates, select the best in"
+    " validation, and measure it and an ensemble on the test sets."
 )
 
 # KFP counts this window from the start of the first attempt, and its default is one hour: training
@@ -116,7 +116,7 @@ def build(
     inputs = inputs_of(sweep)
     compiled = {**values, **(SET_BY_SWEEP if sweep else {})}
     steps = {step.name: step for step in steps_of(sweep)}
-    if values.get("train_nodes", 1) > 1:
+    if values.get("train_num_nodes", 1) > 1:
         steps["train"] = on_nodes(steps["train"])
     settings = [settings_of(step) for step in steps.values() if step.settings]
 

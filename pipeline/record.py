@@ -48,8 +48,8 @@ TAIL = 20
 class StepError(RaceError):
     """A step failed; the exit status is the step's own."""
 
-    def __init__(self, what: str, *, mend: str = "", exit_status: int = 1) -> None:
-        super().__init__(what, mend=mend)
+    def __init__(self, what: str, *, hint: str = "", exit_status: int = 1) -> None:
+        super().__init__(what, hint=hint)
         self.exit_status = exit_status
 
 
@@ -93,7 +93,7 @@ class Execution:
         what = said.removeprefix("error: ") or f"ended with status {self.exit_status}"
         return StepError(
             f"{self.label}: {what}",
-            mend=f"Its log: {shown(self.log)}",
+            hint=f"Its log: {shown(self.log)}",
             exit_status=self.exit_status,
         )
 

@@ -85,9 +85,9 @@ def read_run(folder: Path) -> Record:
     """
     if not (folder / "run.json").is_file():
         raise ConfigError(
-            f"{folder}: not the folder of a run", mend="Give one, such as runs/latest"
+            f"{folder}: not the folder of a run", hint="Give one, such as runs/latest"
         )
-    run = strict_json.read_object(folder / "run.json", mend="Run it again")
+    run = strict_json.read_object(folder / "run.json", hint="Run it again")
     if not {"state", "runner", "parameters", "steps"} <= run.keys():
         raise DataError(f"{folder / 'run.json'}: not written by `race run`")
     return Record(folder, run, *_figures_of(folder), Selection.find(folder / "selection"))
@@ -140,7 +140,7 @@ def _index(record: Record) -> str:
 
 
 def _trial(record: Record, name: str, tests: Sequence[str]) -> dict[str, Any]:
-    """A line of a sweep's page: label, state, folder, and accuracies on dev and the test sets."""
+    """A line of a sweep's page: label, state, folder, accuracies in validation and on test."""
     steps = [step for step in record.steps if step.get("trial") == name]
     folder = f"trials/{name}"
     training, evaluation = _figures_of(record.folder / folder)
@@ -198,7 +198,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
         DataError: a file in one is damaged.
     """
     if len(folders) < 2:
-        raise ConfigError("one run alone cannot be compared", mend="Give two or more runs")
+        raise ConfigError("one run alone cannot be compared", hint="Give two or more runs")
     records = [read_run(folder) for folder in folders]
     names = {name: None for record in records for name in record.run["parameters"]}
     settings: list[Row] = []
@@ -233,7 +233,7 @@ def _figures(records: Sequence[Record]) -> list[tuple[str, list[str | None]]]:
         ("ensemble, %", of("selection", "ensemble_accuracy", "{:.2f}")),
         ("test loss, nats", [None if loss is None else f"{loss:.4f}" for loss in losses]),
         ("calibration error", of("evaluation", "calibration_error", "{:.4f}")),
-        ("best on dev, %", of("training", "best_valid_accuracy", "{:.1f}")),
+        ("best in validation, %", of("training", "best_valid_accuracy", "{:.1f}")),
         ("updates", of("training", "updates", "{:,}")),
         ("skipped updates", of("training", "skipped_updates", "{:,}")),
         ("training, questions/s", of("training", "questions_per_second", "{:,.1f}")),

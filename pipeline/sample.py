@@ -47,7 +47,7 @@ class Training:
     """Settings with which stock fairseq learns the sample; the others keep their defaults."""
 
     epochs: int
-    effective_batch: int  # questions per update
+    effective_batch_size: int  # questions per update
     learning_rate: float
     warmup_updates: int
     dropout: float
@@ -64,7 +64,7 @@ TINY = Shape(
 )
 TRAINING = Training(
     epochs=2,
-    effective_batch=32,
+    effective_batch_size=32,
     learning_rate=1e-3,
     warmup_updates=50,
     dropout=0.0,

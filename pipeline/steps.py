@@ -150,7 +150,7 @@ STEPS: Mapping[str, Step] = {
             given={
                 "epochs": "epochs",
                 "learning_rate": "learning_rate",
-                "effective_batch": "effective_batch_size",
+                "effective_batch_size": "effective_batch_size",
                 "seed": "seed",
                 "precision": "precision",
                 "checkpoint_uri": "checkpoint_uri",
@@ -160,7 +160,7 @@ STEPS: Mapping[str, Step] = {
                 "trial": "trial",
             },
             settings=True,
-            compiled=("nodes",),
+            compiled=("num_nodes",),
             image="train",
             resources="train",
             timeout=3 * DAY,

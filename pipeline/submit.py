@@ -61,7 +61,7 @@ class Server:
         if not self.host:
             raise ConfigError(
                 "no Kubeflow Pipelines server is given",
-                mend="Give its address as --host https://..., or in KF_PIPELINES_ENDPOINT",
+                hint="Give its address as --host https://..., or in KF_PIPELINES_ENDPOINT",
             )
         try:
             address = urllib3.util.parse_url(self.host)
@@ -69,7 +69,7 @@ class Server:
             address = urllib3.util.Url()
         if address.scheme not in ("http", "https") or not address.host:
             raise ConfigError(
-                f"--host {self.host} is not an address", mend="Write it as https://host or http://"
+                f"--host {self.host} is not an address", hint="Write it as https://host or http://"
             )
         self.token()
 
@@ -121,11 +121,11 @@ class Api:
         if "json" not in headers.get("content-type", ""):
             raise ConfigError(
                 f"{server.host} answers, but not as Kubeflow Pipelines does",
-                mend="Check --host, and whether a log-in stands before it (--token-file)",
+                hint="Check --host, and whether a log-in stands before it (--token-file)",
             )
         if health.multi_user and not server.namespace:
             raise ConfigError(
-                f"{server.host} serves many users", mend="Give your profile's --namespace"
+                f"{server.host} serves many users", hint="Give your profile's --namespace"
             )
         self._client = self._call(
             lambda: kfp.Client(
@@ -243,7 +243,7 @@ class Api:
         if error.status == 404:
             return ConfigError(
                 f"{host}: not found: {message}",
-                mend="Check that --host is the address of Kubeflow Pipelines",
+                hint="Check that --host is the address of Kubeflow Pipelines",
             )
         hints = {
             401: "The token is missing, wrong or expired: see --token-file",
@@ -251,7 +251,7 @@ class Api:
         }
         return ConfigError(
             f"{host} refused the request: {error.status} {message}",
-            mend=hints.get(error.status, ""),
+            hint=hints.get(error.status, ""),
         )
 
     def _renew_token(self) -> bool:
@@ -338,7 +338,7 @@ def follow(api: Api, run_id: str, *, every: float) -> None:
         why = f": {error.message}" if error and error.message else ""
         raise RunError(
             f"the run {run.state.lower()}{where}{why}",
-            mend=f"Its logs: {api.server.address('runs', run_id)}",
+            hint=f"Its logs: {api.server.address('runs', run_id)}",
         )
 
 
@@ -374,7 +374,7 @@ def _named(name: str) -> str:
 def _no_answer(host: str, how: str) -> AnswerError:
     return AnswerError(
         f"{host} answered {how}",
-        mend="Check --host, and what stands between it and Kubeflow Pipelines",
+        hint="Check --host, and what stands between it and Kubeflow Pipelines",
     )
 
 

@@ -75,14 +75,14 @@ def read_encoder(encoder_json: Path, vocab_bpe: Path) -> Encoder:
     if theirs := [name for name in (*SPECIAL, "<mask>") if name in pieces and name not in made]:
         raise DataError(
             f"{encoder_json}: is a Hugging Face vocab.json, for it has {' '.join(theirs)}",
-            mend="Use GPT-2's encoder.json, or what `race import` makes of the Hugging Face model",
+            hint="Use GPT-2's encoder.json, or what `race import` makes of the Hugging Face model",
         )
     try:
         return Encoder(pieces, merges)
     except ValueError as error:
         raise DataError(
             f"{encoder_json} and {vocab_bpe} do not fit together: {error}",
-            mend="Use the encoder.json and vocab.bpe that belong to the pretrained model",
+            hint="Use the encoder.json and vocab.bpe that belong to the pretrained model",
         ) from None
 
 
@@ -109,7 +109,7 @@ class Bpe(NamedTuple):
                 raise DataError(
                     f"{self.vocabulary.where}: {len(some)} ids of {holder}, such as {min(some)},"
                     f" are not in {other}",
-                    mend="Use the encoder.json, vocab.bpe and dict.txt that belong together; with"
+                    hint="Use the encoder.json, vocab.bpe and dict.txt that belong together; with"
                     " --max-unknown binarize takes a dictionary that lacks some",
                 )
 

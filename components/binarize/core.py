@@ -71,9 +71,9 @@ class BinarizeConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_unknown <= 1:
-            raise ConfigError(f"max_unknown is {self.max_unknown}", mend="Use a share from 0 to 1")
+            raise ConfigError(f"max_unknown is {self.max_unknown}", hint="Use a share from 0 to 1")
         if self.workers < 0:
-            raise ConfigError(f"workers is {self.workers}", mend="Use 0 for one thread a core")
+            raise ConfigError(f"workers is {self.workers}", hint="Use 0 for one thread a core")
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def binarize(config: BinarizeConfig) -> Summary:
                 raise DataError(
                     f"{config.text / split}.{column} has {count.lines} lines, and {split}.label "
                     f"has {questions[split]}",
-                    mend="Run components.preprocess again",
+                    hint="Run components.preprocess again",
                 )
             counts[column][splits[split]] = count
         _check_unknown(counts, config)
@@ -268,7 +268,7 @@ def _binarize(binarizer: Binarizer, stretch: Stretch) -> Items:
         return binarizer.binarize(_read_lines(stretch))
     except UnicodeDecodeError:
         raise DataError(
-            f"{stretch.path}: not UTF-8", mend="Run components.preprocess again"
+            f"{stretch.path}: not UTF-8", hint="Run components.preprocess again"
         ) from None
 
 
@@ -312,7 +312,7 @@ def _check_columns(text: Path, split: str, layout: Layout) -> int:
     for column in (*layout.inputs, "label", "id"):
         if not (text / f"{split}.{column}").is_file():
             raise DataError(
-                f"{text}: {split}.{column} is missing", mend="Run components.preprocess first"
+                f"{text}: {split}.{column} is missing", hint="Run components.preprocess first"
             )
     allowed = [b"%d" % label for label in range(layout.options)]
     labels = (text / f"{split}.label").read_bytes().splitlines()
@@ -321,13 +321,13 @@ def _check_columns(text: Path, split: str, layout: Layout) -> int:
             raise DataError(
                 f"{text / split}.label: line {number} is {label!r:.20}, not one of the"
                 f" {layout.options} options (0 to {layout.options - 1})",
-                mend="Run components.preprocess again",
+                hint="Run components.preprocess again",
             )
     ids = (text / f"{split}.id").read_bytes().count(b"\n")
     if ids != len(labels):
         raise DataError(
             f"{text / split}.label has {len(labels)} lines, and {split}.id has {ids}",
-            mend="Run components.preprocess again",
+            hint="Run components.preprocess again",
         )
     if not labels:
         log.warning("%s has no question: fairseq cannot read the empty files it makes", split)
@@ -351,6 +351,6 @@ def _check_unknown(counts: dict[str, dict[str, Count]], config: BinarizeConfig) 
     if unknown > config.max_unknown * tokens:
         raise DataError(
             f"{config.bpe}: {what}",
-            mend="Use files that belong together, or accept more with --max-unknown",
+            hint="Use files that belong together, or accept more with --max-unknown",
         )
     log.warning("%s: %s", config.bpe, what)

@@ -118,7 +118,7 @@ def _summary(text: Path) -> tuple[dict[Part, Count], list[tuple[str, str]]]:
     except (AttributeError, KeyError, TypeError, ValueError):
         raise DataError(
             f"{text / SUMMARY_FILE}: not what preprocess writes",
-            mend="Run components.preprocess again",
+            hint="Run components.preprocess again",
         ) from None
     return counts, skipped
 

@@ -36,12 +36,12 @@ def read_asked(text: Path, split: str) -> list[Asked]:
             found.append(Asked(name, question, tuple(options)))
     except OSError as error:
         raise DataError(
-            f"{error.filename}: missing", mend="Give the folder that preprocess wrote"
+            f"{error.filename}: missing", hint="Give the folder that preprocess wrote"
         ) from None
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{text / split}.question: line {len(found) + 1}: {error}",
-            mend="Run components.preprocess again",
+            hint="Run components.preprocess again",
         ) from None
     return found
 
@@ -60,10 +60,10 @@ def read_passages(text: Path, split: str, wanted: Collection[int]) -> dict[int, 
                     found[place] = line.rstrip("\n")
     except (OSError, UnicodeDecodeError):
         raise DataError(
-            f"{path}: missing or not text", mend="Give the folder that preprocess wrote"
+            f"{path}: missing or not text", hint="Give the folder that preprocess wrote"
         ) from None
     if len(found) < len(wanted):
         raise DataError(
-            f"{path}: fewer passages than questions", mend="Run components.preprocess again"
+            f"{path}: fewer passages than questions", hint="Run components.preprocess again"
         )
     return found

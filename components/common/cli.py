@@ -71,7 +71,7 @@ def require_ranges(config: Any) -> None:
             if not least <= one < below:
                 limit = "" if below == math.inf else f" and below {below:g}"
                 raise ConfigError(
-                    f"{f.name} is {one}", mend=f"It must be at least {least:g}{limit}"
+                    f"{f.name} is {one}", hint=f"It must be at least {least:g}{limit}"
                 )
 
 
@@ -212,7 +212,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> typing.NoReturn:
-        raise ConfigError(f"{self.prog}: {message}", mend=f"See {self.prog} --help")
+        raise ConfigError(f"{self.prog}: {message}", hint=f"See {self.prog} --help")
 
 
 def parser(
@@ -365,7 +365,7 @@ def _terminate(signum: int, frame: object) -> None:
 
 _PLAIN = "Give a plain file or folder"
 _MEMORY = "Free memory, or let this user have more processes (ulimit -u)"
-_MENDS = {
+_HINTS = {
     errno.EFBIG: "Choose an output folder on a file system that takes larger files",
     errno.EIO: "Check the disk, or choose another output folder",
     errno.EACCES: "Choose a path that this user may use, or change its permissions",
@@ -394,14 +394,14 @@ def explain_os_error(error: OSError | UnicodeEncodeError) -> RaceError | None:
     if isinstance(error, UnicodeEncodeError):
         if not _is_surrogate(error.object[error.start]):
             return None
-        return OutputError(f"{error.object[:200]!a} is not text", mend="Rename what is called so")
+        return OutputError(f"{error.object[:200]!a} is not text", hint="Rename what is called so")
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of copies that failed
         source, _, why = error.args[0][0][:3]
-        return OutputError(f"{source}: {why}", mend=_MEND)
+        return OutputError(f"{source}: {why}", hint=_MEND)
     if isinstance(error, shutil.SpecialFileError):
-        return OutputError(str(error), mend=_PLAIN)
+        return OutputError(str(error), hint=_PLAIN)
     if isinstance(error, shutil.Error):  # of a move
-        return OutputError(str(error), mend=_MEND)
+        return OutputError(str(error), hint=_MEND)
     if error.errno is None:
         return None
     if full := no_space(error):
@@ -410,8 +410,8 @@ def explain_os_error(error: OSError | UnicodeEncodeError) -> RaceError | None:
     # The numbers of failed look-ups of hosts are negative, and others.
     why = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-        return TransferError(f"{where}{why.lower()}", mend="Check the address and the network")
-    return OutputError(f"{where}{why.lower()}", mend=_MENDS.get(error.errno, _MEND))
+        return TransferError(f"{where}{why.lower()}", hint="Check the address and the network")
+    return OutputError(f"{where}{why.lower()}", hint=_HINTS.get(error.errno, _MEND))
 
 
 _MEND = "Check the path, the disk, and what this user may use (ulimit -a)"
@@ -460,7 +460,7 @@ def use_log_format(name: str) -> None:
     """
     if name not in LOG_FORMATS:
         raise ConfigError(
-            f"{LOG_FORMAT_VARIABLE} is {name!r}", mend=f"Use {' or '.join(LOG_FORMATS)}"
+            f"{LOG_FORMAT_VARIABLE} is {name!r}", hint=f"Use {' or '.join(LOG_FORMATS)}"
         )
     os.environ[LOG_FORMAT_VARIABLE] = name
     for handler in logging.getLogger().handlers:

@@ -39,7 +39,7 @@ def usable_gpus(device: Device) -> int:
     built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda or '(none)'}"
     raise ConfigError(
         f"{gpu}, but CUDA does not start: {'; '.join([*reasons, _driver(), built])}",
-        mend="Install a driver and a torch that fit together, or compute on the CPU: --device cpu",
+        hint="Install a driver and a torch that fit together, or compute on the CPU: --device cpu",
     )
 
 

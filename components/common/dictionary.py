@@ -55,16 +55,16 @@ def read_dictionary(path: Path) -> Dictionary:
                     counts.append(int(count))
                 except ValueError:
                     raise DataError(
-                        f"{path}: line {number} is not a symbol and a count", mend=_MEND
+                        f"{path}: line {number} is not a symbol and a count", hint=_MEND
                     ) from None
                 if symbol in indices and not overwrite:
-                    raise DataError(f"{path}: line {number} repeats {symbol!r}", mend=_MEND)
+                    raise DataError(f"{path}: line {number} repeats {symbol!r}", hint=_MEND)
                 indices[symbol] = len(symbols)
                 symbols.append(symbol)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason})", mend=_MEND) from None
+        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=_MEND) from None
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", mend=_MEND) from None
+        raise DataError(f"{path}: no such file", hint=_MEND) from None
     return Dictionary(symbols, counts, indices)
 
 

@@ -48,7 +48,7 @@ def no_space(error: BaseException | str, *places: Path) -> OutputError | None:
     shared = [SHARED_MEMORY] if _SHARED.search(text) else []
     for place in (*shared, *named, *full, *sorted(places, key=_free)):
         return _error(place, why)
-    return OutputError(why, mend="Free some space or choose another output folder")
+    return OutputError(why, hint="Free some space or choose another output folder")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -65,11 +65,11 @@ def _error(place: Path, why: str) -> OutputError:
     for larger in ("MiB", "GiB"):
         if has >= 1024:
             has, unit = has / 1024, larger
-    mend = "free some space there or choose another output folder"
+    hint = "free some space there or choose another output folder"
     if place == SHARED_MEMORY:
-        mend = "give the step more, as by docker run --shm-size"
+        hint = "give the step more, as by docker run --shm-size"
     return OutputError(
-        f"{place}: {why}", mend=f"The file system at {mount} has {has:.0f} {unit}: {mend}"
+        f"{place}: {why}", hint=f"The file system at {mount} has {has:.0f} {unit}: {hint}"
     )
 
 

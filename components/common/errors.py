@@ -11,33 +11,33 @@
 
 An error is raised once, at the depth that knows what happened, and shown to the user once, by
 `components.common.cli.run_step` or by the `race` command: one line with what, where, and how to
-mend it.
+hint it.
 """
 
 LONGEST = 2000  # characters of what went wrong, as users see it
 
 
 class RaceError(Exception):
-    """What went wrong and where; `mend` says what the reader can do about it.
+    """What went wrong and where; `hint` says what the reader can do about it.
 
     Both are phrases without a final full stop. `str()` joins them to the one line that users see.
     """
 
     exit_status = 1
 
-    def __init__(self, what: str, *, mend: str = "") -> None:
+    def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(what)
         self.what = what
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
         # A stranger's name may have millions of characters.
         what = self.what if len(self.what) <= LONGEST else f"{self.what[:LONGEST]}..."
-        return one_line(f"{what}. {self.mend}" if self.mend else what)
+        return one_line(f"{what}. {self.hint}" if self.hint else what)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keeps `mend` when the error crosses a process boundary.
-        return (_rebuild, (type(self), self.what, self.mend))
+        # Keeps `hint` when the error crosses a process boundary.
+        return (_rebuild, (type(self), self.what, self.hint))
 
 
 def one_line(text: str) -> str:
@@ -51,8 +51,8 @@ def one_line(text: str) -> str:
     )
 
 
-def _rebuild(cls: type[RaceError], what: str, mend: str) -> RaceError:
-    return cls(what, mend=mend)
+def _rebuild(cls: type[RaceError], what: str, hint: str) -> RaceError:
+    return cls(what, hint=hint)
 
 
 class ConfigError(RaceError):

@@ -70,7 +70,7 @@ def read_test_sets(data: Path) -> dict[str, str]:
     except FileNotFoundError:
         splits = fairseq_splits(LEVELS)
     except (AttributeError, ValueError):
-        raise DataError(f"{path}: not what binarize writes", mend="Binarize again") from None
+        raise DataError(f"{path}: not what binarize writes", hint="Binarize again") from None
     return {theirs: ours for ours, theirs in splits.items() if theirs.startswith("test")}
 
 
@@ -86,6 +86,6 @@ def count_options(data: Path) -> int:
         raise DataError(
             f"{data}: holds {', '.join(sorted(names, key=natural)) or 'no inputs'}, not input0 (the"
             " passages) and one for each option from input1 on",
-            mend="Give the folder that binarize wrote",
+            hint="Give the folder that binarize wrote",
         )
     return options

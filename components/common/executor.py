@@ -193,5 +193,5 @@ def _text(value: Any) -> str:
 def _refuse(why: str) -> NoReturn:
     raise ConfigError(
         f"--executor-input is not what Kubeflow Pipelines gives a step: {why}",
-        mend="Leave it out when a step is run by hand",
+        hint="Leave it out when a step is run by hand",
     )

@@ -22,7 +22,7 @@ def plain(path: Path) -> Path:
         DataError: a pipe, a socket or a device is there.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise DataError(f"{path}: a pipe, socket or device", mend="Give a plain file")
+        raise DataError(f"{path}: a pipe, socket or device", hint="Give a plain file")
     return path
 
 
@@ -45,7 +45,7 @@ def atomic_folder(output: Path) -> Iterator[Path]:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output))
     if output.is_mount():
-        raise OutputError(f"{output} is a mount point", mend="Choose a folder inside it as output")
+        raise OutputError(f"{output} is a mount point", hint="Choose a folder inside it as output")
     with _named(output), _beside(output, Path.mkdir) as partial:
         yield partial
         try:

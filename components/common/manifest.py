@@ -96,7 +96,7 @@ def parse(data: bytes, *, where: str) -> Manifest:
     def refuse(why: str) -> NoReturn:
         raise DataError(
             f"{where} is not a valid manifest: {why}",
-            mend="Publish the artifact again, or check who else may write there",
+            hint="Publish the artifact again, or check who else may write there",
         )
 
     if len(data) > MAX_BYTES:

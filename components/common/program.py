@@ -117,7 +117,7 @@ def settings(text: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(
             f"{SETTINGS}: not a JSON object: {text[:60]!r}",
-            mend="""Write it as {"dropout": 0.2}""",
+            hint="""Write it as {"dropout": 0.2}""",
         )
     return value
 
@@ -138,11 +138,11 @@ def as_flags(values: Mapping[str, Any], config: type, elsewhere: Iterable[str] =
             close = difflib.get_close_matches(str(name), known, n=1)
             raise ConfigError(
                 f"{SETTINGS}: there is no parameter {name!r:.60}",
-                mend=f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}",
+                hint=f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}",
             )
         if name in elsewhere:
             raise ConfigError(
-                f"{SETTINGS}: {name} is an input of its own", mend="Set it there instead"
+                f"{SETTINGS}: {name} is an input of its own", hint="Set it there instead"
             )
         flags += known[name].spelled(known[name].check(value, name))
     return flags

@@ -43,7 +43,7 @@ def at_hand(config: Config) -> Iterator[Config]:
     output = addresses.pop("output", "")
     if output and storage.find(output):
         raise OutputError(
-            f"{output} exists already", mend="Choose a new address, or remove this one first"
+            f"{output} exists already", hint="Choose a new address, or remove this one first"
         )
     with scratch_folder() as scratch:
         inputs = scratch / "inputs"

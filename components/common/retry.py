@@ -33,14 +33,14 @@ class AttemptError(Exception):
         self,
         cause: str,
         *,
-        mend: str = "",
+        hint: str = "",
         passes: bool = True,
         wait: float | None = None,
         restart: bool = False,
     ) -> None:
         super().__init__(cause)
         self.cause = cause
-        self.mend = mend
+        self.hint = hint
         self.passes = passes
         self.wait = wait
         self.restart = restart
@@ -100,7 +100,7 @@ def retry(
             if not error.passes or failures >= patience.attempts:
                 count = "1 attempt" if attempts == 1 else f"{attempts} attempts"
                 raise error.final(
-                    f"{where}: {error.cause} ({count})", mend=error.mend or hint
+                    f"{where}: {error.cause} ({count})", hint=error.hint or hint
                 ) from error
             wait = patience.wait(failures, error.wait)
             if warn_from is not None and failures >= warn_from:

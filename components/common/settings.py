@@ -26,7 +26,7 @@ class Settings:
     Args:
         values: a mapping or a Namespace; None is an empty one.
         where: what they are of, for errors.
-        mend: likewise.
+        hint: likewise.
         defaults: for settings that are not in the file.
 
     Raises:
@@ -35,14 +35,14 @@ class Settings:
     """
 
     def __init__(
-        self, values: object, where: str, mend: str, defaults: Mapping[str, Any] | None = None
+        self, values: object, where: str, hint: str, defaults: Mapping[str, Any] | None = None
     ) -> None:
         if isinstance(values, argparse.Namespace):
             values = vars(values)
         if values is not None and not isinstance(values, Mapping):
-            raise DataError(f"{where}: its settings are {shown(values)}", mend=mend)
+            raise DataError(f"{where}: its settings are {shown(values)}", hint=hint)
         self._values: dict[Any, Any] = {**(defaults or {}), **(values or {})}
-        self._where, self._mend = where, mend
+        self._where, self._mend = where, hint
 
     def below(self, name: str, defaults: Mapping[str, Any] | None = None) -> "Settings":
         """The settings that are the value of a setting; none where there is none."""
@@ -80,8 +80,8 @@ class Settings:
     def _get(self, name: str, default: Any) -> Any:
         value = self._values.get(name, default)
         if value is _MISSING:
-            raise DataError(f"{self._where}: {name} is missing", mend=self._mend)
+            raise DataError(f"{self._where}: {name} is missing", hint=self._mend)
         return value
 
     def _refusal(self, name: str, value: object, wanted: str) -> DataError:
-        return DataError(f"{self._where}: {name} is {shown(value)}, not {wanted}", mend=self._mend)
+        return DataError(f"{self._where}: {name} is {shown(value)}, not {wanted}", hint=self._mend)

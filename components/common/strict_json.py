@@ -70,21 +70,21 @@ def read(path: Path) -> Any:
     return loads(plain(path).read_bytes())
 
 
-def read_object(path: Path, mend: str) -> dict[str, Any]:
+def read_object(path: Path, hint: str) -> dict[str, Any]:
     """The JSON object in a file that a reader cannot do without.
 
     Raises:
-        DataError: it is missing or damaged; says `mend`.
+        DataError: it is missing or damaged; says `hint`.
         OSError: it cannot be read.
     """
     try:
         found = read(path)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", mend=mend) from None
+        raise DataError(f"{path}: no such file", hint=hint) from None
     except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})", mend=mend) from None
+        raise DataError(f"{path}: not JSON ({error})", hint=hint) from None
     if type(found) is not dict:
-        raise DataError(f"{path}: not a JSON object", mend=mend)
+        raise DataError(f"{path}: not a JSON object", hint=hint)
     return found
 
 

@@ -49,11 +49,11 @@ def read_pieces(path: Path) -> dict[str, int]:
     Raises:
         DataError: it is missing or not of this form, or two tokens have the same id.
     """
-    pieces = strict_json.read_object(path, mend=_MEND)
+    pieces = strict_json.read_object(path, hint=_MEND)
     if not pieces or not all(type(i) is int and 0 <= i < MAX_ID for i in pieces.values()):
-        raise DataError(f"{path}: not a JSON object of tokens to ids", mend=_MEND)
+        raise DataError(f"{path}: not a JSON object of tokens to ids", hint=_MEND)
     if len(set(pieces.values())) < len(pieces):
-        raise DataError(f"{path}: two tokens have the same id", mend=_MEND)
+        raise DataError(f"{path}: two tokens have the same id", hint=_MEND)
     return pieces
 
 
@@ -67,16 +67,16 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
         # As fairseq reads it: neither what precedes the first newline nor what follows the last.
         rows = plain(path).read_text(encoding="utf-8").split("\n")[1:-1]
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", mend=_MEND) from None
+        raise DataError(f"{path}: no such file", hint=_MEND) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason})", mend=_MEND) from None
+        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=_MEND) from None
     merges = []
     for number, row in enumerate(rows, start=2):
         match row.split():
             case [left, right]:
                 merges.append((left, right))
             case _:
-                raise DataError(f"{path}: line {number} is not two tokens", mend=_MEND)
+                raise DataError(f"{path}: line {number} is not two tokens", hint=_MEND)
     return merges
 
 
@@ -124,13 +124,13 @@ def _digest(content: object) -> str:
 
 
 def _recorded(path: Path) -> dict[str, str]:
-    mend = "Make its folder again"
-    found = strict_json.read_object(path, mend) if path.exists() else {}
+    hint = "Make its folder again"
+    found = strict_json.read_object(path, hint) if path.exists() else {}
     if not all(
         isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
         for digest in found.values()
     ):
-        raise DataError(f"{path}: damaged", mend=mend)
+        raise DataError(f"{path}: damaged", hint=hint)
     return {name: digest for name, digest in found.items() if name in _READERS}
 
 
@@ -162,5 +162,5 @@ def _refuse_others(one: Vocabulary, other: Vocabulary) -> None:
             raise DataError(
                 f"{one.where} and {other.where}: were made with different {name}"
                 f" (digests {digest:.12} and {theirs:.12})",
-                mend="Use a BPE, data and a model that belong together: binarize with the model's",
+                hint="Use a BPE, data and a model that belong together: binarize with the model's",
             )

@@ -98,7 +98,7 @@ def unpack(archive: Path, into: Path, limits: Limits | None = None) -> Unpacked:
         else:
             raise sink.refuse(
                 "not a tar, tar.gz or zip archive",
-                mend="Check the address: some servers answer with a page that says what is wrong",
+                hint="Check the address: some servers answer with a page that says what is wrong",
             )
     if not sink.files:
         raise sink.refuse("no file is in it")
@@ -130,15 +130,15 @@ class _Sink:
         self._folders = {""}
         self._names: set[str] = set()
 
-    def refuse(self, why: str, member: str = "", *, mend: str = _DISTRUST) -> DataError:
+    def refuse(self, why: str, member: str = "", *, hint: str = _DISTRUST) -> DataError:
         if len(member) > 200:
             member = member[:200] + "..."
         return DataError(
-            f"{self._archive}: {member}: {why}" if member else f"{self._archive}: {why}", mend=mend
+            f"{self._archive}: {member}: {why}" if member else f"{self._archive}: {why}", hint=hint
         )
 
     def damaged(self, member: str = "") -> DataError:
-        return self.refuse("the archive is damaged or cut off", member, mend="Download it again")
+        return self.refuse("the archive is damaged or cut off", member, hint="Download it again")
 
     def foresee(self, member: str) -> None:
         """Count a member, and the folders that its path implies, before anything is written."""
@@ -206,13 +206,13 @@ class _Sink:
     def check_size(self, unpacked: int, member: str = "") -> None:
         if unpacked > self.limits.bytes:
             raise self.refuse(
-                f"unpacks to more than {self.limits.bytes:,} bytes", member, mend=_RAISE_LIMIT
+                f"unpacks to more than {self.limits.bytes:,} bytes", member, hint=_RAISE_LIMIT
             )
         if unpacked > max(self.limits.ratio_free, self.limits.ratio * self.packed):
             raise self.refuse(
                 f"unpacks to more than {self.limits.ratio:g} times its size",
                 member,
-                mend=_RAISE_LIMIT,
+                hint=_RAISE_LIMIT,
             )
 
     def _make_folder(self, path: str, member: str) -> None:
@@ -241,7 +241,7 @@ class _Sink:
     def check_members(self, count: int, member: str = "") -> None:
         if count > self.limits.members:
             raise self.refuse(
-                f"more than {self.limits.members:,} members", member, mend=_RAISE_LIMIT
+                f"more than {self.limits.members:,} members", member, hint=_RAISE_LIMIT
             )
 
 
@@ -420,9 +420,9 @@ def _unpack_zip(source: _ZipBytes, sink: _Sink, bar: Any) -> None:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise sink.refuse("neither a file nor a folder", name)
         if member.flag_bits & 1:
-            raise sink.refuse("encrypted", name, mend="Give an archive without a password")
+            raise sink.refuse("encrypted", name, hint="Give an archive without a password")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise sink.refuse("compressed in an unusual way", name, mend="Use deflate")
+            raise sink.refuse("compressed in an unusual way", name, hint="Use deflate")
         if name.endswith("/"):
             sink.folder(name)
         else:

@@ -78,21 +78,21 @@ class DownloadConfig:
 
     def __post_init__(self) -> None:
         if not self.url:
-            raise ConfigError("no URL is given", mend="Give at least one")
+            raise ConfigError("no URL is given", hint="Give at least one")
         for url in self.sources:
             check_url(url)
         names = [file_name(url) for url in self.sources]
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(
-                    f"two downloads are both named {name}", mend="Download them apart"
+                    f"two downloads are both named {name}", hint="Download them apart"
                 )
         for url in self.sources:
             if wrong := url.partition("#sha256=")[2]:
-                raise ConfigError(f"{wrong!r} is not a sha256", mend="Give 64 hexadecimal digits")
+                raise ConfigError(f"{wrong!r} is not a sha256", hint="Give 64 hexadecimal digits")
         for name in _POSITIVE:
             if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}", mend="Give more than 0")
+                raise ConfigError(f"{name} is {getattr(self, name)}", hint="Give more than 0")
 
     @property
     def sources(self) -> dict[str, str]:
@@ -186,7 +186,7 @@ def _download(
     if expected and fetched.sha256 != expected:
         raise DataError(
             f"{shown}: wrong checksum: expected sha256 {expected}, computed {fetched.sha256}",
-            mend="Check the address and the digest; do not use the file if both are right",
+            hint="Check the address and the digest; do not use the file if both are right",
         )
     if mirrored is None:
         check(arrival / name)

@@ -42,23 +42,23 @@ def check_url(url: str) -> None:
     Raises:
         ConfigError: no scheme that we know, no host or bucket, or no file name at the end.
     """
-    mend = f"Give {', '.join(f'{scheme}://' for scheme in SCHEMES)} or a path"
+    hint = f"Give {', '.join(f'{scheme}://' for scheme in SCHEMES)} or a path"
     try:
         parts = urlsplit(url)
         shown = shown_url(url)
         _ = parts.port
     except ValueError as error:
-        raise ConfigError("the address of a download is not a valid URL", mend=mend) from error
+        raise ConfigError("the address of a download is not a valid URL", hint=hint) from error
     if "://" in url:
         if parts.scheme not in SCHEMES:
-            raise ConfigError(f"{shown}: unknown scheme {parts.scheme!r}", mend=mend)
+            raise ConfigError(f"{shown}: unknown scheme {parts.scheme!r}", hint=hint)
         if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
-            raise ConfigError(f"{shown}: a file on another host", mend="Write file:///path")
+            raise ConfigError(f"{shown}: a file on another host", hint="Write file:///path")
         if parts.scheme != "file" and not parts.netloc.rpartition("@")[2]:
-            raise ConfigError(f"{shown}: the host or bucket is missing", mend=mend)
+            raise ConfigError(f"{shown}: the host or bucket is missing", hint=hint)
     name = file_name(url)
     if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name) > 200:
-        raise ConfigError(f"{shown}: no usable file name at its end", mend="Check the address")
+        raise ConfigError(f"{shown}: no usable file name at its end", hint="Check the address")
 
 
 def file_name(url: str) -> str:
@@ -180,7 +180,7 @@ class _Arriving:
             raise DataError(
                 f"{self._shown}: damaged where it lies: its {name} should be {value}, and is"
                 f" {self._second.hexdigest()}",
-                mend="Put it there again; if it is right, give its sha256",
+                hint="Put it there again; if it is right, give its sha256",
             )
         self._refused = sha256
         raise AttemptError(f"what arrived does not have the object's {name}", restart=True)
@@ -230,9 +230,9 @@ def _path(url: str) -> Path:
 @contextlib.contextmanager
 def _open_file(path: Path) -> Iterator[Stream]:
     if path.is_dir():
-        raise DataError(f"{path}: a folder where a file was expected", mend="Name the file in it")
+        raise DataError(f"{path}: a folder where a file was expected", hint="Name the file in it")
     if not plain(path).is_file():
-        raise DataError(f"{path}: no such file", mend="Check the path")
+        raise DataError(f"{path}: no such file", hint="Check the path")
     with path.open("rb", buffering=0) as file:
         total = path.stat().st_size
         yield Stream(0, total, None, iter(lambda: file.read(CHUNK), b""))

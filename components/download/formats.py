@@ -39,7 +39,7 @@ def check_format(path: Path, name: str, *, archive: bool) -> None:
     if fault:
         raise DataError(
             f"{name}: {fault}",
-            mend="Check the address: some servers answer with a page that says what is wrong",
+            hint="Check the address: some servers answer with a page that says what is wrong",
         )
 
 

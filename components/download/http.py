@@ -16,7 +16,7 @@ from components.common.transfer import Stream
 
 CHUNK = 1 << 20
 
-_MENDS = {
+_HINTS = {
     401: "Check that the address is public, or put user and password into it",
     403: "Check that the address is public",
     404: "Check the address",
@@ -76,7 +76,7 @@ def _stream(
 ) -> Stream:
     headers = response.headers
     if urlsplit(url).scheme == "https" and urlsplit(response.url).scheme != "https":
-        raise AttemptError("redirected from https to http", passes=False, mend="Check the address")
+        raise AttemptError("redirected from https to http", passes=False, hint="Check the address")
     asked = "Range" in response.request.headers
     if response.status_code == 416 and asked:
         raise AttemptError("the server refused to go on from the cut", restart=True)
@@ -151,7 +151,7 @@ def _refused(response: requests.Response) -> AttemptError:
         f"the server answered {status} {response.reason or ''}".rstrip(),
         passes=status in (408, 425, 429) or status >= 500,
         wait=wait,
-        mend=_MENDS.get(status, ""),
+        hint=_HINTS.get(status, ""),
     )
 
 
@@ -167,10 +167,10 @@ def _explained(error: BaseException, patience: Patience) -> AttemptError:
             return AttemptError(
                 f"the server's certificate is not trusted ({cause.verify_message})",
                 passes=False,
-                mend="Check the address and the clock, or name the right CA in REQUESTS_CA_BUNDLE",
+                hint="Check the address and the clock, or name the right CA in REQUESTS_CA_BUNDLE",
             )
     if caused_by(requests.TooManyRedirects):
-        return AttemptError("redirected too many times", passes=False, mend="Check the address")
+        return AttemptError("redirected too many times", passes=False, hint="Check the address")
     if caused_by(
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,
@@ -178,7 +178,7 @@ def _explained(error: BaseException, patience: Patience) -> AttemptError:
         urllib3.exceptions.LocationParseError,
     ):
         return AttemptError(
-            "no valid URL, or redirected to none", passes=False, mend="Check the address"
+            "no valid URL, or redirected to none", passes=False, hint="Check the address"
         )
     if caused_by(urllib3.exceptions.NameResolutionError):
         return AttemptError("the host's name could not be resolved")

@@ -187,7 +187,7 @@ def _asked(config: EvaluateConfig, tests: Mapping[str, str]) -> dict[str, list[A
         if ids != [question.id for question in found]:
             raise DataError(
                 f"{config.text}: its questions are not those of {config.data}",
-                mend="Give the folder that the data were binarized from",
+                hint="Give the folder that the data were binarized from",
             )
     return asked
 
@@ -259,7 +259,7 @@ class Model:
         cuda = bool(usable_gpus(device))
         if precision == "fp16" and not cuda:
             raise ConfigError(
-                "precision fp16 needs a GPU, and none is visible", mend="Use precision fp32"
+                "precision fp16 needs a GPU, and none is visible", hint="Use precision fp32"
             )
         self.path, self.data = path, data.absolute()
         self.device = "cuda" if cuda else "cpu"
@@ -393,7 +393,7 @@ def _task(settings: TaskSettings, data: Path, options: int) -> Any:
         with contextlib.chdir(data):
             return SentenceRankingTask.setup_task(argparse.Namespace(**args, **fixed))
     except (ValueError, RuntimeError) as error:
-        raise DataError(f"{data}: its dictionary cannot be read", mend="Binarize again") from error
+        raise DataError(f"{data}: its dictionary cannot be read", hint="Binarize again") from error
 
 
 def _stock_model(checked: Roberta, task: Any) -> Any:

@@ -25,7 +25,7 @@ def require_numbers(logits: NDArray[np.float64], names: Sequence[str], model: st
         raise DataError(
             f"{model}: its scores are not numbers (NaN or infinity) for {wrong.size} of"
             f" {len(names)} questions, the first is {names[wrong[0]]}",
-            mend="Its weights are damaged or too large: use another checkpoint, or precision fp32",
+            hint="Its weights are damaged or too large: use another checkpoint, or precision fp32",
         )
 
 

@@ -40,14 +40,14 @@ def find_trained(model: Path, bpe: Path | None = None, evaluation: Path | None =
     if not checkpoint.is_file():
         raise DataError(
             f"{checkpoint}: no such checkpoint",
-            mend="Give a run's folder, the folder that train wrote, or a checkpoint",
+            hint="Give a run's folder, the folder that train wrote, or a checkpoint",
         )
     if bpe is None:
         bpe = model / BPE
         if not bpe.is_dir():
             raise ConfigError(
                 f"{model}: the BPE of this model is not beside it",
-                mend="Say with --bpe where its encoder.json, vocab.bpe and dict.txt lie",
+                hint="Say with --bpe where its encoder.json, vocab.bpe and dict.txt lie",
             )
     if evaluation is None and run:
         evaluation = model / REPORT

@@ -11,7 +11,7 @@ SETTINGS = (
     "arch",
     "epochs",
     "max_updates",
-    "effective_batch",
+    "effective_batch_size",
     "optimizer",
     "learning_rate",
     "lr_scheduler",

@@ -31,7 +31,7 @@ class GateConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.min_accuracy <= 100:
             raise ConfigError(
-                f"min_accuracy is {self.min_accuracy}", mend="It is in percent, 0 to 100"
+                f"min_accuracy is {self.min_accuracy}", hint="It is in percent, 0 to 100"
             )
 
 
@@ -48,14 +48,14 @@ def gate(config: GateConfig) -> float:
     if not found.scores.groups or found.chance is None:
         raise DataError(
             f"{config.evaluation / METRICS}: has no accuracy",
-            mend="Give a folder that evaluate or select wrote",
+            hint="Give a folder that evaluate or select wrote",
         )
     accuracy = found.scores.all.accuracy
     if not accuracy >= config.min_accuracy:
         raise GateError(
             f"accuracy {accuracy:.2f} % is below min_accuracy {config.min_accuracy:g} %"
             f" (chance is {found.chance:.4g} %)",
-            mend="Train longer or with other settings, or lower min_accuracy",
+            hint="Train longer or with other settings, or lower min_accuracy",
         )
     logger.info("accuracy %.2f %% is at least %g %%", accuracy, config.min_accuracy)
     return accuracy

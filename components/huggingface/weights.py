@@ -136,7 +136,7 @@ def require_numbers(tensors: Mapping[str, Any], path: Path) -> None:
         if not largest <= _LARGEST:
             raise DataError(
                 f"{path}: {name} holds {largest:g}, which is not a weight",
-                mend="It is damaged, or its training diverged: use another",
+                hint="It is damaged, or its training diverged: use another",
             )
 
 

@@ -45,8 +45,8 @@ class PredictConfig:
         if any(given) and not all(given):
             raise ConfigError(
                 "a question needs --passage, --question and --option together",
-                mend="Give --option once for each answer to choose from",
+                hint="Give --option once for each answer to choose from",
             )
         if any(given) and self.input != STANDARD_INPUT:
-            raise ConfigError("--question and --input exclude each other", mend="Leave one out")
+            raise ConfigError("--question and --input exclude each other", hint="Leave one out")
         cli.require_ranges(self)

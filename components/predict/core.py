@@ -74,12 +74,12 @@ def predict(config: PredictConfig) -> Tally:
     if config.question is None:
         _say(tally)
     elif tally.bad_lines:
-        raise ConfigError("the question cannot be answered", mend="Why is said above")
+        raise ConfigError("the question cannot be answered", hint="Why is said above")
     if tally.bad_lines:
         lines = "1 line" if tally.bad_lines == 1 else f"{tally.bad_lines} lines"
         raise DataError(
             f"{lines} could not be answered, the first is line {tally.first_bad}",
-            mend="What is wrong with each is said above",
+            hint="What is wrong with each is said above",
         )
     return tally
 

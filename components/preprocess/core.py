@@ -184,7 +184,7 @@ class PreprocessConfig:
     def __post_init__(self) -> None:
         if not 2 <= self.options <= len(LETTERS):
             raise ConfigError(
-                f"options is {self.options}", mend=f"Use a number from 2 to {len(LETTERS)}"
+                f"options is {self.options}", hint=f"Use a number from 2 to {len(LETTERS)}"
             )
 
 
@@ -237,8 +237,8 @@ def _convert(part: Part, paths: list[str], config: PreprocessConfig) -> Batch:
             found = lines(passage, config.options)
         except InvalidPassage as error:
             if config.invalid == "stop":
-                mend = "Mend the file, or pass --invalid skip"
-                raise DataError(f"{path}: {error}", mend=mend) from None
+                hint = "Mend the file, or pass --invalid skip"
+                raise DataError(f"{path}: {error}", hint=hint) from None
             log.warning("skipped %s: %s", path, error)
             skipped.append(Invalid(f"{part.folder}/{name}", str(error)))
             continue
@@ -264,7 +264,7 @@ def _find_splits(race: Path) -> Path:
             break
     else:
         raise DataError(
-            f"{race}: no RACE data here", mend=f"It should hold the folders {', '.join(FOLDERS)}"
+            f"{race}: no RACE data here", hint=f"It should hold the folders {', '.join(FOLDERS)}"
         )
     for folder in FOLDERS:
         if not (root / folder).is_dir():
@@ -281,7 +281,7 @@ def _find_levels(root: Path) -> list[str]:
         if levels[folder] and len(levels[folder]) < len(entries):
             raise DataError(
                 f"{root / folder}: holds files beside the folders of its levels",
-                mend="Put the files into those folders, or take the folders away",
+                hint="Put the files into those folders, or take the folders away",
             )
     every = in_order(set().union(*levels.values()))
     for folder in FOLDERS:
@@ -297,7 +297,7 @@ def _find_levels(root: Path) -> list[str]:
 def _missing(root: Path, folder: str) -> DataError:
     return DataError(
         f"{root}: the folder {folder} is missing",
-        mend="Unpack RACE.tar.gz again: the download may be incomplete",
+        hint="Unpack RACE.tar.gz again: the download may be incomplete",
     )
 
 

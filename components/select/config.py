@@ -24,13 +24,14 @@ class SelectConfig:
     ensemble: int = option(
         3,
         least=1,
-        help="so many models, the best on dev, answer together; fewer where fewer are left",
+        help="number of models that answer together, the best in validation; fewer where fewer"
+        " are left",
     )
 
     def __post_init__(self) -> None:
         if len(self.models) != len(self.evaluations):
             raise ConfigError(
                 f"{len(self.models)} models, but {len(self.evaluations)} evaluations",
-                mend="Give the folder that evaluate wrote for each model",
+                hint="Give the folder that evaluate wrote for each model",
             )
         require_ranges(self)

@@ -67,11 +67,11 @@ _SAME = "Evaluate all models on the same data"
 
 
 def select(config: SelectConfig) -> Selection:
-    """Take the trial that is the best on dev, and measure the ensemble of the best few on test.
+    """Take the trial that is the best in validation, and measure the ensemble of the best few.
 
-    A trial has collapsed if train marked it so, or if its accuracy on dev cannot be told from that
-    of guessing: the 95 % interval holds the latter. The best is the one with the highest accuracy
-    on dev; of equal ones that with the lower loss there, then the first.
+    A trial has collapsed if train marked it so, or if its validation accuracy cannot be told from
+    that of guessing: the 95 % interval holds the latter. The best is the one with the highest
+    validation accuracy; of equal ones that with the lower loss there, then the first.
 
     `output` then holds model/ and report/, the selected trial's as train and evaluate wrote them;
     metrics.json; report.html; and ensemble.jsonl, the answers of the ensemble, whose probabilities
@@ -94,7 +94,7 @@ def select(config: SelectConfig) -> Selection:
             f"all {len(trials)} trials collapsed, the first because {trials[0].collapsed}"
             if len(trials) > 1
             else f"the only trial collapsed: {trials[0].collapsed}",
-            mend="Lower the learning rate, set train_warmup_updates (say, to 6 % of the updates),"
+            hint="Lower the learning rate, set train_warmup_updates (say, to 6 % of the updates),"
             " or try other seeds",
         )
     ranked = sorted(left, key=_rank)
@@ -157,7 +157,7 @@ def _pairs(config: SelectConfig, evaluations: Sequence[Evaluation]) -> list[int]
                 f"{model}: no evaluation is of this model"
                 if found is None
                 else f"{model}: given twice",
-                mend="Give each model once, and the folder that evaluate wrote for it",
+                hint="Give each model once, and the folder that evaluate wrote for it",
             )
         order.append(found)
     return order
@@ -170,7 +170,7 @@ def _settings(training: Training, model: Path) -> tuple[int, float]:
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{model / METRICS}: does not say what it was trained with",
-            mend="Give the folder that train wrote",
+            hint="Give the folder that train wrote",
         ) from None
 
 
@@ -183,17 +183,17 @@ def _collapse(training: Training, evaluated: Evaluation, model: Path) -> str:
     if chance is None or not questions:
         raise DataError(
             f"{model}: too little is known of its training",
-            mend="Evaluate it again, with the folder that train wrote as --model",
+            hint="Evaluate it again, with the folder that train wrote as --model",
         )
     if accuracy is None:
-        return "it was never validated, or its accuracy on dev was no number"
+        return "it was never validated, or its validation accuracy was no number"
     # fairseq rounds the accuracy to 0.1 %.
     low, high = wilson(round(accuracy / 100 * questions), questions)
     if low > chance:
         return ""
     return (
-        f"its accuracy on dev, {accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %), cannot"
-        f" be told from guessing ({chance:.4g} %)"
+        f"its validation accuracy, {accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %),"
+        f" cannot be told from guessing ({chance:.4g} %)"
     )
 
 
@@ -203,7 +203,7 @@ def _rank(trial: Trained) -> tuple[float, float]:
 
 
 def _dev_loss(trial: Trained) -> float | None:
-    """The loss on dev, in nats per question, of the checkpoint that is the best there."""
+    """The validation loss, in nats per question, of the checkpoint that is the best there."""
     update = trial.training.best_valid_update
     try:
         lines = plain(trial.model / LOG).read_text(encoding="utf-8").splitlines()
@@ -214,7 +214,7 @@ def _dev_loss(trial: Trained) -> float | None:
         return None
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{trial.model / LOG}: damaged", mend="Give the folder that train wrote"
+            f"{trial.model / LOG}: damaged", hint="Give the folder that train wrote"
         ) from None
     return found[-1] if found else None
 
@@ -224,7 +224,7 @@ def _read_answers(trial: Trained) -> Predictions:
     if len(found.ids) != _group(trial, ALL).questions:
         raise DataError(
             f"{trial.evaluation}: its answers are not what its figures are about",
-            mend="Run the evaluation again",
+            hint="Run the evaluation again",
         )
     return found
 
@@ -236,13 +236,13 @@ def _mean(answers: Sequence[Predictions], trials: Sequence[Trained]) -> Predicti
         if other.ids != first.ids or not np.array_equal(other.gold, first.gold):
             raise DataError(
                 f"{trial.evaluation}: its questions are not those of {trials[0].evaluation}",
-                mend=_SAME,
+                hint=_SAME,
             )
         if other.probabilities.shape != first.probabilities.shape:
             raise DataError(
                 f"{trial.evaluation}: its questions have another number of options than those of"
                 f" {trials[0].evaluation}",
-                mend=_SAME,
+                hint=_SAME,
             )
     mean = np.mean([one.probabilities for one in answers], axis=0)
     return Predictions(first.ids, first.gold, mean)
@@ -302,7 +302,7 @@ def _selection(
 def _group(trial: Trained, name: str) -> Group:
     """A trial's figures on all test questions or on a test set."""
     if name not in trial.evaluated.scores.groups:
-        raise DataError(f"{trial.evaluation / METRICS}: has no accuracy on {name}", mend=_SAME)
+        raise DataError(f"{trial.evaluation / METRICS}: has no accuracy on {name}", hint=_SAME)
     return trial.evaluated.scores.groups[name]
 
 
@@ -341,7 +341,7 @@ def table(selection: Selection) -> str:
         (f"ensemble of {len(ensemble.trials)}", of(None, ensemble.scores.groups), ""),
     ]
     width = max(len(name) for name, _, _ in rows) + 2
-    lines = [f"{'':<{width}}" + "".join(f"{head:>10}" for head in ("dev", *heads))]
+    lines = [f"{'':<{width}}" + "".join(f"{head:>10}" for head in ("validation", *heads))]
     for place, (name, values, note) in enumerate(rows):
         if place == len(selection.trials):
             lines.append("")

@@ -59,7 +59,7 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise DataError(
             f"{path}: no fairseq checkpoint (it has no model)",
-            mend="Give a checkpoint that fairseq-train wrote, such as roberta.large's model.pt",
+            hint="Give a checkpoint that fairseq-train wrote, such as roberta.large's model.pt",
         )
     return state
 
@@ -81,9 +81,9 @@ def unpickled(path: Path) -> object:
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except FileNotFoundError:
-        raise DataError(f"{path}: no such checkpoint", mend="Check the path") from None
+        raise DataError(f"{path}: no such checkpoint", hint="Check the path") from None
     except IsADirectoryError:
-        raise DataError(f"{path}: is a folder, not a checkpoint", mend="Check the path") from None
+        raise DataError(f"{path}: is a folder, not a checkpoint", hint="Check the path") from None
     except OSError as error:
         if error.errno == errno.EINVAL:  # torch seeks before the start of a zip that was cut off
             raise _damaged(path) from error
@@ -93,13 +93,13 @@ def unpickled(path: Path) -> object:
         if unsafe:
             raise DataError(
                 f"{path}: refused, because reading it would call {unsafe[1]}",
-                mend="A checkpoint holds tensors and settings only; get it from a trusted source",
+                hint="A checkpoint holds tensors and settings only; get it from a trusted source",
             ) from error
         raise _damaged(path) from error
 
 
 def _damaged(path: Path) -> DataError:
-    return DataError(f"{path}: not a checkpoint, or damaged", mend="Fetch the file again")
+    return DataError(f"{path}: not a checkpoint, or damaged", hint="Fetch the file again")
 
 
 def find_pretrained(path: Path) -> Path:
@@ -114,11 +114,11 @@ def find_pretrained(path: Path) -> Path:
     if not found:
         raise DataError(
             f"{path}: no pretrained checkpoint there",
-            mend="Give a .pt file, or a folder with one model.pt in it",
+            hint="Give a .pt file, or a folder with one model.pt in it",
         )
     if len(found) > 1:
         raise DataError(
             f"{path}: several model.pt below it ({found[0]}, {found[1]}...)",
-            mend="Give the one to start from",
+            hint="Give the one to start from",
         )
     return plain(found[0])

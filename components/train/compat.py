@@ -47,7 +47,7 @@ _NOISE: tuple[tuple[str, type[Warning]], ...] = (
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block, silence fairseq's notes and the warnings that only it could mend."""
+    """Within the block, silence fairseq's notes and the warnings that only it could hint."""
     logger = logging.getLogger("fairseq")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] not in COMMANDS:
         raise ConfigError(
             f"compat: expected one of {', '.join(COMMANDS)}",
-            mend="Its own arguments follow, as in: fairseq-validate DATA --path CHECKPOINT",
+            hint="Its own arguments follow, as in: fairseq-validate DATA --path CHECKPOINT",
         )
     run(arguments[0], arguments[1:])
 

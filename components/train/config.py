@@ -46,7 +46,7 @@ class TrainConfig:
 
     epochs: int = option(5, least=1, help="times that every question is seen")
     max_updates: int = option(0, least=0, help="stop after so many updates; 0 is no limit")
-    effective_batch: int = option(
+    effective_batch_size: int = option(
         16, least=1, help="questions in an update, over all nodes and processes"
     )
     batch_size: int = option(
@@ -59,7 +59,7 @@ class TrainConfig:
         least=0,
         help="with engine packed: tokens computed at once; 0 is as many as the memory holds",
     )
-    nodes: int = option(1, least=1, help="machines that train together")
+    num_nodes: int = option(1, least=1, help="machines that train together")
     processes: int = option(
         0,
         least=0,
@@ -187,18 +187,18 @@ class TrainConfig:
         if self.lr_scheduler == "inverse_sqrt" and self.warmup_updates == 0:
             raise ConfigError(
                 "lr_scheduler inverse_sqrt needs a warm-up",
-                mend="Set warmup_updates, or use polynomial_decay or fixed",
+                hint="Set warmup_updates, or use polynomial_decay or fixed",
             )
         if self.checkpoint_uri and not self.save_optimizer:
             raise ConfigError(
                 "checkpoint_uri wants the optimizer's state in the checkpoints",
-                mend="Leave save_optimizer on; what publish_uri gets has no optimizer's state",
+                hint="Leave save_optimizer on; what publish_uri gets has no optimizer's state",
             )
         shape = self.shape(vocabulary=0)
         if shape.embed_dim % shape.attention_heads:
             raise ConfigError(
                 f"{shape.embed_dim} wide layers do not divide into {shape.attention_heads} heads",
-                mend="Set encoder_embed_dim to a multiple of encoder_attention_heads",
+                hint="Set encoder_embed_dim to a multiple of encoder_attention_heads",
             )
 
     def shape(self, vocabulary: int) -> Shape:
@@ -241,25 +241,25 @@ def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
     if config.precision == "fp16" and not gpus:
         raise ConfigError(
-            "precision fp16 needs a GPU, and none is visible", mend="Use precision fp32 or bf16"
+            "precision fp16 needs a GPU, and none is visible", hint="Use precision fp32 or bf16"
         )
     processes = config.processes or gpus or 1
     if gpus and processes > gpus:
         raise ConfigError(
             f"processes is {processes}, but {gpus} GPU{'s are' if gpus > 1 else ' is'} visible",
-            mend=f"Set it to {gpus} or less, or to 0 for all GPUs",
+            hint=f"Set it to {gpus} or less, or to 0 for all GPUs",
         )
-    ranks = config.nodes * processes
+    ranks = config.num_nodes * processes
     at_once = ranks * config.batch_size
-    update_freq, rest = divmod(config.effective_batch, at_once)
+    update_freq, rest = divmod(config.effective_batch_size, at_once)
     if rest or not update_freq:
         below, above = update_freq * at_once, (update_freq + 1) * at_once
         nearest = f"{below} or {above}" if below else f"{above}"
-        nodes = f"{config.nodes} nodes of " if config.nodes > 1 else ""
+        nodes = f"{config.num_nodes} nodes of " if config.num_nodes > 1 else ""
         raise ConfigError(
-            f"effective_batch {config.effective_batch} does not divide over {nodes}{processes}"
-            f" process{'es' if processes > 1 else ''} of batch_size {config.batch_size}",
-            mend=f"The nearest that does: {nearest}",
+            f"effective_batch_size {config.effective_batch_size} does not divide over {nodes}"
+            f"{processes} process{'es' if processes > 1 else ''} of batch_size {config.batch_size}",
+            hint=f"The nearest that does: {nearest}",
         )
     # As fairseq counts: an epoch ends with a smaller update, if need be.
     batches = math.ceil(questions / config.batch_size)
@@ -270,9 +270,9 @@ def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
     if config.lr_scheduler == "polynomial_decay" and config.warmup_updates >= updates:
         raise ConfigError(
             f"warmup_updates is {config.warmup_updates}, but the run has {updates} updates",
-            mend="Set it lower",
+            hint="Set it lower",
         )
-    return Plan(device, processes, update_freq, updates_per_epoch, updates, config.nodes)
+    return Plan(device, processes, update_freq, updates_per_epoch, updates, config.num_nodes)
 
 
 def as_dict(config: Any) -> dict[str, object]:

@@ -75,7 +75,7 @@ def as_run(config: TrainConfig) -> TrainConfig:
 
 def as_node(config: TrainConfig) -> TrainConfig:
     """The config of a run on this machine; a node that does not lead writes no output."""
-    leads = this_node(config.nodes, os.environ).leads
+    leads = this_node(config.num_nodes, os.environ).leads
     output = config.output if leads else Path("none")  # whatever is there, or may be
     return as_run(dataclasses.replace(config, output=output))
 
@@ -108,7 +108,7 @@ def train(config: TrainConfig) -> TrainResult:
             are no numbers any more; with `on_collapse` fail.
         OSError: `output` is in use or cannot be written.
     """
-    node = this_node(config.nodes, os.environ)
+    node = this_node(config.num_nodes, os.environ)
     options = count_options(config.data)
     questions = len(read_labels(config.data, "train", options))
     read_labels(config.data, "valid", options)
@@ -222,7 +222,7 @@ def _fitting_checkpoint(config: TrainConfig) -> Path:
             raise ConfigError(
                 f"{name} is {getattr(config, name)}, but the dictionary of {config.data} has"
                 f" {tokens} tokens",
-                mend=f"Use an index from 0 to {tokens - 1}; <s> is 0, </s> is 2",
+                hint=f"Use an index from 0 to {tokens - 1}; <s> is 0, </s> is 2",
             )
     return path
 
@@ -242,7 +242,7 @@ def _announce(config: TrainConfig, the_plan: Plan, questions: int) -> None:
         questions,
         config.epochs,
         the_plan.updates,
-        config.effective_batch,
+        config.effective_batch_size,
         the_plan.ranks,
         config.batch_size,
         the_plan.update_freq,
@@ -253,7 +253,7 @@ def _keep_checkpoints(save_dir: Path, folder: Path, names: Sequence[str]) -> Non
     for name in names:
         if not (save_dir / name).is_file():
             raise TrainingError(
-                f"fairseq ended without {name}", mend="See its log above; is the data set empty?"
+                f"fairseq ended without {name}", hint="See its log above; is the data set empty?"
             )
         (save_dir / name).rename(folder / name)
     shutil.rmtree(save_dir, ignore_errors=True)  # nothing was saved before an early collapse
@@ -287,7 +287,7 @@ def _metrics(
         "skipped_updates": log.skipped_updates,
         "questions": questions,
         "options": count_options(config.data),
-        "questions_per_second": log.questions_per_second(config.effective_batch),
+        "questions_per_second": log.questions_per_second(config.effective_batch_size),
         "seconds": round(seconds, 1),
         "collapsed": collapsed,
         "nodes": the_plan.nodes,

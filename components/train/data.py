@@ -27,7 +27,7 @@ def vocabulary_size(data: Path) -> int:
         # fairseq pads the dictionary with madeupword entries in some files; they count like others.
         return len(plain(dictionary).read_bytes().splitlines()) + _SPECIAL_SYMBOLS
     except OSError:
-        raise DataError(f"{dictionary}: missing", mend="Run binarize first") from None
+        raise DataError(f"{dictionary}: missing", hint="Run binarize first") from None
 
 
 def read_labels(data: Path, split: str, options: int) -> list[int]:
@@ -48,20 +48,20 @@ def read_labels(data: Path, split: str, options: int) -> list[int]:
             raise DataError(
                 f"{path}, line {number}: {line.strip()[:20]!r} is not one of the {options} options"
                 f" (0 to {options - 1})",
-                mend="Binarize again: the options of a data set belong together",
+                hint="Binarize again: the options of a data set belong together",
             )
         labels.append(int(line))
     if not labels:
-        raise DataError(f"{path}: holds no question", mend="Check the data set")
+        raise DataError(f"{path}: holds no question", hint="Check the data set")
     for column in range(options + 1):
         index = data / f"input{column}" / f"{split}.idx"
         if not index.with_suffix(".bin").is_file():
-            raise DataError(f"{index.with_suffix('.bin')}: missing", mend="Run binarize first")
+            raise DataError(f"{index.with_suffix('.bin')}: missing", hint="Run binarize first")
         count = _sequences(index)
         if count != len(labels):
             raise DataError(
                 f"{index} holds {count} sequences, but {path} holds {len(labels)} labels",
-                mend="Binarize again: the files of a split belong together",
+                hint="Binarize again: the files of a split belong together",
             )
     return labels
 
@@ -78,13 +78,13 @@ def require_tokens(data: Path, split: str) -> None:
         try:
             tokens = read_tokens(prefix)
         except ValueError:
-            raise DataError(f"{prefix}.bin: damaged", mend="Binarize again") from None
+            raise DataError(f"{prefix}.bin: damaged", hint="Binarize again") from None
         for index in (int(tokens.min()), int(tokens.max())):
             if not 0 <= index < known:
                 raise DataError(
                     f"{prefix}.bin: holds a token of index {index}, but {data / 'input0'}/dict.txt"
                     f" makes {known} tokens",
-                    mend="Binarize again: data and dictionary belong together",
+                    hint="Binarize again: data and dictionary belong together",
                 )
 
 
@@ -100,7 +100,7 @@ def read_ids(data: Path, split: str, questions: int) -> list[str]:
     ids = [line.strip() for line in _lines(path)]
     if len(ids) != questions:
         raise DataError(
-            f"{path} holds {len(ids)} names for {questions} questions", mend="Binarize again"
+            f"{path} holds {len(ids)} names for {questions} questions", hint="Binarize again"
         )
     return ids
 
@@ -109,9 +109,9 @@ def _lines(path: Path) -> list[str]:
     try:
         return plain(path).read_text(encoding="utf-8").splitlines()
     except OSError:
-        raise DataError(f"{path}: missing", mend="Run binarize first") from None
+        raise DataError(f"{path}: missing", hint="Run binarize first") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path}: not a text file", mend="Binarize again") from None
+        raise DataError(f"{path}: not a text file", hint="Binarize again") from None
 
 
 def _sequences(index: Path) -> int:
@@ -119,9 +119,9 @@ def _sequences(index: Path) -> int:
         with plain(index).open("rb") as file:
             magic, _version, _code, count = _HEADER.unpack(file.read(_HEADER.size))
     except OSError:
-        raise DataError(f"{index}: missing", mend="Run binarize first") from None
+        raise DataError(f"{index}: missing", hint="Run binarize first") from None
     except struct.error:
         magic = b""
     if magic != _MAGIC:
-        raise DataError(f"{index}: not an index of fairseq's mmap format", mend="Binarize again")
+        raise DataError(f"{index}: not an index of fairseq's mmap format", hint="Binarize again")
     return int(count)

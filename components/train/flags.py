@@ -140,7 +140,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--max-epoch", "epochs", "5", lambda r: r.config.epochs),
     Flag("--max-update", "max_updates", None, lambda r: r.config.max_updates or None),
     Flag("--batch-size", "batch_size", "1", lambda r: r.config.batch_size),
-    Flag("--update-freq", "effective_batch", "8", lambda r: r.plan.update_freq),
+    Flag("--update-freq", "effective_batch_size", "8", lambda r: r.plan.update_freq),
     Flag(
         "--required-batch-size-multiple",
         "required_batch_size_multiple",

@@ -106,7 +106,7 @@ class Group:
         if differences:
             raise ConfigError(
                 f"node {self.node} would train something else: {'; '.join(differences)}",
-                mend="Run the same command with the same data, model and code on every node",
+                hint="Run the same command with the same data, model and code on every node",
             )
 
     def _told(self, values: list[int]) -> list[int]:
@@ -152,7 +152,7 @@ class Group:
         if target is not None and sent != digest.digest():
             raise DataError(
                 f"the checkpoint that node 0 sent did not reach node {self.node} as it was",
-                mend="Start the nodes again; if it happens again, check their network",
+                hint="Start the nodes again; if it happens again, check their network",
             )
 
     def _barrier(self) -> None:

@@ -58,7 +58,7 @@ def this_node(nodes: int, environment: Mapping[str, str]) -> Node:
     if told is not None and told != str(nodes):
         raise ConfigError(
             f"nodes is {nodes}, but {NODES} is {told!r} in the environment",
-            mend="Set nodes to the number of machines that the job has",
+            hint="Set nodes to the number of machines that the job has",
         )
     if nodes == 1:
         return ALONE
@@ -67,7 +67,7 @@ def this_node(nodes: int, environment: Mapping[str, str]) -> Node:
         raise ConfigError(
             f"nodes is {nodes}, but the environment does not say which of them this machine is:"
             f" {', '.join(missing)} not set",
-            mend=f"On each machine set {RANK} (0 to {nodes - 1}), and {MASTER_ADDR} and"
+            hint=f"On each machine set {RANK} (0 to {nodes - 1}), and {MASTER_ADDR} and"
             f" {MASTER_PORT} to where the others reach node 0; the jobs of Kubeflow Trainer do",
         )
     rank = _number(environment, RANK, 0, nodes - 1)
@@ -79,7 +79,7 @@ def _number(environment: Mapping[str, str], name: str, least: int, most: int) ->
     text = environment[name]
     if not (text.isdecimal() and text.isascii() and least <= int(text) <= most):
         raise ConfigError(
-            f"{name} is {text!r} in the environment", mend=f"It must be {least} to {most}"
+            f"{name} is {text!r} in the environment", hint=f"It must be {least} to {most}"
         )
     return int(text)
 

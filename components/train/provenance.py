@@ -25,9 +25,11 @@ FREE = {
     "stop_overflows",
     "num_workers",
     "device",
-    "nodes",  # counted in the split
+    "num_nodes",  # counted in the split
     "processes",  # likewise
 }
+# What a parameter was called in 0.1.0.
+FORMER = {"parameters.effective_batch_size": "parameters.effective_batch"}
 # Checkpoints of 0.1.0 lack their digests.
 VOCABULARY = {"encoder.json", "vocab.bpe", "dict.txt"}
 
@@ -41,12 +43,13 @@ class Provenance:
 
     def differences(self, manifest: Manifest) -> list[str]:
         """What a checkpoint was made with and from that this run could not go on with."""
+        producer = dict(manifest.producer)
+        for name, former in FORMER.items():
+            if former in producer:
+                producer.setdefault(name, producer[former])
         found = [
             f"{name} is {value}, the checkpoint's is {theirs.get(name, 'not known')}"
-            for ours, theirs in (
-                (self._fixed(), manifest.producer),
-                (self.inputs, manifest.inputs),
-            )
+            for ours, theirs in ((self._fixed(), producer), (self.inputs, manifest.inputs))
             for name, value in ours.items()
             if theirs.get(name, value if name in VOCABULARY else None) != value
         ]

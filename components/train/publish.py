@@ -74,7 +74,7 @@ def require_free(uri: str, origin: Provenance) -> None:
     if found and found.manifest.producer.get("identity") != origin.identity:
         raise OutputError(
             f"{found.address}: another artifact has been published here",
-            mend="Give another publish_uri, or remove what is there first",
+            hint="Give another publish_uri, or remove what is there first",
         )
 
 

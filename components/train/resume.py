@@ -83,7 +83,7 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
         if newest and (differences := origin.differences(newest.manifest)):
             raise ConfigError(
                 f"{newest.address} is of another training: {'; '.join(differences)}",
-                mend="Use its parameters and data, or another checkpoint_uri",
+                hint="Use its parameters and data, or another checkpoint_uri",
             )
         fetched = folder / "fetched"
         started = time.monotonic()
@@ -101,7 +101,7 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
     if config.resume_from:
         raise DataError(
             f"{config.resume_from}: no checkpoint is there to resume from",
-            mend="Give the checkpoint_uri of a run that has published one",
+            hint="Give the checkpoint_uri of a run that has published one",
         )
     return None
 
@@ -119,7 +119,7 @@ def _placed(config: TrainConfig, fetched: Path, folder: Path, where: str) -> Res
             if name == CHECKPOINT:
                 _require_resumable(state, progress.update, where)
     except DataError as error:
-        raise DataError(error.what.replace(str(fetched), where), mend=_MEND) from error
+        raise DataError(error.what.replace(str(fetched), where), hint=_MEND) from error
     records = read_records(fetched / LOG, where)
     save_dir = folder / "checkpoints"
     save_dir.mkdir()
@@ -227,7 +227,7 @@ def _json(text: str, where: str) -> Any:
 def _unusable(where: str, what: str) -> DataError:
     return DataError(
         f"{where} is not a checkpoint of this step: {what}",
-        mend=_MEND,
+        hint=_MEND,
     )
 
 

@@ -129,7 +129,7 @@ def roberta_of(state: Mapping[str, Any], path: Path, *, ranks: bool, layers: int
         raise DataError(
             f"{path}: its settings give {heads or 'no'} attention heads for layers that are"
             f" {shape.embed_dim} wide",
-            mend=_MEND,
+            hint=_MEND,
         )
     return Roberta(
         dataclasses.replace(shape, attention_heads=heads),
@@ -177,7 +177,7 @@ def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str
     seen: set[str] = set()
     for old, tensor in model.items():
         if type(old) is not str or not is_plain(tensor):
-            raise DataError(f"{path}: the model's {shown(old)} is no tensor of numbers", mend=_MEND)
+            raise DataError(f"{path}: the model's {shown(old)} is no tensor of numbers", hint=_MEND)
         name = re.sub(r"^decoder\.", "encoder.", old)
         name = name.replace(".emb_layer_norm.", ".layernorm_embedding.")
         if _UNUSED.fullmatch(name):
@@ -192,7 +192,7 @@ def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str
             }
         for part, value in parts.items():
             if part in seen:
-                raise DataError(f"{path}: the model in it has {part} twice", mend=_MEND)
+                raise DataError(f"{path}: the model in it has {part} twice", hint=_MEND)
             seen.add(part)
             yield part, value.detach()
 
@@ -231,13 +231,13 @@ def _ranking_head(named: Mapping[str, Any], path: Path, *, wanted: bool) -> str:
     if len(ranking) > 1:
         raise DataError(
             f"{path}: several heads could rank: {', '.join(ranking[:4])}",
-            mend="Leave the one in that is meant",
+            hint="Leave the one in that is meant",
         )
     if wanted and not ranking:
         others = [f"{name} has {outputs} outputs, not 1" for name, outputs in found.items()]
         raise DataError(
             f"{path}: has no head that ranks options ({', '.join(others[:4]) or 'none at all'})",
-            mend="Give a checkpoint that train wrote",
+            hint="Give a checkpoint that train wrote",
         )
     return ranking[0] if ranking else ""
 
@@ -256,7 +256,7 @@ def _shape(found: Mapping[str, Any], layers: int, path: Path) -> Shape:
             raise DataError(
                 f"{path}: the model in it is not a fairseq RoBERTa: no matrix"
                 f" {ENCODER}{name}.weight",
-                mend="Give a checkpoint such as roberta.large's model.pt",
+                hint="Give a checkpoint such as roberta.large's model.pt",
             )
         sizes.append(len(tensor))
     vocabulary, positions, ffn_embed_dim = sizes
@@ -310,21 +310,21 @@ def _require_tensors(found: Mapping[str, Any], shape: Shape, head: bool, path: P
     for name, size in wanted.items():
         if name not in found:
             if name in needed:
-                raise DataError(f"{path}: the model in it has no {name}", mend=_MEND)
+                raise DataError(f"{path}: the model in it has no {name}", hint=_MEND)
             continue
         if tuple(found[name].shape) != size:
-            raise DataError(f"{path}: {name} is {tuple(found[name].shape)}, not {size}", mend=_MEND)
+            raise DataError(f"{path}: {name} is {tuple(found[name].shape)}, not {size}", hint=_MEND)
         bytes_ += found[name].numel() * found[name].element_size()
     if unknown := sorted(found.keys() - wanted.keys()):
         raise DataError(
             f"{path}: the model in it has {len(unknown)} tensors that a RoBERTa has not, such as"
             f" {unknown[0][:80]}",
-            mend=_MEND,
+            hint=_MEND,
         )
     # One tensor may stand for many in a file, or a number for a matrix.
     if bytes_ > (held := path.stat().st_size):
         raise DataError(
-            f"{path}: has {held} bytes, but the model in it claims {bytes_}", mend=_MEND
+            f"{path}: has {held} bytes, but the model in it claims {bytes_}", hint=_MEND
         )
 
 
@@ -384,7 +384,7 @@ def require_same_shape(found: Shape, wanted: Shape, path: Path) -> None:
     if differing := differences(found, wanted):
         raise ConfigError(
             f"{path}: does not fit the model to train: {'; '.join(differing)}",
-            mend="Set arch and the encoder_* parameters to the checkpoint's sizes",
+            hint="Set arch and the encoder_* parameters to the checkpoint's sizes",
         )
 
 
@@ -397,5 +397,5 @@ def require_vocabulary(found: int, wanted: int, path: Path) -> None:
     if found != wanted:
         raise DataError(
             f"{path}: knows {found} tokens, but the dictionary of the data set has {wanted}",
-            mend="Use a data set binarized with the dictionary that the model was trained with",
+            hint="Use a data set binarized with the dictionary that the model was trained with",
         )

@@ -159,12 +159,12 @@ class _Session:
                 raise TrainingError(
                     f"{self.node} has waited {silent:.0f} s for the others at"
                     f" {self.node.master_addr}:{self.node.master_port}",
-                    mend="Start all nodes, and see that they reach that address; if they take so"
+                    hint="Start all nodes, and see that they reach that address; if they take so"
                     " long, raise stall_timeout",
                 )
             raise TrainingError(
                 f"training hangs {_where(self.log, self.node)}: no sign of life for {silent:.0f} s",
-                mend="The last lines of its log are above; if an update may take so long, raise"
+                hint="The last lines of its log are above; if an update may take so long, raise"
                 " stall_timeout",
             )
 
@@ -192,11 +192,11 @@ def _sigterm(handler: Callable[[int, object], None]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-_MEMORY_MEND = "Lower batch_size or max_positions, or use a GPU with more memory"
+_MEMORY_HINT = "Lower batch_size or max_positions, or use a GPU with more memory"
 
 # (pattern in what failed, what to do about it), the first that matches.
-_MENDS = (
-    (r"out of memory", _MEMORY_MEND),
+_HINTS = (
+    (r"out of memory", _MEMORY_HINT),
     (
         r"[Mm]inimum loss scale|gradients are Nan/Inf",
         "Lower learning_rate, set warmup_updates, or use precision bf16 or fp32",
@@ -238,7 +238,7 @@ def _explain(
             said = _short(failure["message"].strip(), 140)
             return _NodeLost(
                 f"training stopped {where}: another node failed or was lost ({said})",
-                mend="Its own log has the cause; started again together, the nodes go on from the"
+                hint="Its own log has the cause; started again together, the nodes go on from the"
                 " newest checkpoint",
             )
     if failure is None:
@@ -247,24 +247,24 @@ def _explain(
         if signal_number == 9:
             return TrainingError(
                 f"training stopped {where}: a process was killed (signal 9)",
-                mend="Often the memory was not enough: give the step more",
+                hint="Often the memory was not enough: give the step more",
             )
         cause = f"signal {signal_number}" if signal_number else f"exit status {status}"
         return TrainingError(
             f"training stopped {where}: a process ended with {cause}",
-            mend="The last lines of its log are above",
+            hint="The last lines of its log are above",
         )
     ours = getattr(errors, failure["type"], None)
     if isinstance(ours, type) and issubclass(ours, errors.RaceError):
-        return ours(failure["message"], mend=failure["mend"])
+        return ours(failure["message"], hint=failure["hint"])
     message = failure["message"].strip() or "no message"
     if full := no_space(message, folder):
         return full
     message = _short(message, 300)
-    mend = next((mend for pattern, mend in _MENDS if re.search(pattern, message)), "")
+    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, message)), "")
     return TrainingError(
         f"training stopped {where}, rank {failure['rank']}: {failure['type']}: {message}",
-        mend=mend or "The last lines of its log are above",
+        hint=hint or "The last lines of its log are above",
     )
 
 

@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         places = (output, Path(tempfile.gettempdir()))
         error = raised if isinstance(raised, RaceError) else no_space(raised, *places) or raised
         # What is ours already knows how to be mended.
-        message, mend = getattr(error, "what", str(error)), getattr(error, "mend", "")
-        report = {"type": type(error).__name__, "message": message, "mend": mend}
+        message, hint = getattr(error, "what", str(error)), getattr(error, "hint", "")
+        report = {"type": type(error).__name__, "message": message, "hint": hint}
         report["rank"] = hooks.rank()
         # One write, so that the lines of several ranks do not mix.
         sys.stdout.write(f"{FAILED}{strict_json.dumps(report)}\n")

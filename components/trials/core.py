@@ -78,7 +78,7 @@ def _seed(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not _whole(value):
         raise ConfigError(
             f"seeds: {value!r} is not a whole number from 0 on",
-            mend="Give a list such as [1, 2, 3]",
+            hint="Give a list such as [1, 2, 3]",
         )
     return int(value)
 
@@ -92,7 +92,7 @@ def _rate(value: Any) -> float:
     if not number or not math.isfinite(value) or value < 0:
         raise ConfigError(
             f"learning_rates: {value!r} is not a number from 0 on",
-            mend="Give a list such as [1e-5, 2e-5]",
+            hint="Give a list such as [1e-5, 2e-5]",
         )
     return float(value)
 
@@ -100,5 +100,5 @@ def _rate(value: Any) -> float:
 def _unique(name: str, values: list[Any]) -> list[Any]:
     for place, value in enumerate(values):
         if value in values[:place]:
-            raise ConfigError(f"{name}: {value!r} is given twice", mend="Give each value once")
+            raise ConfigError(f"{name}: {value!r} is given twice", hint="Give each value once")
     return values

@@ -67,13 +67,13 @@ def _compile(arguments: argparse.Namespace) -> None:
         outputs = {arguments.output: is_sweep(values)}
     for output, sweep in outputs.items():
         if output.suffix not in (".yaml", ".yml"):
-            raise ConfigError(f"--output {output}: not YAML", mend="Let its name end with .yaml")
+            raise ConfigError(f"--output {output}: not YAML", hint="Let its name end with .yaml")
         content = compiled(values, chosen_images(arguments), sweep=sweep, parallelism=trials)
         if not arguments.check:
             output.write_text(content, encoding="utf-8")
             say(f"wrote {output}")
         elif not output.is_file() or output.read_text(encoding="utf-8") != content:
-            raise DataError(f"{output} is not up to date", mend="Write it with `race compile`")
+            raise DataError(f"{output} is not up to date", hint="Write it with `race compile`")
         else:
             say(f"{output} is up to date")
 

@@ -94,7 +94,7 @@ def _image_names(arguments: argparse.Namespace) -> Sequence[str]:
 
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
-        raise ConfigError(f"no image is called {unknown[0]}", mend=f"Names: {', '.join(NAMES)}")
+        raise ConfigError(f"no image is called {unknown[0]}", hint=f"Names: {', '.join(NAMES)}")
     return tuple(dict.fromkeys(arguments.names)) or NAMES
 
 

@@ -67,7 +67,7 @@ def add_run(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.config is None:
         raise ConfigError(
-            "race run: --config is missing", mend="To try it out: race run --config smoke"
+            "race run: --config is missing", hint="To try it out: race run --config smoke"
         )
     config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> None:
     values = resolve(config, given)  # before the sample: a wrong parameter shows at once
     name = arguments.name or f"{time.strftime('%Y-%m-%d.%H-%M-%S')}-{config.name}"
     if Path(name).name != name or name.startswith("."):
-        raise ConfigError(f"--name {name}: not a plain name", mend="Leave out slashes")
+        raise ConfigError(f"--name {name}: not a plain name", hint="Leave out slashes")
     from pipeline.local import require_carried, run_pipeline
 
     require_carried(arguments.output / name, values)

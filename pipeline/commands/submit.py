@@ -101,7 +101,7 @@ def _submit(arguments: argparse.Namespace) -> None:
 
     trials = parallelism(arguments)
     if arguments.wait and arguments.cron:
-        raise ConfigError("--wait and --cron exclude each other", mend="A schedule has no end")
+        raise ConfigError("--wait and --cron exclude each other", hint="A schedule has no end")
     config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
     values = resolve(config, given)
@@ -149,10 +149,10 @@ def _require_reachable(
         if name.endswith("_url") and name not in known:
             raise ConfigError(
                 f"config {config.name} has no {name}: its sample is made on this machine",
-                mend=f"Make it with `race sample`, upload it, and give -p {name}=s3://...",
+                hint=f"Make it with `race sample`, upload it, and give -p {name}=s3://...",
             )
         if name.endswith("_url") and local_path(values[name]) is not None:
             raise ConfigError(
                 f"{name}={values[name]}: a cluster cannot read this machine's files",
-                mend="Upload it and give its http or s3 address",
+                hint="Upload it and give its http or s3 address",
             )

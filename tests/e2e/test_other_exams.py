@@ -25,7 +25,7 @@ TINY = {
     "encoder_ffn_embed_dim": 64,
     "encoder_attention_heads": 1,
     "precision": "fp32",
-    "effective_batch": 8,
+    "effective_batch_size": 8,
     "batch_size": 8,
 }
 

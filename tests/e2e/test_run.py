@@ -340,7 +340,7 @@ def test_an_address_that_is_not_there_is_one_line(place: Place, server: str) -> 
 
 def test_an_effective_batch_that_does_not_divide_is_one_line(place: Place) -> None:
     result = place.race("--name", "batch", "-p", "effective_batch_size=9")
-    assert_one_line(result, 2, "error: train: effective_batch 9 does not divide")
+    assert_one_line(result, 2, "error: train: effective_batch_size 9 does not divide")
     assert_nothing_half_made(place, "batch", "train")
 
 

@@ -137,7 +137,7 @@ def test_the_run_ends_with_a_table_of_trials(
     metrics = json.loads((place.runs / "two" / "selection" / "metrics.json").read_text())
     split = [re.split(r"  +", line) for line in two.stdout.splitlines() if line]
     rows = {name: cells for name, *cells in split}
-    assert rows[""] == ["dev", "middle", "high", "both"]
+    assert rows[""] == ["validation", "middle", "high", "both"]
     keys = ("dev_accuracy", "accuracy_middle", "accuracy_high", "accuracy")
     figures = [f"{metrics[key]:.2f} %" for key in keys]
     assert rows["lr 0.005"] == rows["best: lr 0.005"] == rows["median"] == figures
@@ -274,7 +274,7 @@ def test_a_trial_that_only_guesses_counts_as_collapsed(place: Place) -> None:
     done = smoke(place, "guess", "learning_rates=[0.0]", "train_max_updates=2")
     assert done.returncode == 6, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert "the only trial collapsed: its accuracy on dev, " in last
+    assert "the only trial collapsed: its validation accuracy, " in last
     assert "cannot be told from guessing (25 %)" in last
 
 

@@ -122,7 +122,7 @@ class Nodes:
                 where,
                 before=network.within(node) if network else (),
                 environment=variables | (environment or {}).get(node, {}),
-                **{"nodes": 2, **parameters, **(special or {}).get(node, {})},
+                **{"num_nodes": 2, **parameters, **(special or {}).get(node, {})},
             )
             self.started.append(self.steps[node])
 

@@ -112,7 +112,7 @@ def _write_training(run: Path) -> None:
             "arch": "roberta_large",
             "encoder_layers": 0,
             "encoder_embed_dim": 0,
-            "effective_batch": 16,
+            "effective_batch_size": 16,
             "data": STRANGE,
         },
         "hardware": {"GPU": "a GPU <b>"},
@@ -213,7 +213,7 @@ CHARTS = {
         *("Loss", "Accuracy", "Learning rate", "Norm of the gradient", "Loss scale", "Throughput")
     ],
     "report/report.html": ["Accuracy by confidence", "Questions by confidence"],
-    "selection/report.html": ["Accuracy on dev", "Accuracy on all test questions"],
+    "selection/report.html": ["Validation accuracy", "Accuracy on all test questions"],
 }
 
 

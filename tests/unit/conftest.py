@@ -64,7 +64,7 @@ def answering(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             precision="fp32",
             processes=1,
             batch_size=32,
-            effective_batch=32,
+            effective_batch_size=32,
             learning_rate=3e-3,
             epochs=4,
             dropout=0.0,

@@ -92,12 +92,12 @@ class Metrics:
         Raises:
             DataError: it is missing or damaged.
         """
-        path, mend = folder / METRICS, f"Give the folder that {_WRITERS[cls.__name__]} wrote"
-        found = strict_json.read_object(path, mend)
+        path, hint = folder / METRICS, f"Give the folder that {_WRITERS[cls.__name__]} wrote"
+        found = strict_json.read_object(path, hint)
         try:
             return cls.from_metrics(found)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: damaged ({error})", mend=mend) from None
+            raise DataError(f"{path}: damaged ({error})", hint=hint) from None
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
@@ -129,7 +129,7 @@ class Evaluation(Metrics):
     """What others read of what evaluate says, and select of the model that it selected.
 
     `chance` is the accuracy of guessing; `absent` says why there is no model; `training` is the
-    digest of its metrics.json, and `dev_questions` how many its accuracy on dev is about.
+    digest of its metrics.json, and `dev_questions` how many its validation accuracy is about.
     """
 
     scores: Flat = field(default_factory=Scores)
@@ -178,8 +178,8 @@ def _trials(value: Any) -> tuple[Trial, ...]:
 class Selection(Metrics):
     """All that select says; the selected model's figures have evaluate's names.
 
-    `spread` has mean, deviation, median, min and max over the trials that did not collapse, on dev,
-    on all questions and on each test set.
+    `spread` has mean, deviation, median, min and max over the trials that did not collapse, in
+    validation, on all questions and on each test set.
     """
 
     scores: Flat

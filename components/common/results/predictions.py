@@ -70,7 +70,7 @@ def read_predictions(folder: Path) -> Predictions:
     Raises:
         DataError: it is missing or damaged.
     """
-    path, mend = folder / PREDICTIONS, "Run the evaluation again"
+    path, hint = folder / PREDICTIONS, "Run the evaluation again"
     ids, places, probabilities = [], [], []
     try:
         for line in plain(path).read_text(encoding="utf-8").splitlines():
@@ -85,7 +85,7 @@ def read_predictions(folder: Path) -> Predictions:
         if (values[np.arange(len(ids)), chosen] < values.max(axis=1)).any():
             raise ValueError("not the best option")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", mend=mend) from None
+        raise DataError(f"{path}: no such file", hint=hint) from None
     except (IndexError, KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: not what evaluate wrote", mend=mend) from None
+        raise DataError(f"{path}: not what evaluate wrote", hint=hint) from None
     return Predictions(ids, gold, values, chosen=chosen)

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"usage: {PROG} {{{','.join(CONFIGS)}}} ...\n\n{DESCRIPTION}\n{EPILOG}", end="")
         return
     if verb not in CONFIGS:
-        raise ConfigError(f"{PROG}: give one of {', '.join(CONFIGS)}", mend=f"See {PROG} --help")
+        raise ConfigError(f"{PROG}: give one of {', '.join(CONFIGS)}", hint=f"See {PROG} --help")
     kind = CONFIGS[verb]
     arguments = parser(kind, prog=f"{PROG} {verb}", description=DESCRIPTION, epilog=EPILOG)
     match parse(kind, arguments, given[1:]):

@@ -282,7 +282,7 @@ def fetch_newest(
     if damaged:
         raise DataError(
             f"{store.address}: no artifact is whole: {', '.join(damaged)} are damaged",
-            mend="Remove them to begin anew, or give another address",
+            hint="Remove them to begin anew, or give another address",
         )
     return None
 
@@ -340,16 +340,16 @@ def _listed(source: Path) -> dict[str, Path]:
                 path = Path(folder, name)
                 if path.is_symlink() or not (path.is_dir() or path.is_file()):
                     raise DataError(
-                        f"{path} is a link or special file", mend="Publish plain files and folders"
+                        f"{path} is a link or special file", hint="Publish plain files and folders"
                     )
             files.update((str(Path(folder, n).relative_to(source)), Path(folder, n)) for n in names)
     else:
-        raise DataError(f"{source}: no such file or folder", mend="Check the path")
+        raise DataError(f"{source}: no such file or folder", hint="Check the path")
     if not files:
-        raise DataError(f"{source} holds no file to publish", mend="Check the path")
+        raise DataError(f"{source} holds no file to publish", hint="Check the path")
     for name in files:
         if why := manifests.path_fault(name):
-            raise ConfigError(f"{name!a} cannot be published: {why}", mend="Rename it")
+            raise ConfigError(f"{name!a} cannot be published: {why}", hint="Rename it")
     return dict(sorted(files.items()))
 
 
@@ -379,7 +379,7 @@ def _require_files(store: Store, manifest: Manifest) -> None:
         store.remove(manifests.NAME)
         raise TransferError(
             f"{store.address}: files were removed while they were being published",
-            mend="Publish again; it happens to a publisher that stands still for minutes",
+            hint="Publish again; it happens to a publisher that stands still for minutes",
         )
 
 
@@ -415,7 +415,7 @@ def _commit(
 def _conflict(store: Store) -> ConflictError:
     return ConflictError(
         f"{store.address}: another artifact has been published here",
-        mend="Publish to another address",
+        hint="Publish to another address",
     )
 
 
@@ -455,7 +455,7 @@ def _existing(store: Store) -> Artifact:
     if artifact is None:
         raise DataError(
             f"{store.address}: no complete artifact is there",
-            mend="Check the address; one whose publication did not end does not count",
+            hint="Check the address; one whose publication did not end does not count",
         )
     return artifact
 
@@ -485,7 +485,7 @@ def _damaged(store: Store, manifest: Manifest, entry: FileEntry, found: str) -> 
     return DataError(
         f"{store.address}/{manifest.folder}/{entry.path} is damaged: its sha256 is {found}, "
         f"and {entry.sha256} was published ({_FETCHES} attempts)",
-        mend=DAMAGED,
+        hint=DAMAGED,
     )
 
 

@@ -44,7 +44,7 @@ def connect(patience: Patience, connections: int = 1) -> Any:
     style = os.environ.get("AWS_S3_ADDRESSING_STYLE") or ("path" if endpoint else None)
     if style not in (None, "path", "virtual", "auto"):
         raise ConfigError(
-            "AWS_S3_ADDRESSING_STYLE is not path, virtual or auto", mend="Correct or unset it"
+            "AWS_S3_ADDRESSING_STYLE is not path, virtual or auto", hint="Correct or unset it"
         )
     bundle = os.environ.get("AWS_CA_BUNDLE")
     if bundle and not Path(bundle).exists():
@@ -73,7 +73,7 @@ def connect(patience: Patience, connections: int = 1) -> Any:
                 "s3", region_name=region or ("us-east-1" if endpoint else None), config=config
             )
     except AttemptError as error:
-        raise ConfigError(error.cause, mend=error.mend) from error
+        raise ConfigError(error.cause, hint=error.hint) from error
 
 
 @functools.cache

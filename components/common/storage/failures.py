@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from components.common.retry import AttemptError
 
-# Error codes and HTTP statuses that pass by themselves, or that sending the same bytes again mends.
+# Error codes and HTTP statuses that pass by themselves, or that sending the same bytes again hints.
 _PASSING_CODES = {
     "BadDigest",
     "ConditionalRequestConflict",
@@ -26,7 +26,7 @@ _PASSING_CODES = {
 _PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 
 _CREDENTIALS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
-# Error code or HTTP status (HEAD has no body to hold a code): what happened, and the mend.
+# Error code or HTTP status (HEAD has no body to hold a code): what happened, and the hint.
 _KNOWN = {
     "NoSuchBucket": (
         "the bucket does not exist",
@@ -59,8 +59,8 @@ _UNREACHABLE = "Check the network and the endpoint (AWS_ENDPOINT_URL)"
 class AnswerError(AttemptError):
     """Object storage answered, with an error. `status` is HTTP's, `code` S3's or empty."""
 
-    def __init__(self, status: int, code: str, cause: str, *, mend: str, passes: bool) -> None:
-        super().__init__(cause, mend=mend, passes=passes, restart=status in (412, 416))
+    def __init__(self, status: int, code: str, cause: str, *, hint: str, passes: bool) -> None:
+        super().__init__(cause, hint=hint, passes=passes, restart=status in (412, 416))
         self.status = status
         self.code = code
 
@@ -80,38 +80,38 @@ def explained() -> Iterator[None]:
     except boto.ClientError as error:
         raise _answer(error.response) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
-        raise AttemptError("no AWS credentials found", passes=False, mend=_CREDENTIALS) from error
+        raise AttemptError("no AWS credentials found", passes=False, hint=_CREDENTIALS) from error
     except (boto.CredentialRetrievalError, boto.TokenRetrievalError) as error:
         # A role's credentials come over the network too; its service can be away for a moment.
-        raise AttemptError("no AWS credentials could be fetched", mend=_CREDENTIALS) from error
+        raise AttemptError("no AWS credentials could be fetched", hint=_CREDENTIALS) from error
     except boto.SSLError as error:
         raise AttemptError(
             f"no trusted TLS connection to {_host(error)}",
             passes=False,
-            mend="Set AWS_CA_BUNDLE to the authority that signed its certificate, "
+            hint="Set AWS_CA_BUNDLE to the authority that signed its certificate, "
             "and check AWS_ENDPOINT_URL",
         ) from error
     except (boto.EndpointConnectionError, boto.ConnectTimeoutError) as error:
-        raise AttemptError(f"{_host(error)} cannot be reached", mend=_UNREACHABLE) from error
+        raise AttemptError(f"{_host(error)} cannot be reached", hint=_UNREACHABLE) from error
     except boto.ProxyConnectionError as error:
         raise AttemptError(
-            "the HTTP proxy cannot be reached", mend="Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+            "the HTTP proxy cannot be reached", hint="Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
         ) from error
     except boto.ReadTimeoutError as error:
-        raise AttemptError("no answer in time", mend=_UNREACHABLE) from error
+        raise AttemptError("no answer in time", hint=_UNREACHABLE) from error
     except (
         boto.HTTPClientError,
         boto.IncompleteReadError,
         HTTPError,  # botocore lets some of these through while a body is read
         ResponseParserError,
     ) as error:
-        raise AttemptError("the connection was cut", mend=_UNREACHABLE) from error
+        raise AttemptError("the connection was cut", hint=_UNREACHABLE) from error
     except (boto.BotoCoreError, ValueError) as error:
         # A wrong profile, region, endpoint or CA file: boto3 finds these before it sends anything.
         raise AttemptError(
             f"boto3 refused the request ({type(error).__name__})",
             passes=False,
-            mend="Check the AWS variables (endpoint, region, profile, CA bundle), bucket and key",
+            hint="Check the AWS variables (endpoint, region, profile, CA bundle), bucket and key",
         ) from error
 
 
@@ -120,13 +120,13 @@ def _answer(response: dict[str, Any]) -> AnswerError:
     code = str(response.get("Error", {}).get("Code", ""))
     if not re.fullmatch(r"[A-Za-z0-9.]{1,64}", code):
         code = ""
-    cause, mend = _KNOWN.get(code) or _KNOWN.get(str(status)) or ("object storage failed", "")
+    cause, hint = _KNOWN.get(code) or _KNOWN.get(str(status)) or ("object storage failed", "")
     told = " ".join(dict.fromkeys(part for part in (str(status), code) if part))
     return AnswerError(
         status,
         code,
         f"{cause} ({told})",
-        mend=mend,
+        hint=hint,
         passes=code in _PASSING_CODES or status in _PASSING_STATUSES,
     )
 

@@ -86,11 +86,11 @@ class FolderStore:
         try:
             file = plain(path).open("rb")
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f"{path} is missing", mend=DAMAGED) from None
+            raise DataError(f"{path} is missing", hint=DAMAGED) from None
         with file:
             found = os.fstat(file.fileno()).st_size
             if found != size:
-                raise DataError(f"{path} has {found} bytes instead of {size}", mend=DAMAGED)
+                raise DataError(f"{path} has {found} bytes instead of {size}", hint=DAMAGED)
             yield from _chunks(file)
 
     def folders(self) -> list[str]:

@@ -30,7 +30,7 @@ def prune(
         ConfigError, TransferError, OSError: as `publish` raises them.
     """
     if keep < 1:
-        raise ConfigError(f"{keep} artifacts to keep", mend="Keep at least 1")
+        raise ConfigError(f"{keep} artifacts to keep", hint="Keep at least 1")
     settings = settings or Settings()
     if heartbeat is None:
         with Heartbeat(uri, settings) as own:

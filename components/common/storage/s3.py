@@ -568,7 +568,7 @@ def _list_sink(pieces: list[bytes]) -> Callable[[int, bytes], None]:
 def _same_size(source: Path, size: int, read: int) -> None:
     if read != size:
         raise DataError(
-            f"{source} changed while it was being published", mend="Publish files that are complete"
+            f"{source} changed while it was being published", hint="Publish files that are complete"
         )
 
 

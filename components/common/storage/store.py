@@ -58,7 +58,7 @@ class WrongContentError(AttemptError):
     final = DataError
 
     def __init__(self, cause: str, *, passes: bool = True) -> None:
-        super().__init__(cause, mend=DAMAGED, passes=passes)
+        super().__init__(cause, hint=DAMAGED, passes=passes)
 
 
 class Store(Protocol):
@@ -149,28 +149,28 @@ def parse_address(uri: str) -> Address:
     Raises:
         ConfigError: it is none of these.
     """
-    mend = "Give s3://bucket/key, file:///folder or a path"
+    hint = "Give s3://bucket/key, file:///folder or a path"
     scheme, separator, rest = uri.partition("://")
     if not separator:
         if not uri or "\0" in uri:
-            raise ConfigError("the address of an artifact is empty or not a path", mend=mend)
+            raise ConfigError("the address of an artifact is empty or not a path", hint=hint)
         return Address(None, uri)
     if scheme == "file":
         parts = urlsplit(uri)
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
-            raise ConfigError(f"{shown_url(uri)} is not an address of a local folder", mend=mend)
+            raise ConfigError(f"{shown_url(uri)} is not an address of a local folder", hint=hint)
         return Address(None, unquote(parts.path))
     if scheme != "s3":
-        raise ConfigError(f"{shown_url(uri)}: {scheme}:// is not supported here", mend=mend)
+        raise ConfigError(f"{shown_url(uri)}: {scheme}:// is not supported here", hint=hint)
     bucket, _, key = rest.partition("/")
     if not _BUCKET.match(bucket):
-        raise ConfigError(f"{shown_url(uri)} does not name a valid bucket", mend=mend)
+        raise ConfigError(f"{shown_url(uri)} does not name a valid bucket", hint=hint)
     path = key.strip("/")
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
-        raise ConfigError(f"{shown_url(uri)} has an empty part, . or .. in its key", mend=mend)
+        raise ConfigError(f"{shown_url(uri)} has an empty part, . or .. in its key", hint=hint)
     if not path:
         raise ConfigError(
-            f"s3://{bucket} names a whole bucket", mend="Add a folder: s3://bucket/folder"
+            f"s3://{bucket} names a whole bucket", hint="Add a folder: s3://bucket/folder"
         )
     return Address(bucket, path)
 

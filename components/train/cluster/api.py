@@ -85,7 +85,7 @@ class Api:
         except AnswerError as error:
             raise ConfigError(
                 f"the cluster does not know {PLURAL}.{API_VERSION}",
-                mend=f"Install {manifest.INSTALLED_BY}",
+                hint=f"Install {manifest.INSTALLED_BY}",
             ) from error
         wanted = [(verb, GROUP, PLURAL, "") for verb in _JOB_VERBS]
         wanted += [(verb, "", resource, below) for verb, resource, below in _POD_RIGHTS]
@@ -97,7 +97,7 @@ class Api:
             )
             raise ConfigError(
                 f"{self._who()} lacks rights in namespace {self.namespace}: {rights}",
-                mend=f"Bind the Role of {MANIFESTS} to it, see the README there",
+                hint=f"Bind the Role of {MANIFESTS} to it, see the README there",
             )
         path = f"/apis/{API_VERSION}/clustertrainingruntimes/{runtime}"
         if self._may("get", GROUP, "clustertrainingruntimes", ""):
@@ -106,7 +106,7 @@ class Api:
             except AnswerError as error:
                 raise ConfigError(
                     f"the cluster has no ClusterTrainingRuntime {runtime}",
-                    mend=f"Apply {MANIFESTS}, or set cluster_node_runtime to one that is there",
+                    hint=f"Apply {MANIFESTS}, or set cluster_node_runtime to one that is there",
                 ) from error
 
     def _may(self, verb: str, group: str, resource: str, below: str) -> bool:
@@ -157,7 +157,7 @@ class Api:
                 raise
             raise ConfigError(
                 f"the cluster refuses the {manifest.KIND}: {error.message}",
-                mend=f"It takes {manifest.INSTALLED_BY}; check the cluster_ parameters",
+                hint=f"It takes {manifest.INSTALLED_BY}; check the cluster_ parameters",
             ) from error
 
     def get(self, name: str, patience: Patience | None = None) -> dict[str, Any] | None:
@@ -316,7 +316,7 @@ class Api:
             except _TokenError as error:
                 raise ConfigError(
                     f"{self.host} refuses the token: 401 {error}",
-                    mend="It has expired, or is of another cluster; start the step again",
+                    hint="It has expired, or is of another cluster; start the step again",
                 ) from error
 
         return retry(
@@ -378,7 +378,7 @@ class Api:
             if error.status == 403:
                 raise ConfigError(
                     f"this pod may not {what} in namespace {self.namespace}: 403 {message}",
-                    mend=f"Bind the Role of {MANIFESTS} to its service account",
+                    hint=f"Bind the Role of {MANIFESTS} to its service account",
                 ) from error
             if error.status in _PASSING:
                 headers = error.headers or {}
@@ -416,7 +416,7 @@ def _connect() -> tuple[Any, str]:
     except (kubernetes.config.ConfigException, OSError) as error:
         raise ConfigError(
             f"no access to a Kubernetes cluster: {error}",
-            mend="In a pod, let it have its service account's token; elsewhere set KUBECONFIG",
+            hint="In a pod, let it have its service account's token; elsewhere set KUBECONFIG",
         ) from error
     return kubernetes.client.ApiClient(configuration), namespace
 

@@ -58,17 +58,17 @@ class ClusterConfig:
             if not _QUANTITY.fullmatch(getattr(self, name)):
                 raise ConfigError(
                     f"cluster_{name} is {getattr(self, name)!r}",
-                    mend="Write it as Kubernetes does, such as 8 or 64Gi",
+                    hint="Write it as Kubernetes does, such as 8 or 64Gi",
                 )
         if self.node_gpus < 0:
-            raise ConfigError(f"cluster_node_gpus is {self.node_gpus}", mend="Use 0 or more")
+            raise ConfigError(f"cluster_node_gpus is {self.node_gpus}", hint="Use 0 or more")
         names = ("s3_secret", "image_pull_secret", "node_service_account", "namespace")
         for name in ("node_runtime", *names):
             value = getattr(self, name)
             if not (_NAME.fullmatch(value) or (name in names and not value)):
                 raise ConfigError(
                     f"cluster_{name} is {value!r}",
-                    mend="Use small letters, digits, dots and hyphens, as Kubernetes does",
+                    hint="Use small letters, digits, dots and hyphens, as Kubernetes does",
                 )
 
 

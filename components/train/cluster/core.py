@@ -40,7 +40,7 @@ __all__ = ["ClusterConfig", "NodesConfig", "Timing", "launch", "train_on_nodes"]
 
 logger = logging.getLogger(__name__)
 
-# Exit statuses of a node that trying again does not mend: a wrong parameter, bad input, an output
+# Exit statuses of a node that trying again does not hint: a wrong parameter, bad input, an output
 # that cannot be written. The runtime in pipeline/manifests has the same.
 LASTING = (2, 3, 5)
 
@@ -68,7 +68,7 @@ def train_on_nodes(config: NodesConfig) -> TrainResult:
 def launch(
     config: TrainConfig, cluster: ClusterConfig, *, timing: Timing | None = None
 ) -> TrainResult:
-    """Train on `config.nodes` nodes that a job in a Kubernetes cluster makes.
+    """Train on `config.num_nodes` nodes that a job in a Kubernetes cluster makes.
 
     `output` then holds what node 0 wrote, as if it had been trained here. The job is deleted at the
     end, when it fails, and when this process is told to end. It is left alone when the cluster or
@@ -93,13 +93,13 @@ def launch(
     if not cluster.image:
         raise ConfigError(
             "the nodes' image is not known",
-            mend="Set RACE_IMAGE to this container's own image, as the pipeline does",
+            hint="Set RACE_IMAGE to this container's own image, as the pipeline does",
         )
     if not config.checkpoint_uri.startswith("s3://"):
         raise ConfigError(
-            f"training on {config.nodes} nodes needs checkpoint_uri at an s3:// address:"
+            f"training on {config.num_nodes} nodes needs checkpoint_uri at an s3:// address:"
             " they share data, checkpoints and output through it",
-            mend="Set checkpoint_uri to a folder in a bucket",
+            hint="Set checkpoint_uri to a folder in a bucket",
         )
     questions = len(read_labels(config.data, "train", count_options(config.data)))
     the_plan = plan(config, gpus=cluster.node_gpus, questions=questions)
@@ -225,7 +225,7 @@ class _Job:
                     raise ConfigError(
                         f"{self._title} exists in namespace {self.api.namespace}, and trains"
                         " something else",
-                        mend="Delete it, or give another checkpoint_uri",
+                        hint="Delete it, or give another checkpoint_uri",
                     )
                 if _phase(found) != "failed":
                     logger.info("%s: adopted from an earlier attempt", self._title)
@@ -234,7 +234,7 @@ class _Job:
             if time.monotonic() > deadline:
                 raise TrainingError(
                     f"{self._title} of an earlier attempt is still being deleted",
-                    mend="See why with kubectl describe; a pod on a lost node is a common cause",
+                    hint="See why with kubectl describe; a pod on a lost node is a common cause",
                 )
             time.sleep(self._timing.pause)
         self._show("created")
@@ -277,7 +277,7 @@ class _Job:
             if job is None:
                 raise TrainingError(
                     f"{self._title} was deleted while it ran",
-                    mend="Start the step again: it goes on from the last checkpoint",
+                    hint="Start the step again: it goes on from the last checkpoint",
                 )
             for state in itertools.chain([job], self.api.watch(job, self._timing.watch)):
                 self._show(_phase(state))
@@ -328,18 +328,18 @@ class _Job:
             return TrainingError(
                 f"{self._title} was not done within"
                 f" {duration(job['spec']['activeDeadlineSeconds'])}",
-                mend="Start it again: it goes on from the last checkpoint",
+                hint="Start it again: it goes on from the last checkpoint",
             )
         ending = next(iter(self._endings(self.api.pods(self.name))), None)
         where = f"{self._title} failed"
         if ending is None:
             last = f"; its last line: {tail[-1]}" if tail else ""
-            return TrainingError(f"{where}: {said}{last}", mend="Its log is above")
+            return TrainingError(f"{where}: {said}{last}", hint="Its log is above")
         node = f"node {ending.rank}"
         if ending.reason == "OOMKilled":
             return TrainingError(
                 f"{where}: the memory of {node} was not enough",
-                mend="Raise cluster_node_memory, which holds /dev/shm too",
+                hint="Raise cluster_node_memory, which holds /dev/shm too",
             )
         words = _last_error(tail) if ending.rank == 0 else ""
         words = words or _last_error(self._tail_of(ending))
@@ -348,7 +348,7 @@ class _Job:
         return _KINDS.get(ending.status, TrainingError)(
             f"{where}: {node} ended with exit status {ending.status}"
             + (f" ({said})" if said else ""),
-            mend="The log of node 0 is above",
+            hint="The log of node 0 is above",
         )
 
     def _tail_of(self, ending: "_Ending") -> list[str]:

@@ -123,7 +123,7 @@ def _spec(
         "trainer": {
             "image": cluster.image,
             **_command(config, addresses),
-            "numNodes": config.nodes,
+            "numNodes": config.num_nodes,
             "numProcPerNode": processes,
             "resourcesPerNode": _resources(cluster),
             "env": _environment(cluster, environment),

@@ -65,7 +65,7 @@ class Guard:
             raise CollapseError(
                 f"training has collapsed: after {self.seen:.0f} questions the loss is still"
                 f" {self.mean:.3f}, that of guessing among {self.options} options ({guess:.3f})",
-                mend="Lower learning_rate, set warmup_updates (say, to 6 %), or change seed",
+                hint="Lower learning_rate, set warmup_updates (say, to 6 %), or change seed",
             )
 
     def overflowed(self, loss_scale: float) -> None:
@@ -79,7 +79,7 @@ class Guard:
             raise CollapseError(
                 f"{self.skipped} updates in a row were skipped because the gradient overflowed"
                 f" (loss scale {loss_scale:g})",
-                mend="Use precision bf16 or fp32, or lower learning_rate or threshold_loss_scale",
+                hint="Use precision bf16 or fp32, or lower learning_rate or threshold_loss_scale",
             )
 
     @staticmethod
@@ -87,5 +87,5 @@ class Guard:
         """The error for values that are not numbers."""
         return CollapseError(
             f"{what}: the weights are no longer numbers",
-            mend="Lower learning_rate, set warmup_updates or clip_norm, or use precision bf16",
+            hint="Lower learning_rate, set warmup_updates or clip_norm, or use precision bf16",
         )

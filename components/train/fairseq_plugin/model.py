@@ -266,5 +266,5 @@ def _require_supported(args: Any) -> None:
         if given != value:
             raise ConfigError(
                 f"the packed engine computes {name} = {value} only, not {given}",
-                mend="Use engine stock for this model",
+                hint="Use engine stock for this model",
             )

@@ -65,7 +65,7 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
         if args.criterion != "sentence_ranking":
             raise ConfigError(
                 f"criterion {args.criterion} does not fit the packed engine",
-                mend="Use sentence_ranking",
+                hint="Use sentence_ranking",
             )
         # fairseq has registries for all parts of a training but this one.
         fairseq_cli.train.Trainer = trainer.trainer_for
@@ -96,7 +96,7 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
         if kwargs.get("grouped_shuffling") or kwargs.get("skip_remainder_batch"):
             raise ConfigError(
                 "the packed engine has no --grouped-shuffling and no --skip-remainder-batch",
-                mend="Leave them out, or use engine stock",
+                hint="Leave them out, or use engine stock",
             )
         everything = super().get_batch_iterator(
             dataset, **{**kwargs, "disable_iterator_cache": True}
@@ -229,7 +229,7 @@ class PackedRankingCriterion(SentenceRankingCriterion):  # type: ignore[misc]
         """The sum of a micro-batch's losses, in nats, and how many questions are answered right."""
         logits = model(part)
         if part.targets is None:
-            raise ConfigError("the questions have no labels", mend="Binarize with labels")
+            raise ConfigError("the questions have no labels", hint="Binarize with labels")
         # In float32 whatever the precision, as in fairseq/criterions/sentence_ranking.py.
         losses = F.log_softmax(logits, dim=-1, dtype=torch.float32)
         loss = F.nll_loss(losses, part.targets, reduction="sum")

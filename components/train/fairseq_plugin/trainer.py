@@ -300,4 +300,4 @@ def _require_supported(cfg: Any, quantizer: Any) -> None:
     }
     for flag, given in refused.items():
         if given:
-            raise ConfigError(f"the packed engine has no {flag}", mend="Use engine stock")
+            raise ConfigError(f"the packed engine has no {flag}", hint="Use engine stock")

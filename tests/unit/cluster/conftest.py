@@ -490,8 +490,8 @@ def config(questions: Path, tmp_path: Path) -> TrainConfig:
         data=questions,
         pretrained=tmp_path / "roberta",
         output=tmp_path / "model",
-        nodes=3,
-        effective_batch=12,
+        num_nodes=3,
+        effective_batch_size=12,
         precision="fp32",
         checkpoint_uri="s3://bucket/race/0c5e3a41",
     )

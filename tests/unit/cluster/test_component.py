@@ -1,4 +1,4 @@
-"""The pipeline's train step with train_nodes above 1."""
+"""The pipeline's train step with train_num_nodes above 1."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def step(config: TrainConfig, tmp_path: Path, folders: None, monkeypatch: Any, t
     monkeypatch.setattr(core, "Timing", lambda: timing)
 
     def run(**changes: Any) -> dict[str, Any]:
-        own = {"train_nodes": 2, "train_gpus": 0, "checkpoint_uri": URI}
+        own = {"train_num_nodes": 2, "train_gpus": 0, "checkpoint_uri": URI}
         values = resolve(load_config("roberta-large"), {**own, **changes})
         train = on_nodes(STEPS["train"])
         flags = compiled_flags(train, {o.name: values[train.own(o)] for o in train.configurable})

@@ -503,7 +503,7 @@ def test_other_data_at_the_same_place_is_refused(kubernetes, train, config, tmp_
     [
         ({"checkpoint_uri": ""}, "needs checkpoint_uri at an s3:// address"),
         ({"checkpoint_uri": "/data/checkpoints"}, "needs checkpoint_uri at an s3:// address"),
-        ({"effective_batch": 8}, "does not divide over 3 nodes of 2 processes"),
+        ({"effective_batch_size": 8}, "does not divide over 3 nodes of 2 processes"),
         ({"processes": 4}, "processes is 4, but 2 GPUs"),
         ({"node_gpus": 0, "precision": "fp16"}, "precision fp16 needs a GPU"),
         ({"image": ""}, "the nodes' image is not known"),
@@ -786,7 +786,7 @@ STEP = """
 
     def main(argv):
         data, pretrained, output, uri = sys.argv[1:]
-        config = TrainConfig(Path(data), Path(pretrained), Path(output), nodes=2,
+        config = TrainConfig(Path(data), Path(pretrained), Path(output), num_nodes=2,
                              precision="fp32", checkpoint_uri=uri)
         launch(config, ClusterConfig(node_cpu="8", node_memory="64Gi", node_gpus=0, image="image"))
 

@@ -415,7 +415,7 @@ def test_the_same_training_has_the_same_name_and_digest(body) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 9}, {"nodes": 2}, {"node_memory": "1Gi"}, {"image": "another"}]
+    "change", [{"epochs": 9}, {"num_nodes": 2}, {"node_memory": "1Gi"}, {"image": "another"}]
 )
 def test_another_training_has_another_digest(body, change) -> None:
     digests = {made["metadata"]["annotations"][DIGEST] for made in (body(), body(**change))}

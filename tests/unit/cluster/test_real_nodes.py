@@ -120,7 +120,7 @@ def test_two_nodes_train_through_the_job_and_the_loss_of_one(
         checkpoint_uri=uri,
         checkpoint_interval=2,
         publish_uri=f"s3://{bucket}/race/models/run-1",
-        **{**tiny_race.parameters, "nodes": 2, "epochs": 4, "stall_timeout": 60},
+        **{**tiny_race.parameters, "num_nodes": 2, "epochs": 4, "stall_timeout": 60},
     )
     on_cpu = dataclasses.replace(cluster, node_gpus=0)
     try:

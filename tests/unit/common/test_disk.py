@@ -86,7 +86,7 @@ def test_shared_memory_is_not_called_a_disk(tmp_path: Path, said: str) -> None:
     found = no_space(RuntimeError(said), tmp_path)
     assert found
     assert found.what == "/dev/shm: no space left on device"
-    assert "The file system at /dev/shm has" in found.mend
+    assert "The file system at /dev/shm has" in found.hint
 
 
 def test_the_cause_of_an_error_is_looked_at(tmp_path: Path) -> None:

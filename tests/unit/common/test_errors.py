@@ -11,7 +11,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
 
 
 def test_an_error_reads_as_what_and_mend() -> None:
-    assert str(DataError("a.txt: no answer", mend="Add it")) == "a.txt: no answer. Add it"
+    assert str(DataError("a.txt: no answer", hint="Add it")) == "a.txt: no answer. Add it"
     assert str(DataError("a.txt: no answer")) == "a.txt: no answer"
 
 
@@ -25,13 +25,13 @@ def test_every_error_has_a_status_of_its_own() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_crosses_a_process_boundary_whole(kind: type[RaceError]) -> None:
-    copy = pickle.loads(pickle.dumps(kind("what", mend="mend")))
+    copy = pickle.loads(pickle.dumps(kind("what", hint="hint")))
     assert type(copy) is kind
-    assert (copy.what, copy.mend) == ("what", "mend")
+    assert (copy.what, copy.hint) == ("what", "hint")
 
 
 def test_an_error_stays_short_whatever_is_called_so_and_keeps_its_mend() -> None:
-    line = str(DataError("a" * 1_000_000, mend="Rename it"))
+    line = str(DataError("a" * 1_000_000, hint="Rename it"))
     assert len(line) < 2100
     assert line.endswith("aaa.... Rename it")
 

@@ -65,7 +65,7 @@ def test_it_ends_when_that_is_in_vain(
     source = Source(*(error() for _ in range(5)))
     with pytest.raises(TransferError) as raised:
         source.ask(attempts, hint="Look at it")
-    assert (raised.value.what, raised.value.mend) == (said, "Look at it")
+    assert (raised.value.what, raised.value.hint) == (said, "Look at it")
 
 
 def test_an_error_says_what_becomes_of_it_and_what_to_do() -> None:
@@ -73,8 +73,8 @@ def test_an_error_says_what_becomes_of_it_and_what_to_do() -> None:
         final = DataError
 
     with pytest.raises(DataError) as raised:
-        Source(Damaged("other bytes", passes=False, mend="Make it again")).ask(hint="Look at it")
-    assert raised.value.mend == "Make it again"
+        Source(Damaged("other bytes", passes=False, hint="Make it again")).ask(hint="Look at it")
+    assert raised.value.hint == "Make it again"
 
 
 def test_the_count_begins_again_after_progress() -> None:

@@ -388,7 +388,7 @@ def test_without_conditional_writes_a_conflict_is_still_found(
 
     def old_service(self: S3Store, operation: str, key: str, **request: object) -> object:
         if "IfNoneMatch" in request:
-            raise AnswerError(501, "NotImplemented", "object storage failed", mend="", passes=False)
+            raise AnswerError(501, "NotImplemented", "object storage failed", hint="", passes=False)
         return ask(self, operation, key, **request)
 
     monkeypatch.setattr(S3Store, "_ask", old_service)

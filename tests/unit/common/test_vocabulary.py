@@ -72,7 +72,7 @@ def in_training(data: Path, bpe: Path, other: Path, work: Path) -> None:
     symbols = (bpe / "dict.txt").read_text().count("\n")
     (other / "model.pt").write_bytes(make_checkpoint(symbols, 1))  # as `race import` leaves it
     size = dataclasses.asdict(TINY) | {"arch": "roberta_base", "precision": "fp32"}
-    train(TrainConfig(data, other, work / "out", effective_batch=2, **size))  # type: ignore[arg-type]
+    train(TrainConfig(data, other, work / "out", effective_batch_size=2, **size))  # type: ignore[arg-type]
 
 
 def trained(vocabulary: Vocabulary, work: Path) -> Path:
@@ -187,3 +187,15 @@ def test_training_goes_on_from_a_checkpoint_of_the_same_vocabulary_or_an_unknown
 
     assert differences() == differences(**{"encoder.json": "2"}) == []
     assert differences(**{"encoder.json": "3"}) == ["encoder.json is 2, the checkpoint's is 3"]
+
+
+def test_training_goes_on_from_a_checkpoint_that_calls_the_batch_as_0_1_0_did() -> None:
+    from components.common.manifest import Manifest
+    from components.train.provenance import Provenance
+
+    ours = Provenance({"parameters.effective_batch_size": 16}, {})
+    former = "parameters.effective_batch"
+    assert ours.differences(Manifest((), "", "", {former: 16}, {})) == []
+    assert ours.differences(Manifest((), "", "", {former: 8}, {})) == [
+        "effective_batch_size is 16, the checkpoint's is 8"
+    ]

@@ -402,7 +402,7 @@ def losses_of_training(
         "precision": "fp32",
         "processes": 1,
         "batch_size": 32,
-        "effective_batch": 32,
+        "effective_batch_size": 32,
         "learning_rate": 0.01,
         "max_updates": 4,
         "log_interval": 1,
@@ -448,7 +448,7 @@ def test_the_first_loss_of_training_is_that_of_transformers(
         encoder_ffn_embed_dim=config["intermediate_size"],
         max_positions=128,
         batch_size=len(labels),
-        effective_batch=len(labels),
+        effective_batch_size=len(labels),
         max_updates=1,
     )
     assert abs(loss - np.log(4)) > 0.01

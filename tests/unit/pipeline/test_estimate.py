@@ -56,7 +56,7 @@ def test_on_the_gpus_that_were_measured_bandwidth_cancels_out() -> None:
 def run(tmp_path: Path) -> Path:
     """A run's folder, of which train measured 32 questions a second on two GPUs."""
     (tmp_path / "model").mkdir()
-    parameters = {"epochs": 3, "effective_batch": 32, "precision": "fp32", "encoder_layers": 1}
+    parameters = {"epochs": 3, "effective_batch_size": 32, "precision": "fp32", "encoder_layers": 1}
     parameters |= {"encoder_embed_dim": 100, "encoder_ffn_embed_dim": 400}
     parameters |= {"arch": "roberta_base", "encoder_attention_heads": 2}
     metrics = {"questions_per_second": 32.0, "questions": 320, "processes": 2}

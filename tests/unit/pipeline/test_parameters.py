@@ -71,7 +71,7 @@ def test_values_are_read_in_the_parameter_s_type() -> None:
         ("download_vocab_bpe_url=1", "It is called 'bpe_url' here"),
         ("train_settings=[]", "not a JSON object"),
         ('train_settings={"epochs": 2}', "It is called 'epochs' here"),
-        ('train_settings={"nodes": 2}', "nodes is fixed when the pipeline is compiled"),
+        ('train_settings={"num_nodes": 2}', "num_nodes is fixed when the pipeline is compiled"),
         ('train_settings={"dropout": "x"}', "train_dropout: expected a number"),
         ("epochs=3.5", "epochs: expected a whole number, got 3.5"),
         ("epochs=true", "expected a whole number"),
@@ -169,21 +169,24 @@ def test_an_unknown_config_names_the_others() -> None:
 
 
 NODES = {
-    "train_nodes": 2,
+    "train_num_nodes": 2,
     "train_gpus": 0,
     "checkpoint_uri": "s3://bucket/race",
 }
 
 
 def test_several_nodes_fit_each_other() -> None:
-    assert resolve(load_config("roberta-large"), NODES)["train_nodes"] == 2
+    assert resolve(load_config("roberta-large"), NODES)["train_num_nodes"] == 2
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
         ({"train_gpus": 2}, "only waits for the nodes, and its 2 GPUs would be idle"),
-        ({"cluster_node_gpus": 3}, "train: effective_batch 16 does not divide over 2 nodes of 3"),
+        (
+            {"cluster_node_gpus": 3},
+            "train: effective_batch_size 16 does not divide over 2 nodes of 3",
+        ),
         ({"train_processes": 9}, "train: processes is 9, but 8 GPUs"),
         ({"cluster_node_gpus": 0}, "train: precision fp16 needs a GPU"),
         ({"cluster_node_memory": "many"}, "cluster_node_memory is 'many'"),
@@ -203,13 +206,13 @@ def test_the_config_for_nodes_lacks_nothing_but_the_store() -> None:
     with pytest.raises(ConfigError, match=r"Give -p checkpoint_uri=s3://"):
         require_store(values)
     require_store({**values, "checkpoint_uri": "s3://bucket/race"})
-    ranks = values["train_nodes"] * values["cluster_node_gpus"]
+    ranks = values["train_num_nodes"] * values["cluster_node_gpus"]
     assert values["effective_batch_size"] == ranks * values["train_batch_size"] == 16
     text = compiled(values, images({}))
     executors = yaml.safe_load(text.partition("---")[0])["deploymentSpec"]["executors"]
     train = executors["exec-train"]["container"]
     assert train["command"][-1] == "components.train.cluster"
-    assert "--nodes=2" in train["args"]
+    assert "--num-nodes=2" in train["args"]
     assert "--image-pull-secret=race-registry" in train["args"]
 
 

@@ -85,7 +85,7 @@ def test_race_and_python_m_pipeline_are_the_same() -> None:
         ),
         (["run", "--config", "smoke", "--runner", "podman"], "invalid choice"),
         (["run", "--config", "smoke", "--data-image", "Not An Image"], "not an image reference"),
-        (["run", "--config", "smoke", "-p", "train_nodes=2"], "has this machine alone"),
+        (["run", "--config", "smoke", "-p", "train_num_nodes=2"], "has this machine alone"),
         (["run", "--config", "roberta-large-nodes"], "has this machine alone"),
         (["compile", "--output", "pipeline.json"], "not YAML"),
         (["sample", "--output", "somewhere", "--passages", "0"], "at least 1"),

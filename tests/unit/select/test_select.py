@@ -327,7 +327,7 @@ def test_by_hand_several_folders_follow_one_flag(sweep: Any) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["dev", "middle", "high", "both"]
+    assert lines[0].split() == ["validation", "middle", "high", "both"]
     assert lines[3].endswith("collapsed")
     assert lines[6].startswith("best: seed 2 ")
     assert lines[7].split()[:4] == ["ensemble", "of", "2", "–"]
@@ -343,7 +343,7 @@ def test_the_page_shows_the_headline_the_trials_and_the_reason(sweep: Any) -> No
     selected(sweep)
     page = (sweep.folder / "selection" / "report.html").read_text()
     assert "The best of 3 trials: 80.0 % of the test questions correct" in text(page)
-    assert "Selected for being the best on dev: seed 1, with 90.0 %" in text(page)
+    assert "Selected for being the best in validation: seed 1, with 90.0 %" in text(page)
     assert "1 of 3 trials collapsed, and was left out of all figures" in text(page)
     assert "seed 3: the <loss> is still 1.386." in text(page)
     assert "<loss>" not in page
@@ -358,7 +358,7 @@ def test_a_collapsed_trial_with_figures_is_a_hollow_dot(sweep: Any) -> None:
     sweep.add(2, dev=25.0, right=25)
     selected(sweep)
     page = (sweep.folder / "selection" / "report.html").read_text()
-    assert page.count('class="hollow"') == 2  # on dev and on test
+    assert page.count('class="hollow"') == 2  # in validation and on test
 
 
 def test_the_page_of_one_trial_speaks_of_no_ensemble(sweep: Any) -> None:

@@ -25,7 +25,7 @@ def fairseq_train(
     tiny_race: Any, save_dir: Path, *more: str, fresh: bool = True, **changes: Any
 ) -> str:
     """Run fairseq-train, from the pretrained model or from what is in `save_dir`; its output."""
-    parameters = tiny_race.parameters | {"epochs": 9, "effective_batch": 8}
+    parameters = tiny_race.parameters | {"epochs": 9, "effective_batch_size": 8}
     parameters |= changes
     config = TrainConfig(tiny_race.data, tiny_race.pretrained, save_dir, **parameters)
     run = Run(config, plan(config, gpus=0, questions=96), tiny_race.pretrained, save_dir)

@@ -40,19 +40,19 @@ def test_a_run_made_to_collapse_is_stopped(tiny_race: Any, tmp_path: Path) -> No
         learning_rate=1e-9,
         dropout=0.0,
         attention_dropout=0.0,
-        effective_batch=8,
+        effective_batch_size=8,
         stop_collapsed_after=100,
     )
     with pytest.raises(CollapseError, match=r"collapsed: after 104 questions.* 1\.386") as error:
         train(collapsing)
-    assert "Lower learning_rate" in error.value.mend
+    assert "Lower learning_rate" in error.value.hint
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_blows_up_is_stopped(tiny_race: Any, tmp_path: Path) -> None:
     with pytest.raises(CollapseError, match="no longer numbers") as error:
         train(config(tiny_race, tmp_path / "out", learning_rate=1e30))
-    assert "Lower learning_rate" in error.value.mend
+    assert "Lower learning_rate" in error.value.hint
     assert not (tmp_path / "out").exists()
 
 
@@ -133,7 +133,7 @@ def test_a_run_made_to_overflow_is_stopped(tiny_race: Any, tmp_path: Path) -> No
     )
     assert report["type"] == "CollapseError"
     assert "7 updates in a row were skipped because the gradient overflowed" in report["message"]
-    assert "bf16" in report["mend"]
+    assert "bf16" in report["hint"]
     assert log.count("gradient overflow detected, ignoring gradient") == 7
     assert '"num_updates": "1"' not in log
 

@@ -50,7 +50,7 @@ class Trajectory:
         if ranks > 1:
             torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
             command = [*torchrun, str(ranks), *command]
-        changes = {"processes": ranks, "effective_batch": 8, "max_updates": UPDATES} | changes
+        changes = {"processes": ranks, "effective_batch_size": 8, "max_updates": UPDATES} | changes
         changes |= {"epochs": 9, "dropout": 0.0, "attention_dropout": 0.0, "clip_norm": 0.02}
         changes |= {"learning_rate": 1e-3}
         done = run([*command, *arguments(tiny_race, save_dir, **changes)])

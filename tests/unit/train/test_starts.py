@@ -24,7 +24,12 @@ CASES = [
 
 def arguments(tiny_race: Any, save_dir: Path, engine: str, precision: str) -> list[str]:
     """Of two updates on the CPU; the train step has the 16-bit types on a GPU only."""
-    changes = {"engine": engine, "precision": precision, "max_updates": 2, "effective_batch": 2}
+    changes = {
+        "engine": engine,
+        "precision": precision,
+        "max_updates": 2,
+        "effective_batch_size": 2,
+    }
     config = TrainConfig(
         tiny_race.data, tiny_race.pretrained, save_dir, **(tiny_race.parameters | changes)
     )

@@ -147,7 +147,10 @@ def test_an_unsafe_pretrained_checkpoint_is_refused_before_fairseq_starts(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"processes": 3}, "effective_batch 16 does not divide over 3 processes of batch_size 1"),
+        (
+            {"processes": 3},
+            "effective_batch_size 16 does not divide over 3 processes of batch_size 1",
+        ),
         ({"encoder_layers": 3}, "encoder_layers is 3, the checkpoint has 2"),
         ({"init_token": 999_999}, "init_token is 999999, but .* has 65 tokens"),
         ({"separator_token": 65}, "separator_token is 65, but .* has 65 tokens"),
@@ -272,7 +275,7 @@ def test_no_process_outlives_a_step_that_is_killed(tiny_race: Any, tmp_path: Pat
 
 
 def failure(kind: str, message: str, rank: int = 0) -> dict[str, Any]:
-    return {"rank": rank, "type": kind, "message": message, "mend": ""}
+    return {"rank": rank, "type": kind, "message": message, "hint": ""}
 
 
 @pytest.mark.parametrize(
@@ -333,12 +336,12 @@ def test_on_several_nodes_what_only_tells_of_another_ones_end_is_told_so(message
 
 def test_a_node_that_is_not_told_which_one_it_is_is_refused(tiny_race: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nodes is 2, but the environment does not say which"):
-        train(config(tiny_race, tmp_path / "out", nodes=2))
+        train(config(tiny_race, tmp_path / "out", num_nodes=2))
     assert_nothing_is_left(tmp_path)
 
 
 def test_an_error_of_ours_comes_through_as_it_is() -> None:
-    collapsed = failure("ConfigError", "token_budget is 10") | {"mend": "Set it to 512 or more"}
+    collapsed = failure("ConfigError", "token_budget is 10") | {"hint": "Set it to 512 or more"}
     explained = _explain(1, [collapsed], [], TrainLog())
     assert type(explained) is ConfigError
     assert str(explained) == "token_budget is 10. Set it to 512 or more"

@@ -82,8 +82,8 @@ def test_every_flag_of_the_seed_is_in_the_table_with_its_value_and_a_parameter()
         ({"precision": "fp32"}, 0, 1, 16, 5 * 5492),
         ({"precision": "fp32", "processes": 4}, 0, 4, 4, 5 * 5492),
         ({"max_updates": 100}, 1, 1, 16, 100),
-        ({"nodes": 2}, 2, 2, 4, 5 * 5492),
-        ({"nodes": 4, "processes": 1, "precision": "fp32"}, 0, 1, 4, 5 * 5492),
+        ({"num_nodes": 2}, 2, 2, 4, 5 * 5492),
+        ({"num_nodes": 4, "processes": 1, "precision": "fp32"}, 0, 1, 4, 5 * 5492),
     ],
 )
 def test_split_of_the_effective_batch(
@@ -104,19 +104,19 @@ def test_split_of_the_effective_batch(
         (
             {},
             3,
-            "effective_batch 16 does not divide over 3 processes of batch_size 1."
+            "effective_batch_size 16 does not divide over 3 processes of batch_size 1."
             " The nearest that does: 15 or 18",
         ),
         (
             {"batch_size": 32},
             1,
-            "effective_batch 16 does not divide over 1 process of batch_size 32."
+            "effective_batch_size 16 does not divide over 1 process of batch_size 32."
             " The nearest that does: 32",
         ),
         (
-            {"nodes": 3},
+            {"num_nodes": 3},
             2,
-            "effective_batch 16 does not divide over 3 nodes of 2 processes of batch_size 1."
+            "effective_batch_size 16 does not divide over 3 nodes of 2 processes of batch_size 1."
             " The nearest that does: 12 or 18",
         ),
         ({}, 0, "precision fp16 needs a GPU, and none is visible. Use precision fp32 or bf16"),
@@ -140,7 +140,7 @@ def test_what_does_not_fit_the_machine_is_refused(
     ("parameters", "message"),
     [
         ({"epochs": 0}, "epochs is 0. It must be at least 1"),
-        ({"nodes": 0}, "nodes is 0. It must be at least 1"),
+        ({"num_nodes": 0}, "num_nodes is 0. It must be at least 1"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"dropout": 1.0}, "dropout is 1.0. It must be at least 0 and below 1"),
         ({"lr_scheduler": "inverse_sqrt"}, "lr_scheduler inverse_sqrt needs a warm-up"),
@@ -155,7 +155,7 @@ def test_what_cannot_be_right_is_refused(parameters: dict[str, object], message:
 def test_the_ranks_of_all_nodes_are_counted() -> None:
     alone, together = (
         plan(config(**parameters), gpus=2, questions=87867)
-        for parameters in ({"nodes": 4, "batch_size": 2}, {"batch_size": 2})
+        for parameters in ({"num_nodes": 4, "batch_size": 2}, {"batch_size": 2})
     )
     assert (alone.ranks, together.ranks) == (8, 2)
     assert alone.updates == together.updates

@@ -24,7 +24,7 @@ METRICS: dict[str, Any] = {
         "arch": "roberta_base",
         "encoder_layers": 0,
         "encoder_embed_dim": 0,
-        "effective_batch": 16,
+        "effective_batch_size": 16,
     },
     "versions": {},
 }
