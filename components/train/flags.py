@@ -190,7 +190,7 @@ FLAGS: tuple[Flag, ...] = (
         None,
         lambda r: "gloo" if r.plan.device == "cpu" else "nccl",
     ),
-    Flag("--distributed-world-size", "nodes, processes", None, lambda r: r.plan.ranks),
+    Flag("--distributed-world-size", "num_nodes, processes", None, lambda r: r.plan.ranks),
     Flag("--best-checkpoint-metric", "best_metric", "accuracy", lambda r: r.config.best_metric),
     Flag(
         "--maximize-best-checkpoint-metric",

@@ -96,7 +96,9 @@ class Metrics:
         found = strict_json.read_object(path, hint)
         try:
             return cls.from_metrics(found)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise DataError(f"{path}: has no {error.args[0]}", hint=hint) from None
+        except (AttributeError, TypeError, ValueError) as error:
             raise DataError(f"{path}: damaged ({error})", hint=hint) from None
 
     @classmethod

@@ -1,6 +1,7 @@
 """Steps and `race` end as they should whatever has become of the standard streams."""
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -25,7 +26,9 @@ raise SystemExit(run_step(lambda argv: print({text!r}, file=sys.{stream})))
 
 
 def run(folder: Path, line: str, **variables: str) -> "subprocess.CompletedProcess[bytes]":
-    (folder / "metrics.json").write_text('{"accuracy": 50, "chance": 25}')
+    figures = {"accuracy": 50.0, "questions": 4, "correct": 2, "loss": 1.0}
+    of_test = {f"{name}_test": value for name, value in figures.items()}
+    (folder / "metrics.json").write_text(json.dumps({**figures, **of_test, "chance": 25.0}))
     root = Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": str(root)} | variables
     command = ["bash", "-c", f"exec {sys.executable} {line}"]

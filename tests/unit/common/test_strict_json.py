@@ -74,5 +74,4 @@ def test_no_other_module_writes_or_reads_json() -> None:
     assert users == {
         "components/common/strict_json.py",
         "components/preprocess/passage.py",  # reads what fairseq's own script does
-        "components/train/log.py",  # reads what fairseq says, NaN included
     }
