@@ -397,11 +397,11 @@ def explain_os_error(error: OSError | UnicodeEncodeError) -> RaceError | None:
         return OutputError(f"{error.object[:200]!a} is not text", hint="Rename what is called so")
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of copies that failed
         source, _, why = error.args[0][0][:3]
-        return OutputError(f"{source}: {why}", hint=_MEND)
+        return OutputError(f"{source}: {why}", hint=_HINT)
     if isinstance(error, shutil.SpecialFileError):
         return OutputError(str(error), hint=_PLAIN)
     if isinstance(error, shutil.Error):  # of a move
-        return OutputError(str(error), hint=_MEND)
+        return OutputError(str(error), hint=_HINT)
     if error.errno is None:
         return None
     if full := no_space(error):
@@ -411,10 +411,10 @@ def explain_os_error(error: OSError | UnicodeEncodeError) -> RaceError | None:
     why = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return TransferError(f"{where}{why.lower()}", hint="Check the address and the network")
-    return OutputError(f"{where}{why.lower()}", hint=_HINTS.get(error.errno, _MEND))
+    return OutputError(f"{where}{why.lower()}", hint=_HINTS.get(error.errno, _HINT))
 
 
-_MEND = "Check the path, the disk, and what this user may use (ulimit -a)"
+_HINT = "Check the path, the disk, and what this user may use (ulimit -a)"
 
 
 def _is_surrogate(character: str) -> bool:

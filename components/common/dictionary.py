@@ -55,17 +55,17 @@ def read_dictionary(path: Path) -> Dictionary:
                     counts.append(int(count))
                 except ValueError:
                     raise DataError(
-                        f"{path}: line {number} is not a symbol and a count", hint=_MEND
+                        f"{path}: line {number} is not a symbol and a count", hint=_HINT
                     ) from None
                 if symbol in indices and not overwrite:
-                    raise DataError(f"{path}: line {number} repeats {symbol!r}", hint=_MEND)
+                    raise DataError(f"{path}: line {number} repeats {symbol!r}", hint=_HINT)
                 indices[symbol] = len(symbols)
                 symbols.append(symbol)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=_MEND) from None
+        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=_HINT) from None
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint=_MEND) from None
+        raise DataError(f"{path}: no such file", hint=_HINT) from None
     return Dictionary(symbols, counts, indices)
 
 
-_MEND = "Use the dict.txt that belongs to the pretrained model"
+_HINT = "Use the dict.txt that belongs to the pretrained model"

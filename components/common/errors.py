@@ -10,8 +10,8 @@
     └── GateError        7   the result is complete, but worse than was asked for
 
 An error is raised once, at the depth that knows what happened, and shown to the user once, by
-`components.common.cli.run_step` or by the `race` command: one line with what, where, and how to
-hint it.
+`components.common.cli.run_step` or by the `race` command: one line with what, where, and what
+to do about it.
 """
 
 LONGEST = 2000  # characters of what went wrong, as users see it

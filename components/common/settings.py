@@ -42,11 +42,11 @@ class Settings:
         if values is not None and not isinstance(values, Mapping):
             raise DataError(f"{where}: its settings are {shown(values)}", hint=hint)
         self._values: dict[Any, Any] = {**(defaults or {}), **(values or {})}
-        self._where, self._mend = where, hint
+        self._where, self._hint = where, hint
 
     def below(self, name: str, defaults: Mapping[str, Any] | None = None) -> "Settings":
         """The settings that are the value of a setting; none where there is none."""
-        return Settings(self._values.get(name), f"{self._where}: {name}", self._mend, defaults)
+        return Settings(self._values.get(name), f"{self._where}: {name}", self._hint, defaults)
 
     def whole(self, name: str, least: int, most: int, default: Any = _MISSING) -> int:
         value = self._get(name, default)
@@ -80,8 +80,8 @@ class Settings:
     def _get(self, name: str, default: Any) -> Any:
         value = self._values.get(name, default)
         if value is _MISSING:
-            raise DataError(f"{self._where}: {name} is missing", hint=self._mend)
+            raise DataError(f"{self._where}: {name} is missing", hint=self._hint)
         return value
 
     def _refusal(self, name: str, value: object, wanted: str) -> DataError:
-        return DataError(f"{self._where}: {name} is {shown(value)}, not {wanted}", hint=self._mend)
+        return DataError(f"{self._where}: {name} is {shown(value)}, not {wanted}", hint=self._hint)

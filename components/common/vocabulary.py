@@ -49,11 +49,11 @@ def read_pieces(path: Path) -> dict[str, int]:
     Raises:
         DataError: it is missing or not of this form, or two tokens have the same id.
     """
-    pieces = strict_json.read_object(path, hint=_MEND)
+    pieces = strict_json.read_object(path, hint=_HINT)
     if not pieces or not all(type(i) is int and 0 <= i < MAX_ID for i in pieces.values()):
-        raise DataError(f"{path}: not a JSON object of tokens to ids", hint=_MEND)
+        raise DataError(f"{path}: not a JSON object of tokens to ids", hint=_HINT)
     if len(set(pieces.values())) < len(pieces):
-        raise DataError(f"{path}: two tokens have the same id", hint=_MEND)
+        raise DataError(f"{path}: two tokens have the same id", hint=_HINT)
     return pieces
 
 
@@ -67,20 +67,20 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
         # As fairseq reads it: neither what precedes the first newline nor what follows the last.
         rows = plain(path).read_text(encoding="utf-8").split("\n")[1:-1]
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint=_MEND) from None
+        raise DataError(f"{path}: no such file", hint=_HINT) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=_MEND) from None
+        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=_HINT) from None
     merges = []
     for number, row in enumerate(rows, start=2):
         match row.split():
             case [left, right]:
                 merges.append((left, right))
             case _:
-                raise DataError(f"{path}: line {number} is not two tokens", hint=_MEND)
+                raise DataError(f"{path}: line {number} is not two tokens", hint=_HINT)
     return merges
 
 
-_MEND = "Use the encoder.json and vocab.bpe that belong to the pretrained model"
+_HINT = "Use the encoder.json and vocab.bpe that belong to the pretrained model"
 
 _READERS: Mapping[str, Callable[[Path], object]] = {
     "encoder.json": read_pieces,

@@ -35,13 +35,13 @@ def to_huggingface(bpe: Path, max_length: int) -> dict[str, str]:
     names = [named.get(symbol, symbol) for symbol in symbols[len(SPECIAL) :]]
     vocabulary = {name: index for index, name in enumerate([*SPECIAL, *names, MASK])}
     if len(vocabulary) != len(symbols) + 1:
-        raise DataError(f"{bpe}: two symbols of dict.txt are the same piece", hint=_MEND)
+        raise DataError(f"{bpe}: two symbols of dict.txt are the same piece", hint=_HINT)
     made = {*byte_characters(), *("".join(pair) for pair in merges)}
     if missing := made - vocabulary.keys():
         raise DataError(
             f"{bpe}: dict.txt lacks {len(missing)} pieces that the BPE makes, such as"
             f" {min(missing)!r}, for which a Hugging Face tokenizer has no place",
-            hint=_MEND,
+            hint=_HINT,
         )
     return {
         "vocab.json": strict_json.dumps(vocabulary, ensure_ascii=False) + "\n",
@@ -52,7 +52,7 @@ def to_huggingface(bpe: Path, max_length: int) -> dict[str, str]:
     }
 
 
-_MEND = "Use the encoder.json, vocab.bpe and dict.txt that belong together"
+_HINT = "Use the encoder.json, vocab.bpe and dict.txt that belong together"
 
 
 def _pretty(content: object) -> str:
@@ -148,11 +148,11 @@ def from_huggingface(source: Path) -> dict[str, str]:
     vocabulary, merges = _read(source)
     names = sorted(vocabulary, key=vocabulary.__getitem__)
     if [vocabulary[name] for name in names] != list(range(len(names))):
-        raise DataError(f"{source}: the indices of its tokens have gaps", hint=_SOURCE_MEND)
+        raise DataError(f"{source}: the indices of its tokens have gaps", hint=_SOURCE_HINT)
     if tuple(names[: len(SPECIAL)]) != SPECIAL or names[-1] != MASK:
         raise DataError(
             f"{source}: its tokens do not start with {' '.join(SPECIAL)} and end with {MASK}",
-            hint=_SOURCE_MEND,
+            hint=_SOURCE_HINT,
         )
     pieces = names[len(SPECIAL) : -1]
     made = dict.fromkeys([*_bytes_in_order(), *(left + right for left, right in merges)])
@@ -160,7 +160,7 @@ def from_huggingface(source: Path) -> dict[str, str]:
         raise DataError(
             f"{source}: {len(missing)} pieces that its merges make, such as {min(missing)!r}, have"
             " no index",
-            hint=_SOURCE_MEND,
+            hint=_SOURCE_HINT,
         )
     others = [name for name in pieces if name not in made and not _PADDING.fullmatch(name)]
     ids = {name: number for number, name in enumerate([*made, *others])}
@@ -172,7 +172,7 @@ def from_huggingface(source: Path) -> dict[str, str]:
     }
 
 
-_SOURCE_MEND = "Give a folder with RoBERTa's own tokenizer"
+_SOURCE_HINT = "Give a folder with RoBERTa's own tokenizer"
 
 
 def _bytes_in_order() -> list[str]:
@@ -191,7 +191,7 @@ def _read(source: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
         else:
             content = strict_json.read(source / "tokenizer.json")
             if content["model"]["type"] != "BPE":
-                raise DataError(f"{source}: its tokenizer is no BPE", hint=_SOURCE_MEND)
+                raise DataError(f"{source}: its tokenizer is no BPE", hint=_SOURCE_HINT)
             vocabulary = content["model"]["vocab"]
             vocabulary |= {token["content"]: token["id"] for token in content["added_tokens"]}
             merges = [
@@ -204,7 +204,7 @@ def _read(source: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     except FileNotFoundError:
         raise DataError(
             f"{source}: holds neither vocab.json and merges.txt nor tokenizer.json",
-            hint=_SOURCE_MEND,
+            hint=_SOURCE_HINT,
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise DataError(f"{source}: its tokenizer's files are damaged", hint=_SOURCE_MEND) from None
+        raise DataError(f"{source}: its tokenizer's files are damaged", hint=_SOURCE_HINT) from None

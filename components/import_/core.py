@@ -73,13 +73,13 @@ def import_model(config: ImportConfig) -> Path:
         state = weights.from_huggingface(tensors, layers)
     except KeyError as error:
         raise DataError(
-            f"{config.source}: the weights have no {error.args[0]}", hint=_MEND
+            f"{config.source}: the weights have no {error.args[0]}", hint=_HINT
         ) from None
     ignored, unknown = weights.left_out(tensors, layers)
     if unknown:
         raise DataError(
             f"{path}: config.json leaves no place for {len(unknown)} tensors, such as {unknown[0]}",
-            hint=_MEND,
+            hint=_HINT,
         )
     if ignored:
         logger.info("left out %d tensors: %s", len(ignored), ", ".join(ignored[:4]))
@@ -90,14 +90,14 @@ def import_model(config: ImportConfig) -> Path:
         raise DataError(
             f"{config.source}: the tokenizer knows {symbols} tokens, the model"
             f" {model.shape.vocabulary}",
-            hint=_MEND,
+            hint=_HINT,
         )
     state = {name: tensor.float() for name, tensor in model.tensors.items()}
     try:
         name = ENCODER + "embed_positions.weight"
         state[name] = weights.with_types(state[name], tensors)
     except ValueError as error:
-        raise DataError(f"{path}: {error}", hint=_MEND) from None
+        raise DataError(f"{path}: {error}", hint=_HINT) from None
     weights.require_numbers(state, path)
     state |= tied(state)
     with atomic_folder(config.output) as folder:
@@ -124,13 +124,13 @@ def import_model(config: ImportConfig) -> Path:
     return config.output / "model.pt"
 
 
-_MEND = "Give a folder with a RoBERTa, such as roberta-large, its tokenizer included"
+_HINT = "Give a folder with a RoBERTa, such as roberta-large, its tokenizer included"
 
 
 def _settings(source: Path) -> tuple[Settings, Settings]:
     """What config.json says of the model, and what export wrote there of the task."""
     path = source / "config.json"
-    settings = Settings(strict_json.read_object(path, hint=_MEND), str(path), _MEND)
+    settings = Settings(strict_json.read_object(path, hint=_HINT), str(path), _HINT)
     settings.require("model_type", "roberta", None)
     settings.require("layer_norm_eps", 1e-5, 1e-12)  # what transformers assume by default
     for name, value in COMPUTED.items():
@@ -153,13 +153,13 @@ def _tensors(source: Path) -> tuple[dict[str, Any], Path]:
     path = source / PICKLE
     if not path.is_file():
         raise DataError(
-            f"{source}: holds neither {SAFETENSORS} nor {PICKLE} in one piece", hint=_MEND
+            f"{source}: holds neither {SAFETENSORS} nor {PICKLE} in one piece", hint=_HINT
         )
     found = checkpoints.unpickled(path)
     if not isinstance(found, dict) or not all(
         type(name) is str and torch.is_tensor(tensor) for name, tensor in found.items()
     ):
-        raise DataError(f"{path}: holds no weights", hint=_MEND)
+        raise DataError(f"{path}: holds no weights", hint=_HINT)
     return found, path
 
 
@@ -175,7 +175,7 @@ def _checked(settings: Settings, state: dict[str, Any], path: Path) -> Roberta:
     }
     model = roberta_of({"model": state, "args": args}, path, ranks=False)
     if (width, inner) != (model.shape.embed_dim, model.shape.ffn_embed_dim) or width % heads:
-        raise DataError(f"{path}: the weights do not fit config.json", hint=_MEND)
+        raise DataError(f"{path}: the weights do not fit config.json", hint=_HINT)
     return dataclasses.replace(model, shape=dataclasses.replace(model.shape, attention_heads=heads))
 
 

@@ -47,7 +47,7 @@ _NOISE: tuple[tuple[str, type[Warning]], ...] = (
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block, silence fairseq's notes and the warnings that only it could hint."""
+    """Within the block, silence fairseq's notes and the warnings that only it could act on."""
     logger = logging.getLogger("fairseq")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -119,7 +119,7 @@ def _placed(config: TrainConfig, fetched: Path, folder: Path, where: str) -> Res
             if name == CHECKPOINT:
                 _require_resumable(state, progress.update, where)
     except DataError as error:
-        raise DataError(error.what.replace(str(fetched), where), hint=_MEND) from error
+        raise DataError(error.what.replace(str(fetched), where), hint=_HINT) from error
     records = read_records(fetched / LOG, where)
     save_dir = folder / "checkpoints"
     save_dir.mkdir()
@@ -143,7 +143,7 @@ def _require_resumable(state: dict[str, Any], update: int, where: str) -> None:
         raise DataError(f"{where}: its checkpoint is not of update {update}")
     if not isinstance(extra, dict):
         raise _unusable(where, "it has no extra_state")
-    place = Settings(extra, where, _MEND).below("train_iterator")
+    place = Settings(extra, where, _HINT).below("train_iterator")
     for name, least in (("epoch", 1), ("iterations_in_epoch", 0)):
         place.whole(name, least, 1 << 53)
     meters = extra.get("metrics", {})
@@ -227,11 +227,11 @@ def _json(text: str, where: str) -> Any:
 def _unusable(where: str, what: str) -> DataError:
     return DataError(
         f"{where} is not a checkpoint of this step: {what}",
-        hint=_MEND,
+        hint=_HINT,
     )
 
 
-_MEND = "Remove it to go on from the one before, or give another address"
+_HINT = "Remove it to go on from the one before, or give another address"
 
 
 def remove_checkpoints(config: TrainConfig, origin: Provenance) -> None:

@@ -22,7 +22,7 @@ LANGUAGE = "encoder.lm_head."
 HEADS = "classification_heads."
 HEAD = "sentence_classification_head"  # the one that ranks, as fairseq's task names it
 
-_MEND = "Give a checkpoint that train wrote, or one such as roberta.large's model.pt"
+_HINT = "Give a checkpoint that train wrote, or one such as roberta.large's model.pt"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def roberta_of(state: Mapping[str, Any], path: Path, *, ranks: bool, layers: int
         raise DataError(
             f"{path}: its settings give {heads or 'no'} attention heads for layers that are"
             f" {shape.embed_dim} wide",
-            hint=_MEND,
+            hint=_HINT,
         )
     return Roberta(
         dataclasses.replace(shape, attention_heads=heads),
@@ -166,8 +166,8 @@ def task_settings(settings: Settings, shape: Shape) -> TaskSettings:
 def _settings(state: Mapping[str, Any], part: str, path: Path) -> Settings:
     """The settings of the model or the task: in `args` of old checkpoints, else in `cfg`."""
     if state.get("args") is not None:
-        return Settings(state["args"], f"{path}: args", _MEND)
-    return Settings(state.get("cfg"), f"{path}: cfg", _MEND).below(part)
+        return Settings(state["args"], f"{path}: args", _HINT)
+    return Settings(state.get("cfg"), f"{path}: cfg", _HINT).below(part)
 
 
 def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str, Any]]:
@@ -177,7 +177,7 @@ def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str
     seen: set[str] = set()
     for old, tensor in model.items():
         if type(old) is not str or not is_plain(tensor):
-            raise DataError(f"{path}: the model's {shown(old)} is no tensor of numbers", hint=_MEND)
+            raise DataError(f"{path}: the model's {shown(old)} is no tensor of numbers", hint=_HINT)
         name = re.sub(r"^decoder\.", "encoder.", old)
         name = name.replace(".emb_layer_norm.", ".layernorm_embedding.")
         if _UNUSED.fullmatch(name):
@@ -192,7 +192,7 @@ def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str
             }
         for part, value in parts.items():
             if part in seen:
-                raise DataError(f"{path}: the model in it has {part} twice", hint=_MEND)
+                raise DataError(f"{path}: the model in it has {part} twice", hint=_HINT)
             seen.add(part)
             yield part, value.detach()
 
@@ -310,21 +310,21 @@ def _require_tensors(found: Mapping[str, Any], shape: Shape, head: bool, path: P
     for name, size in wanted.items():
         if name not in found:
             if name in needed:
-                raise DataError(f"{path}: the model in it has no {name}", hint=_MEND)
+                raise DataError(f"{path}: the model in it has no {name}", hint=_HINT)
             continue
         if tuple(found[name].shape) != size:
-            raise DataError(f"{path}: {name} is {tuple(found[name].shape)}, not {size}", hint=_MEND)
+            raise DataError(f"{path}: {name} is {tuple(found[name].shape)}, not {size}", hint=_HINT)
         bytes_ += found[name].numel() * found[name].element_size()
     if unknown := sorted(found.keys() - wanted.keys()):
         raise DataError(
             f"{path}: the model in it has {len(unknown)} tensors that a RoBERTa has not, such as"
             f" {unknown[0][:80]}",
-            hint=_MEND,
+            hint=_HINT,
         )
     # One tensor may stand for many in a file, or a number for a matrix.
     if bytes_ > (held := path.stat().st_size):
         raise DataError(
-            f"{path}: has {held} bytes, but the model in it claims {bytes_}", hint=_MEND
+            f"{path}: has {held} bytes, but the model in it claims {bytes_}", hint=_HINT
         )
 
 

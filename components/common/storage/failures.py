@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from components.common.retry import AttemptError
 
-# Error codes and HTTP statuses that pass by themselves, or that sending the same bytes again hints.
+# Error codes and HTTP statuses that pass by themselves, or that sending the same bytes again cures.
 _PASSING_CODES = {
     "BadDigest",
     "ConditionalRequestConflict",
