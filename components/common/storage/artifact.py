@@ -22,11 +22,12 @@ from pathlib import Path
 
 from components.common import manifest as manifests
 from components.common import progress
-from components.common.errors import ConfigError, DataError, OutputError, RaceError, TransferError
+from components.common.errors import DataError, OutputError, RaceError, TransferError
 from components.common.files import atomic_folder
 from components.common.manifest import FileEntry, Manifest, Scalar
 from components.common.retry import AttemptError, Patience
 from components.common.storage.liveness import Heartbeat, brief, owner_of, publications
+from components.common.storage.source import files_of, has_these
 from components.common.storage.store import (
     DAMAGED,
     Settings,
@@ -92,7 +93,7 @@ def publish(
         OSError: a file could not be read, or (in a local store) written.
     """
     settings = settings or Settings()
-    files = _listed(source)
+    files = files_of(source)
     store = open_store(uri, settings, stop)
     if heartbeat is None:
         with Heartbeat(uri, settings) as own:
@@ -114,7 +115,7 @@ def publish(
             return published
     existing = _find(store, or_damaged=overwrite)
     if existing and not overwrite:
-        if _same(existing.manifest, files):
+        if has_these(existing.manifest, files):
             return existing
         raise _conflict(store)
     now = datetime.datetime.now(datetime.UTC)
@@ -327,45 +328,6 @@ def _remove_unlisted(store: Store, folder: str) -> bool:
 
 
 # Publishing
-
-
-def _listed(source: Path) -> dict[str, Path]:
-    """The files of an artifact: their paths inside it, in order, and where they lie."""
-    if source.is_file():
-        files = {source.name: source}
-    elif source.is_dir():
-        files = {}
-        for folder, folders, names in os.walk(source, onerror=_raise):
-            for name in folders + names:
-                path = Path(folder, name)
-                if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                    raise DataError(
-                        f"{path} is a link or special file", hint="Publish plain files and folders"
-                    )
-            files.update((str(Path(folder, n).relative_to(source)), Path(folder, n)) for n in names)
-    else:
-        raise DataError(f"{source}: no such file or folder", hint="Check the path")
-    if not files:
-        raise DataError(f"{source} holds no file to publish", hint="Check the path")
-    for name in files:
-        if why := manifests.path_fault(name):
-            raise ConfigError(f"{name!a} cannot be published: {why}", hint="Rename it")
-    return dict(sorted(files.items()))
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _same(manifest: Manifest, files: Mapping[str, Path]) -> bool:
-    """Whether local files are what a manifest lists. Names and sizes are compared first."""
-    if {f.path: f.size for f in manifest.files} != {n: p.stat().st_size for n, p in files.items()}:
-        return False
-    for entry in manifest.files:
-        with files[entry.path].open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                return False
-    return True
 
 
 def _require_files(store: Store, manifest: Manifest) -> None:

@@ -5,16 +5,13 @@ uploads. boto3's own transfer manager is not used: it cannot tell a flipped byte
 download, does not look at what an upload left behind, and hides how often it tried.
 """
 
-import base64
 import collections
 import contextlib
 import dataclasses
 import hashlib
-import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,12 +21,23 @@ from components.common.storage.client import (
     chunks_of,
     connect,
     etag_of,
-    md5_of,
     sends_sha256,
 )
 from components.common.storage.failures import AnswerError, explained
+from components.common.storage.pieces import (
+    Halt,
+    checksum_of,
+    file_sink,
+    list_sink,
+    locked,
+    md5_digest,
+    require_arrived,
+    require_range,
+    require_same_size,
+    results_of,
+    sha256_of,
+)
 from components.common.storage.store import (
-    CHUNK,
     Settings,
     Stop,
     Wanted,
@@ -40,7 +48,6 @@ from components.common.storage.store import (
 Result = TypeVar("Result")
 
 MAX_PARTS = 10_000  # S3's limit for one multi-part upload
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
 
 class S3Store:
@@ -84,7 +91,9 @@ class S3Store:
         def call() -> bool:
             condition = {"IfNoneMatch": "*"} if exclusive else {}
             try:
-                self._ask("put_object", key, Body=data, **_checksum(data, _md5(data)), **condition)
+                self._ask(
+                    "put_object", key, Body=data, **checksum_of(data, md5_digest(data)), **condition
+                )
             except AnswerError as error:
                 if exclusive and error.status == 412:
                     return False
@@ -108,7 +117,7 @@ class S3Store:
     def upload(
         self, files: Sequence[tuple[Path, str]], advance: Callable[[int], None]
     ) -> list[tuple[int, str]]:
-        advance = _locked(advance)
+        advance = locked(advance)
         sizes = [source.stat().st_size for source, _ in files]
         large = [i for i, size in enumerate(sizes) if size > self._settings.part]
         small = [i for i, size in enumerate(sizes) if size <= self._settings.part]
@@ -117,25 +126,25 @@ class S3Store:
             futures = [
                 pool.submit(self._put_whole, *files[i], sizes[i], halt, advance) for i in small
             ]
-            for i, digest in zip(small, _results(futures), strict=True):
+            for i, digest in zip(small, results_of(futures), strict=True):
                 digests[i] = digest
             for i in large:
                 digests[i] = self._put_parts(*files[i], sizes[i], pool, halt, advance)
         return list(zip(sizes, digests, strict=True))
 
     def download(self, files: Sequence[Wanted], advance: Callable[[int], None]) -> list[str]:
-        advance = _locked(advance)
+        advance = locked(advance)
         part = self._settings.part
         with self._pool() as (pool, halt):
             futures = [
                 pool.submit(self._get_whole, f, halt, advance) for f in files if f.size <= part
             ]
-            _results(futures)
+            results_of(futures)
             for wanted in files:
                 if wanted.size <= part:
                     continue
                 with wanted.target.open("wb") as file:
-                    sink = _file_sink(file.fileno())
+                    sink = file_sink(file.fileno())
                     futures = [
                         pool.submit(
                             self._get_range,
@@ -144,17 +153,15 @@ class S3Store:
                         )
                         for start in range(0, wanted.size, part)
                     ]
-                    _results(futures)
-            return _results([pool.submit(_sha256, f.target, halt) for f in files])
+                    results_of(futures)
+            return results_of([pool.submit(sha256_of, f.target, halt) for f in files])
 
     def chunks(self, key: str, size: int) -> Iterator[bytes]:
         part = self._settings.part
         for start in range(0, max(size, 1), part):
             pieces: list[bytes] = []
             length = min(part, size - start)
-            self._get_range(
-                key, start, length, size, _list_sink(pieces), self._stop, lambda _: None
-            )
+            self._get_range(key, start, length, size, list_sink(pieces), self._stop, lambda _: None)
             yield from pieces
 
     def folders(self) -> list[str]:
@@ -205,7 +212,7 @@ class S3Store:
         ]
         with self._pool() as (pool, _):
             # One by one: the request for many at once needs a checksum that not all services know.
-            _results([pool.submit(self.remove, one) for one in found])
+            results_of([pool.submit(self.remove, one) for one in found])
         self._abort_all(prefix)
 
     # One request, its attempts, and many of them at once.
@@ -248,7 +255,7 @@ class S3Store:
     @contextlib.contextmanager
     def _pool(self) -> Iterator[tuple[ThreadPoolExecutor, Stop]]:
         """Threads, and what stops all of them once one has failed."""
-        halt = _Halt(self._stop)
+        halt = Halt(self._stop)
         pool = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="storage")
         try:
             yield pool, halt
@@ -264,13 +271,13 @@ class S3Store:
         self, source: Path, key: str, size: int, halt: Stop, advance: Callable[[int], None]
     ) -> str:
         body = source.read_bytes()
-        _same_size(source, size, len(body))
-        md5 = _md5(body)
-        checksum = _checksum(body, md5)
+        require_same_size(source, size, len(body))
+        md5 = md5_digest(body)
+        checksum = checksum_of(body, md5)
 
         def call() -> None:
             answer = self._ask("put_object", key, Body=body, **checksum)
-            _believe(answer, md5, self._bucket)
+            require_arrived(answer, md5, self._bucket)
             if fault := self._fault(key, size, etag_of(answer)):
                 raise AttemptError(fault)
 
@@ -307,7 +314,7 @@ class S3Store:
             digest = hashlib.sha256()
             parts: list[dict[str, Any]] = []
             waiting: collections.deque[Future[dict[str, Any]]] = collections.deque()
-            given_up = _Halt(halt)
+            given_up = Halt(halt)
             try:
                 # Read here in order, so that what is hashed is what is sent; sent by the pool.
                 # The limit on those not sent yet bounds the memory.
@@ -324,8 +331,8 @@ class S3Store:
                             )
                         )
                     del body
-                    _same_size(source, size, sent + len(file.read(1)))
-                parts.extend(_results(waiting))
+                    require_same_size(source, size, sent + len(file.read(1)))
+                parts.extend(results_of(waiting))
                 self._complete(key, upload, size, parts, halt)
             except BaseException:
                 given_up.set()
@@ -349,8 +356,8 @@ class S3Store:
         halt: Stop,
         advance: Callable[[int], None],
     ) -> dict[str, Any]:
-        md5 = _md5(body)
-        checksum = _checksum(body, md5)
+        md5 = md5_digest(body)
+        checksum = checksum_of(body, md5)
 
         def call() -> dict[str, Any]:
             try:
@@ -361,7 +368,7 @@ class S3Store:
                 if error.code == "NoSuchUpload":
                     return {}  # nothing to add to; `_complete` will find out and start anew
                 raise
-            _believe(answer, md5, self._bucket)
+            require_arrived(answer, md5, self._bucket)
             checksums = {n: v for n, v in checksum.items() if n == "ChecksumSHA256"}
             return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
 
@@ -438,7 +445,7 @@ class S3Store:
 
     def _get_whole(self, wanted: Wanted, halt: Stop, advance: Callable[[int], None]) -> None:
         with wanted.target.open("wb") as file:
-            sink = _file_sink(file.fileno())
+            sink = file_sink(file.fileno())
             self._get_range(wanted.key, 0, wanted.size, wanted.size, sink, halt, advance)
 
     def _get_range(
@@ -469,7 +476,7 @@ class S3Store:
                     raise WrongContentError(f"the object is shorter than {size} bytes") from error
                 raise
             with contextlib.closing(answer["Body"]) as body:
-                _check_range(answer, start, end, size)
+                require_range(answer, start, end, size)
                 for chunk in chunks_of(body):
                     if halt.is_set():
                         raise AttemptError("stopped")
@@ -482,103 +489,3 @@ class S3Store:
                 raise AttemptError("the connection was cut")
 
         self._persist(key, call, halt)
-
-
-class _Halt:
-    """Set when its owner sets it, or the outer one is set."""
-
-    def __init__(self, outer: Stop) -> None:
-        self._outer = outer
-        self._own = threading.Event()
-
-    def set(self) -> None:
-        self._own.set()
-
-    def is_set(self) -> bool:
-        return self._own.is_set() or self._outer.is_set()
-
-    def wait(self, timeout: float) -> bool:
-        slices = max(1, round(timeout / 0.1))
-        return any(self._own.wait(timeout / slices) or self.is_set() for _ in range(slices))
-
-
-def _checksum(body: bytes, md5: bytes) -> dict[str, str]:
-    """What lets the service refuse a body that was changed on its way.
-
-    AWS checks and keeps SHA-256. Other services do not all know it; all know MD5, and
-    AWS_REQUEST_CHECKSUM_CALCULATION=when_supported says that one knows SHA-256 too.
-    """
-    if sends_sha256():
-        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(body).digest()).decode()}
-    return {"ContentMD5": base64.b64encode(md5).decode()}
-
-
-def _check_range(answer: dict[str, Any], start: int, end: int, size: int) -> None:
-    """See that an answer announces the bytes from `start` to `end` of an object of `size` bytes."""
-    total = answer.get("ContentLength", size)  # absent where the answer comes in chunks
-    begin, stop = 0, total
-    if match := _CONTENT_RANGE.match(answer.get("ContentRange") or ""):
-        begin, stop, total = int(match[1]), int(match[2]) + 1, int(match[3])
-    if total != size:
-        raise WrongContentError(f"the object has {total} bytes instead of {size}")
-    if (begin, stop) != (start, end):
-        raise AttemptError(f"the answer has bytes {begin} to {stop} instead of {start} to {end}")
-
-
-def _believe(answer: dict[str, Any], md5: bytes, bucket: str) -> None:
-    """Compare what the service says it received with what was sent."""
-    if not etag_of(answer):
-        raise AttemptError("it was accepted, but without an ETag")
-    if md5_of(answer, bucket) not in ("", md5.hex()):
-        raise AttemptError("what arrived is not what was sent")
-
-
-def _results(futures: Sequence[Future[Result]]) -> list[Result]:
-    """All results in order; the first failure as soon as there is one."""
-    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-    for future in done:
-        future.result()
-    return [future.result() for future in futures]
-
-
-def _locked(advance: Callable[[int], None]) -> Callable[[int], None]:
-    lock = threading.Lock()
-
-    def call(count: int) -> None:
-        with lock:
-            advance(count)
-
-    return call
-
-
-def _file_sink(handle: int) -> Callable[[int, bytes], None]:
-    def sink(offset: int, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(handle, view, offset)
-            view, offset = view[written:], offset + written
-
-    return sink
-
-
-def _list_sink(pieces: list[bytes]) -> Callable[[int, bytes], None]:
-    return lambda _, data: pieces.append(data)
-
-
-def _same_size(source: Path, size: int, read: int) -> None:
-    if read != size:
-        raise DataError(
-            f"{source} changed while it was being published", hint="Publish files that are complete"
-        )
-
-
-def _md5(data: bytes) -> bytes:
-    return hashlib.md5(data, usedforsecurity=False).digest()
-
-
-def _sha256(path: Path, halt: Stop) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while (chunk := file.read(CHUNK)) and not halt.is_set():
-            digest.update(chunk)
-    return digest.hexdigest()
