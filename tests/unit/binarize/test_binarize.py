@@ -197,7 +197,7 @@ BAD_INPUT = {
         lambda t, b: (b / "encoder.json").write_text('{"a": [1]}'),
         "not a JSON object of tokens to ids",
     ),
-    "encoder of pairs": (lambda t, b: (b / "encoder.json").write_text('[["a", 1]]'), "tokens to"),
+    "encoder of pairs": (lambda t, b: (b / "encoder.json").write_text('[["a", 1]]'), "JSON object"),
     "encoder of nothing": (lambda t, b: (b / "encoder.json").write_text("{}"), "tokens to ids"),
     "id as text": (lambda t, b: edit(b / "encoder.json", ": 7,", ': "7",'), "tokens to ids"),
     "id as a fraction": (lambda t, b: edit(b / "encoder.json", ": 7,", ": 7.0,"), "tokens to ids"),

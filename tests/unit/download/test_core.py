@@ -278,7 +278,7 @@ def test_a_full_disk_fails_with_one_line_that_names_the_output(
     url = server.put("file", BODY)
     assert run_step(main, ["--url", url, "--output", str(place / "out")]) == 5
     line = capsys.readouterr().err
-    assert line.startswith(f"error: {place}/out: no space left on device. Free some space")
+    assert line.startswith(f"error: {place}/out: no space left on device. The file system at ")
     assert left_behind(place) == []
 
 
