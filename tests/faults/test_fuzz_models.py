@@ -19,7 +19,7 @@ from fuzzing import (
     BYTES,
     DEEP,
     ENCODER,
-    FEWER,
+    INPUTS,
     MARK,
     PASSAGE,
     PROGRESS,
@@ -43,7 +43,7 @@ from components.predict.config import PredictConfig
 from components.train import checkpoints, hooks, resume, roberta
 from components.train.core import TrainConfig, _fitting_checkpoint
 
-pytestmark = FEWER
+pytestmark = INPUTS
 
 # Checkpoints
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from fuzzing import FEWER, encoded, fuzz
+from fuzzing import INPUTS, encoded, fuzz
 
 from components.common.results.metrics import Evaluation, Training
 from components.export.card import Exported, model_card
@@ -17,7 +17,7 @@ from components.gate.core import GateConfig, gate
 from components.select.config import SelectConfig
 from components.select.core import select
 
-pytestmark = FEWER
+pytestmark = INPUTS
 
 TRAINING = {
     "best_valid_accuracy": 90.0,
