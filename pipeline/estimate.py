@@ -113,8 +113,6 @@ def estimate(config: EstimateConfig, run: Path | None = None) -> list[Estimate]:
             " show it",
         )
     settings = dict(found.parameters)
-    if "effective_batch" in settings:  # as version 0.1.0 has it
-        settings.setdefault("effective_batch_size", settings["effective_batch"])
     settings |= {
         n: getattr(config, n) for n in ("epochs", "effective_batch_size") if getattr(config, n)
     }

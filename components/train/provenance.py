@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.common import strict_json
 from components.common.manifest import Manifest, Scalar
+from components.common.results.metrics import FORMER
 from components.common.vocabulary import Vocabulary
 from components.train.config import Plan, TrainConfig, as_dict
 from components.train.flags import OURS
@@ -28,8 +29,6 @@ FREE = {
     "num_nodes",  # counted in the split
     "processes",  # likewise
 }
-# What a parameter was called in 0.1.0.
-FORMER = {"parameters.effective_batch_size": "parameters.effective_batch"}
 # Checkpoints of 0.1.0 lack their digests.
 VOCABULARY = {"encoder.json", "vocab.bpe", "dict.txt"}
 
@@ -43,10 +42,8 @@ class Provenance:
 
     def differences(self, manifest: Manifest) -> list[str]:
         """What a checkpoint was made with and from that this run could not go on with."""
-        producer = dict(manifest.producer)
-        for name, former in FORMER.items():
-            if former in producer:
-                producer.setdefault(name, producer[former])
+        today = {f"parameters.{former}": f"parameters.{name}" for former, name in FORMER.items()}
+        producer = {today.get(name, name): value for name, value in manifest.producer.items()}
         found = [
             f"{name} is {value}, the checkpoint's is {theirs.get(name, 'not known')}"
             for ours, theirs in ((self._fixed(), producer), (self.inputs, manifest.inputs))

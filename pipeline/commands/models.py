@@ -16,13 +16,13 @@ from pipeline.commands.options import command
 def _step(config_class: type, module: str, function: str) -> Callable[[argparse.Namespace], None]:
     """What runs a step whose parameters are the command's."""
 
-    def command(arguments: argparse.Namespace) -> None:
+    def run(arguments: argparse.Namespace) -> None:
         config: Any = config_of(config_class, arguments)
         step = getattr(importlib.import_module(module), function)
         with at_hand(config) as local:
             step(local)
 
-    return command
+    return run
 
 
 def add_predict(commands: Any) -> None:

@@ -15,6 +15,8 @@ from components.common.executor import Outcome
 from components.common.results.scores import Scores, count, flat, names, percent
 
 METRICS = "metrics.json"
+# What parameters were called in 0.1.0, whose runs and checkpoints are read too.
+FORMER = {"effective_batch": "effective_batch_size"}
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -42,6 +44,12 @@ Count = Annotated[int | None, count]
 Text = Annotated[str, _is(str)]
 Object = Annotated[Mapping[str, Any], _is(dict)]
 Flat = Annotated[Scores, Scores.from_metrics]
+
+
+def _parameters(value: Any) -> dict[str, Any]:
+    """A step's parameters by their names of today."""
+    return {FORMER.get(name, name): one for name, one in _is(dict)(value).items()}
+
 
 # Fields that are spread over flat names.
 _FLAT = ("scores", "accuracies")
@@ -123,7 +131,7 @@ class Training(Metrics):
     processes: Count = None
     device: Annotated[str | None, _is(str)] = None
     collapsed: Text = ""
-    parameters: Object = field(default_factory=dict)
+    parameters: Annotated[Mapping[str, Any], _parameters] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

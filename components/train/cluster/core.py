@@ -40,7 +40,7 @@ __all__ = ["ClusterConfig", "NodesConfig", "Timing", "launch", "train_on_nodes"]
 
 logger = logging.getLogger(__name__)
 
-# Exit statuses of a node that trying again does not hint: a wrong parameter, bad input, an output
+# Exit statuses of a node that trying again does not cure: a wrong parameter, bad input, an output
 # that cannot be written. The runtime in pipeline/manifests has the same.
 LASTING = (2, 3, 5)
 

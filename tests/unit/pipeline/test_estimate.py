@@ -114,3 +114,10 @@ def test_a_run_without_a_speed_is_refused(content: str | None, says: str, tmp_pa
         (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(DataError, match=says):
         estimate(EstimateConfig(), tmp_path)
+
+
+def test_a_run_of_0_1_0_says_the_same(run: Path) -> None:
+    today = estimate(EstimateConfig(gpus=(2,)), run)
+    path = run / "model" / "metrics.json"
+    path.write_text(path.read_text().replace("effective_batch_size", "effective_batch"))
+    assert estimate(EstimateConfig(gpus=(2,)), run) == today
