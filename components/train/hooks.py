@@ -16,12 +16,10 @@ The ranks of several nodes have such a folder on each, see components.train.grou
 
 import functools
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from components.common import strict_json
 from components.train import records
 from components.train.group import Group, SharedStop
 
@@ -100,7 +98,7 @@ class Boundaries:
         """Wrap fairseq's functions."""
         self.live()
         if self.rank == 0:
-            records.install(records.write)
+            records.install(functools.partial(records.write, records.RECORD))
         import fairseq_cli.train
         from fairseq import checkpoint_utils
         from fairseq.trainer import Trainer
@@ -214,8 +212,7 @@ class Boundaries:
             "waited": round(waited, 3),
             "late": waited >= self.patience,
         }
-        sys.stdout.write(f"{SAVED}{strict_json.dumps(saved)}\n")
-        sys.stdout.flush()
+        records.write(SAVED, saved)
 
     def _wait(self) -> float:
         """Wait until the checkpoint before is published or has failed; how long it took, in s."""

@@ -8,7 +8,7 @@ import functools
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from components.common import strict_json
@@ -38,9 +38,9 @@ class _Means(OrderedDict[str, Any]):
     exact: dict[str, float | None]
 
 
-def write(record: Record) -> None:
+def write(kind: str, value: Mapping[str, Any]) -> None:
     """Tell the supervisor; one write, so that the lines of several ranks do not mix."""
-    sys.stdout.write(f"{RECORD}{strict_json.dumps(record)}\n")
+    sys.stdout.write(f"{kind}{strict_json.dumps(value)}\n")
     sys.stdout.flush()
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from components.common import strict_json
 from components.common.disk import no_space
 from components.common.errors import CollapseError, RaceError
-from components.train import hooks
+from components.train import hooks, records
 from components.train.group import Ended, Group
 
 FAILED = "FAILED "
@@ -73,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, hint = getattr(error, "what", str(error)), getattr(error, "hint", "")
         report = {"type": type(error).__name__, "message": message, "hint": hint}
         report["rank"] = hooks.rank()
-        # One write, so that the lines of several ranks do not mix.
-        sys.stdout.write(f"{FAILED}{strict_json.dumps(report)}\n")
-        sys.stdout.flush()
+        records.write(FAILED, report)
         sys.stderr.flush()
         # The threads of a broken process group can hang an orderly exit.
         os._exit(1)

@@ -102,7 +102,7 @@ def test_a_loss_that_is_no_number_is_none(
 ) -> None:
     log(means(loss=math.nan), "train_inner")
     assert told[0]["loss"] is None
-    records.write(told[0])
+    records.write(records.RECORD, told[0])
     assert capsys.readouterr().out.startswith(f'{records.RECORD}{{"split": "train"')
 
 
