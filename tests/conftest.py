@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 import argparse
+import inspect
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +17,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_stack_without_source_lines() -> Iterator[None]:
+    """KFP asks for the stack at each setting of a task, only for the name of its caller.
+
+    The source lines that come with it cost seconds a pipeline where the stack is that of pytest-xdist
+    and torch is loaded: lines that cannot be found are looked for in each module.
+    """
+
+    def stack(context: int = 1) -> list[inspect.FrameInfo]:
+        frames, frame = [], sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            at = (frame, code.co_filename, frame.f_lineno, code.co_name, None, None)
+            frames.append(inspect.FrameInfo(*at))
+            frame = frame.f_back
+        return frames
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspect, "stack", stack)
+        yield
 
 
 @pytest.fixture(scope="session")
