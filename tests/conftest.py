@@ -23,8 +23,8 @@ import pytest
 def a_stack_without_source_lines() -> Iterator[None]:
     """KFP asks for the stack at each setting of a task, only for the name of its caller.
 
-    The source lines that come with it cost seconds a pipeline where the stack is that of pytest-xdist
-    and torch is loaded: lines that cannot be found are looked for in each module.
+    The source lines that come with it cost seconds a pipeline under pytest-xdist with torch loaded:
+    lines that cannot be found are looked for in each module.
     """
 
     def stack(context: int = 1) -> list[inspect.FrameInfo]:

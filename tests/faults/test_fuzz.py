@@ -1,6 +1,6 @@
 """What strangers hand in, changed at random: it is read, or refused in one line, and no more.
 
-Every test runs on few inputs; with `-m slow` on 1,000, or on FUZZ_INPUTS. FUZZ_SEED=N makes others.
+Every test runs on few inputs; with `-m slow` on 10,000 or FUZZ_INPUTS. FUZZ_SEED=N makes others.
 """
 
 import gzip
