@@ -1,4 +1,4 @@
-"""A made-up exam of RACE's size, for measurements: RACE's files, counts and lengths, no meaning."""
+"""A made-up data set for measurements: files, counts and lengths of RACE, no meaning."""
 
 import json
 import random

@@ -15,7 +15,7 @@ _SPECIAL = 5
 
 
 def make_data(folder: Path, questions: dict[str, int], seed: int = 1, longest: int = 512) -> None:
-    """Write input0..4 and label for splits with so many questions, as `components.binarize` does.
+    """Write input0..4 and label for splits of these sizes, as `components.binarize` does.
 
     Args:
         questions: how many each split has.

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from race_data import make_data  # noqa: E402
 
-from components.common.exam import count_options  # noqa: E402
+from components.common.dataset import count_options  # noqa: E402
 from components.train import compat, supervise  # noqa: E402
 from components.train.config import ARCHITECTURES, TrainConfig, plan  # noqa: E402
 from components.train.flags import Run, fairseq_arguments  # noqa: E402

@@ -90,7 +90,7 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
 def _unlabelled(client: Any) -> list[str]:
     """The option for an SELinux that keeps containers from files without its label for them.
 
-    Only volumes can be labelled anew, and a user's own inputs are not ours to label.
+    Only volumes can be relabelled, and a user's own inputs are not ours to label.
     """
     selinux = "name=selinux" in (client.info().get("SecurityOptions") or [])
     return ["label=disable"] if selinux else []

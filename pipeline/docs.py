@@ -1,6 +1,6 @@
 """The parts of README.md and docs/ that are written from the code:
 
-    python -m pipeline.docs            write them anew
+    python -m pipeline.docs            write them
     python -m pipeline.docs --check    write nothing, fail if they are not up to date
 
 Each stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, in one place of one page.
@@ -185,23 +185,23 @@ PARTS: Mapping[str, Callable[[], str]] = _parts()
 def written(
     texts: Mapping[Path, str], parts: Mapping[str, Callable[[], str]] = PARTS
 ) -> dict[Path, str]:
-    """Pages with their generated parts written anew.
+    """Pages with their generated parts up to date.
 
     Raises:
         DataError: a part has no place, or several.
     """
-    anew = dict(texts)
+    fresh = dict(texts)
     for name, make in parts.items():
         place = re.compile(f"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
-        found = [path for path, text in anew.items() for _ in place.findall(text)]
+        found = [path for path, text in fresh.items() for _ in place.findall(text)]
         if len(found) != 1:
             raise DataError(
                 f"README.md and docs/ have {len(found)} places for {name}",
                 hint=f"They need one: <!-- {name}: begin --> and <!-- {name}: end -->",
             )
         made = make()
-        anew[found[0]] = place.sub(lambda m, made=made: f"{m[1]}{made}\n{m[2]}", anew[found[0]])  # type: ignore[misc]
-    return anew
+        fresh[found[0]] = place.sub(lambda m, made=made: f"{m[1]}{made}\n{m[2]}", fresh[found[0]])  # type: ignore[misc]
+    return fresh
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -52,7 +52,7 @@ def sample_inputs(
         if options > sample.MOST_OPTIONS:
             raise ConfigError(
                 f"preprocess_options is {options}, but a sample has at most {sample.MOST_OPTIONS}",
-                hint="Give race_url data with so many options",
+                hint="Give race_url data with this number of options",
             )
         digest = hashlib.sha256(repr((shape, options)).encode())
         for path in [*sources, *([dictionary] if dictionary else [])]:

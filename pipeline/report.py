@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from components.common import strict_json
+from components.common.dataset import in_order
 from components.common.errors import ConfigError, DataError
-from components.common.exam import in_order
 from components.common.files import atomic_file
 from components.common.progress import duration
 from components.common.report.page import render

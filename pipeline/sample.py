@@ -1,4 +1,4 @@
-"""A made-up exam, a BPE and an untrained model: all that a run needs, offline and from a seed.
+"""A made-up data set, a BPE and an untrained model: all that a run needs, offline and from a seed.
 
 The files have the formats of the real ones (RACE's archive, GPT-2's BPE, fairseq's RoBERTa), so the
 pipeline treats both alike. The same seed gives the same bytes.
@@ -27,7 +27,7 @@ from typing import TypedDict
 import yaml
 
 from components.common import strict_json
-from components.common.exam import LETTERS, OPTIONS
+from components.common.dataset import LETTERS, OPTIONS
 from components.common.files import atomic_folder
 
 
@@ -105,15 +105,15 @@ def make_sample(
         OSError: `output` cannot be written or holds something already, or `dictionary` cannot be
             read.
     """
-    exam = make_exam(seed, passages, options)
-    pieces = Counter(piece for text in exam.values() for piece in _pieces(text))
+    dataset = make_dataset(seed, passages, options)
+    pieces = Counter(piece for text in dataset.values() for piece in _pieces(text))
     merges = learn_merges(pieces)
     encoder, own_dictionary = _vocabulary(merges, pieces)
     model_dictionary = dictionary.read_bytes() if dictionary else own_dictionary.encode()
     model = make_checkpoint(len(model_dictionary.splitlines()), seed, shape)
     with atomic_folder(output) as folder:
         _write_archive(
-            folder / "RACE.tar.gz", {f"RACE/{name}": text for name, text in exam.items()}
+            folder / "RACE.tar.gz", {f"RACE/{name}": text for name, text in dataset.items()}
         )
         bpe = folder / "bpe"
         bpe.mkdir()
@@ -128,7 +128,7 @@ def make_sample(
         )
 
 
-# The exam
+# The data set
 
 
 class Passage(TypedDict):
@@ -141,12 +141,12 @@ class Passage(TypedDict):
     id: str
 
 
-def make_exam(seed: int, passages: int, options: int = OPTIONS) -> dict[str, str]:
+def make_dataset(seed: int, passages: int, options: int = OPTIONS) -> dict[str, str]:
     """The JSON text of each file, by its path below RACE/."""
     rng = random.Random(seed)
     held_out = math.ceil(passages / 8)
     numbers = itertools.count(1)
-    exam = {}
+    dataset = {}
     for split, size in (("train", passages), ("dev", held_out), ("test", held_out)):
         for level, facts in FACTS.items():
             count = math.ceil(size / 2)
@@ -157,8 +157,8 @@ def make_exam(seed: int, passages: int, options: int = OPTIONS) -> dict[str, str
                 name = f"{next(numbers)}.txt"
                 right = answers[start : start + facts]
                 passage = _make_passage(rng, level, right, options, level + name)
-                exam[f"{split}/{level}/{name}"] = strict_json.dumps(passage)
-    return exam
+                dataset[f"{split}/{level}/{name}"] = strict_json.dumps(passage)
+    return dataset
 
 
 def _make_passage(

@@ -304,7 +304,7 @@ def unique_name(profile: str) -> str:
 
 
 def follow(api: Api, run_id: str, *, every: float) -> None:
-    """Wait for a run's end, asking `every` so many seconds, and show each step that starts or ends.
+    """Wait for a run's end, asking `every` seconds, and show each step that starts or ends.
 
     Raises:
         RunError: it ended otherwise than SUCCEEDED; names the step and the reason where known.
@@ -398,7 +398,7 @@ def _refuse_errors(client: Any) -> None:
 
 
 def _limit_time(client: Any) -> None:
-    """Give each request of a generated client a time limit; without one it may wait for ever."""
+    """Give each request of a generated client a time limit; without one it may wait without end."""
     call = client.call_api
 
     def limited(*arguments: Any, **named: Any) -> Any:

@@ -3,9 +3,9 @@
 For input0 to input4: dict.txt and {train,valid,test,test1}.{bin,idx}, where test is test-middle and
 test1 is test-high. Beside them label/*.label and id/*.id, splits.json, vocabulary.json (see
 components.common.vocabulary), and report.html about the data. Where the text has other numbers of
-options or other test sets, so have the data, see components.common.exam. The bytes of the data are
-those of fairseq's examples/roberta/preprocess_RACE.sh: multiprocessing_bpe_encoder --keep-empty,
-then fairseq-preprocess --only-source --srcdict (whose log file is not written).
+options or other test sets, so have the data, see components.common.dataset. The bytes of the data
+are those of fairseq's examples/roberta/preprocess_RACE.sh: multiprocessing_bpe_encoder
+--keep-empty, then fairseq-preprocess --only-source --srcdict (whose log file is not written).
 
 Where that takes 25 processes that hand each other numbers as text, here a table takes the encoder's
 ids to the dictionary's indices. And the passage, which stands in its column again for each of its
@@ -30,9 +30,9 @@ from components.binarize.indexed import Tokens, Writer, token_type
 from components.binarize.report import write_report
 from components.common import strict_json
 from components.common.cli import option
+from components.common.dataset import LEVELS, OPTIONS, SPLITS_FILE, fairseq_splits
 from components.common.dictionary import END_OF_SENTENCE, UNKNOWN, Dictionary
 from components.common.errors import ConfigError, DataError
-from components.common.exam import LEVELS, OPTIONS, SPLITS_FILE, fairseq_splits
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.progress import bar

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from components.common import strict_json
 from components.common.asked import read_asked, read_passages
+from components.common.dataset import level_of, read_test_sets
 from components.common.errors import DataError
-from components.common.exam import level_of, read_test_sets
 from components.common.indexed import read_sizes
 from components.common.report.page import fixed, percent, render, share, signed
 from components.preprocess.core import ASKED, OFFICIAL, SUMMARY_FILE, Count, Part

@@ -1,4 +1,4 @@
-"""The questions of an exam as people read them, from the preprocess step's folder."""
+"""The questions of a data set as people read them, from the preprocess step's folder."""
 
 import itertools
 from collections.abc import Collection

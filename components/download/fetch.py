@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 SCHEMES = ("https", "http", "s3", "file")
 CHUNK = 1 << 20
 
-# So many new bytes between two failures show that the source is alive: the count begins again.
+# This many new bytes between two failures show that the source is alive: the count begins again.
 PROGRESS = 1 << 20
 
 

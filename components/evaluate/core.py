@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from components.common.asked import Asked, read_asked, read_passages
 from components.common.cli import option, require_ranges
+from components.common.dataset import count_options, level_of, read_test_sets
 from components.common.device import DEVICE_HELP, Device, usable_gpus
 from components.common.errors import ConfigError, DataError
-from components.common.exam import count_options, level_of, read_test_sets
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.indexed import read_sizes

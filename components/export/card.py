@@ -82,8 +82,8 @@ def _introduction(exported: Exported) -> str:
 
 It chooses among {exported.task["num_classes"]} answers to a question about a passage.
 
-RoBERTa (Liu et al. 2019) was fine-tuned with fairseq on RACE (Lai et al. 2017), or an exam in its
-format, and its checkpoint turned into a RobertaForMultipleChoice with {exported.parameters:,}
+RoBERTa (Liu et al. 2019) was fine-tuned with fairseq on RACE (Lai et al. 2017), or a data set in
+its format, and its checkpoint turned into a RobertaForMultipleChoice with {exported.parameters:,}
 parameters.
 """
 

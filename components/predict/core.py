@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from components.binarize.bpe import Bpe, read_bpe
 from components.binarize.core import Binarizer
 from components.common import strict_json
+from components.common.dataset import LETTERS
 from components.common.device import Device
 from components.common.dictionary import Dictionary
 from components.common.errors import ConfigError, DataError
-from components.common.exam import LETTERS
 from components.common.files import scratch_folder
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.core import Model

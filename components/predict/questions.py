@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from components.common.exam import LETTERS
+from components.common.dataset import LETTERS
 from components.preprocess.core import MAX_FILE_BYTES
 from components.preprocess.passage import InvalidPassage, check, decode, lines
 

@@ -2,8 +2,8 @@
 
 For each of train, dev, test-middle and test-high: {split}.input0 (the passage), {split}.input1 to
 {split}.input4 (the question with option A to D), {split}.label (0 to 3) and {split}.id, one line a
-question. Exams in RACE's format may have other numbers of options, and other levels or none, see
-components.common.exam.
+question. Data sets in RACE's format may have other numbers of options, and other levels or none,
+see components.common.dataset.
 All but the id, which is ours, are byte-identical to what fairseq's
 examples/roberta/preprocess_RACE.py writes for the same order of files. The script takes the order
 that the file system gives; here it is fixed: middle before high, files by the numbers in their
@@ -26,8 +26,8 @@ from typing import Any, Literal, NamedTuple
 
 from components.common import strict_json
 from components.common.cli import option
+from components.common.dataset import LETTERS, LEVELS, OPTIONS, in_order, natural, split_of
 from components.common.errors import ConfigError, DataError
-from components.common.exam import LETTERS, LEVELS, OPTIONS, in_order, natural, split_of
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.progress import bar
@@ -49,7 +49,7 @@ SUMMARY_FILE = "summary.json"
 class Part(NamedTuple):
     """The passages of one level in one split; `folder` is where RACE keeps the split.
 
-    `level` is empty in an exam without levels.
+    `level` is empty in a data set without levels.
     """
 
     split: str
@@ -58,7 +58,7 @@ class Part(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Of its files below the exam's folder."""
+        """Of its files below the data set's folder."""
         return f"{self.folder}/{self.level}" if self.level else self.folder
 
     def columns(self, options: int) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class Part(NamedTuple):
 
 
 def parts(levels: Collection[str]) -> tuple[Part, ...]:
-    """The parts of an exam with these levels, in the order of its questions."""
+    """The parts of a data set with these levels, in the order of its questions."""
     return tuple(
         Part(split_of(level) if folder == "test" else folder, folder, level)
         for folder in FOLDERS
@@ -168,7 +168,7 @@ def _cells(count: Count, official: Count | None) -> tuple[str, str, str, str]:
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """The exam, and how it is read.
+    """The data set, and how it is read.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -237,7 +237,7 @@ def _convert(part: Part, paths: list[str], config: PreprocessConfig) -> Batch:
             found = lines(passage, config.options)
         except InvalidPassage as error:
             if config.invalid == "stop":
-                hint = "Mend the file, or pass --invalid skip"
+                hint = "Correct the file, or pass --invalid skip"
                 raise DataError(f"{path}: {error}", hint=hint) from None
             log.warning("skipped %s: %s", path, error)
             skipped.append(Invalid(f"{part.folder}/{name}", str(error)))
@@ -273,7 +273,7 @@ def _find_splits(race: Path) -> Path:
 
 
 def _find_levels(root: Path) -> list[str]:
-    """The levels of an exam, the same in each split: the names of the folders in it."""
+    """The levels of a data set, the same in each split: the names of the folders in it."""
     levels: dict[str, set[str]] = {}
     for folder in FOLDERS:
         entries = [path for path in (root / folder).iterdir() if not path.name.startswith(".")]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from components.common.exam import LETTERS, OPTIONS
+from components.common.dataset import LETTERS, OPTIONS
 
 # White space other than spaces and newlines.
 ODD_ASCII_SPACE = [c for c in map(chr, range(128)) if c.isspace() and c not in " \n"]

@@ -45,7 +45,7 @@ class TrainConfig:
     )
 
     epochs: int = option(5, least=1, help="times that every question is seen")
-    max_updates: int = option(0, least=0, help="stop after so many updates; 0 is no limit")
+    max_updates: int = option(0, least=0, help="stop after this many updates; 0 is no limit")
     effective_batch_size: int = option(
         16, least=1, help="questions in an update, over all nodes and processes"
     )
@@ -96,13 +96,13 @@ class TrainConfig:
     stop_collapsed_after: int = option(
         50_000,
         least=0,
-        help="with engine packed: end a run whose loss is that of guessing after so many questions;"
-        " 0 never does",
+        help="with engine packed: end a run whose loss is that of guessing after this many"
+        " questions; 0 never does",
     )
     stop_overflows: int = option(
         25,
         least=0,
-        help="with engine packed: end a run after so many updates in a row that overflow;"
+        help="with engine packed: end a run after this many updates in a row that overflow;"
         " 0 never does",
     )
     on_collapse: Literal["fail", "mark"] = option(
@@ -123,12 +123,15 @@ class TrainConfig:
         "accuracy", help="what checkpoint_best.pt is the best in, on the validation questions"
     )
     validate_interval_updates: int = option(
-        0, least=0, help="validate every so many updates, besides after each epoch; 0 does not"
+        0,
+        least=0,
+        help="validate each time this many updates are made, besides after each epoch; 0 does not",
     )
     save_interval_updates: int = option(
         0,
         least=0,
-        help="validate and save every so many updates, besides after each epoch; 0 does not",
+        help="validate and save each time this many updates are made, besides after each epoch;"
+        " 0 does not",
     )
     checkpoint_uri: str = option(
         "",
@@ -235,7 +238,7 @@ def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
     """The split over processes and micro-batches for a machine and a number of training questions.
 
     Raises:
-        ConfigError: the effective batch does not divide, there are not so many GPUs, or the
+        ConfigError: the effective batch does not divide, there are fewer GPUs, or the
             precision needs one.
     """
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"

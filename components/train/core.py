@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.common.dataset import count_options
 from components.common.device import usable_gpus
 from components.common.errors import CollapseError, ConfigError, TrainingError
-from components.common.exam import count_options
 from components.common.executor import Outcome
 from components.common.files import atomic_folder, scratch_folder
 from components.common.results.metrics import write_metrics

@@ -3,8 +3,8 @@
 import struct
 from pathlib import Path
 
+from components.common.dataset import count_options
 from components.common.errors import DataError
-from components.common.exam import count_options
 from components.common.files import plain
 from components.common.indexed import read_tokens
 

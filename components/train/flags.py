@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.common.exam import count_options
+from components.common.dataset import count_options
 from components.common.manifest import Scalar
 from components.train.config import Plan, TrainConfig
 from components.train.node import ALONE, Node

@@ -290,7 +290,7 @@ def _masters(optimizer: Any) -> list[Any]:
 def _restore_weights(path: Path, trainer: Any, extra_state: dict[str, Any]) -> None:
     """Make a stock trainer's weights exactly those that were saved.
 
-    fairseq makes its copies of weights for its fast inference anew when it loads a checkpoint.
+    fairseq makes its copies of weights for its fast inference again when it loads a checkpoint.
     In training nothing reads them, but they are in the next checkpoint.
     """
     import torch

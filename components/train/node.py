@@ -49,7 +49,7 @@ ALONE = Node()
 
 
 def this_node(nodes: int, environment: Mapping[str, str]) -> Node:
-    """Which of so many machines this one is.
+    """Which of the machines this one is.
 
     Raises:
         ConfigError: a variable is missing, contradicts `nodes`, or is not what it should be.

@@ -237,7 +237,8 @@ _HINT = "Remove it to go on from the one before, or give another address"
 def remove_checkpoints(config: TrainConfig, origin: Provenance) -> None:
     """Remove what a run that has ended had at `checkpoint_uri`, and nothing else that lies there.
 
-    Its output has to be whole: from here on, the run would start anew. A failure is only logged.
+    Its output has to be whole: from here on, the run would start from the beginning. A failure is
+    only logged.
     """
     from components.common import storage
 

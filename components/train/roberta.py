@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.common.dataset import LETTERS
 from components.common.errors import ConfigError, DataError
-from components.common.exam import LETTERS
 from components.common.settings import Settings, shown
 
 ENCODER = "encoder.sentence_encoder."

@@ -23,7 +23,7 @@ TICK_SECONDS = 0.25
 def command(
     processes: int, rank: Sequence[str], node: Node = ALONE, patience: int = 0
 ) -> list[str]:
-    """The command that trains with so many ranks on this node.
+    """The command that trains with this number of ranks on this node.
 
     Args:
         rank: the command of one of them.

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = options.control.parents[1] if options.control else Path()
         places = (output, Path(tempfile.gettempdir()))
         error = raised if isinstance(raised, RaceError) else no_space(raised, *places) or raised
-        # What is ours already knows how to be mended.
+        # What is ours already says what to do.
         message, hint = getattr(error, "what", str(error)), getattr(error, "hint", "")
         report = {"type": type(error).__name__, "message": message, "hint": hint}
         report["rank"] = hooks.rank()

@@ -141,8 +141,15 @@ def test_encoder_agrees_wherever_the_category_changes(encoders) -> None:
 
 
 @pytest.mark.slow
-def test_encoder_agrees_on_every_code_point(encoders) -> None:
-    codes = code_points()
+def test_encoder_agrees_on_every_assigned_code_point(encoders) -> None:
+    """And on one in 64 of those that are not assigned or private, which have no properties."""
+    others = {"Cn", "Co"}
+    codes = [
+        code
+        for code in code_points()
+        if unicodedata.category(chr(code)) not in others or code % 64 == 0
+    ]
+    assert len(codes) > 150_000
     for start in range(0, len(codes), 1 << 16):
         encoders[1].cache.clear()
         assert_same_ids(encoders, codes[start : start + (1 << 16)])

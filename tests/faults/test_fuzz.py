@@ -230,10 +230,10 @@ FILES = ["1.txt", "1", "²", "٣.txt", "9" * 200, "a\nb", "\udc80", "\u2028", ".
 
 
 def test_race_files(sandbox: Path, inputs: int) -> None:
-    exam = sandbox / "exam"
+    dataset = sandbox / "dataset"
     for part in ("train", "dev", "test"):
-        (exam / part / "middle").mkdir(parents=True)
-        (exam / part / "middle" / "0.txt").write_text(json.dumps(PASSAGE))
+        (dataset / part / "middle").mkdir(parents=True)
+        (dataset / part / "middle" / "0.txt").write_text(json.dumps(PASSAGE))
 
     def make(chance: Random) -> tuple[str, str, str, bytes]:
         name = chance.choice(FILES) if chance.random() < 0.1 else "1.txt"
@@ -243,19 +243,19 @@ def test_race_files(sandbox: Path, inputs: int) -> None:
 
     def read(given: tuple[str, str, str, bytes]) -> None:
         where, invalid, level, data = given
-        made = [exam / part / level for part in ("train", "dev", "test")]
+        made = [dataset / part / level for part in ("train", "dev", "test")]
         for path in made:
             path.mkdir(exist_ok=True)
-        (exam / where).write_bytes(data)
+        (dataset / where).write_bytes(data)
         output = sandbox / "text"
         try:
-            preprocess(PreprocessConfig(exam, output, invalid=invalid))
+            preprocess(PreprocessConfig(dataset, output, invalid=invalid))
             for split in {"dev"} | {path.name[:-3] for path in output.glob("test*.id")}:
                 asked = len(read_asked(output, split))
                 for column in ("label", "id", *(f"input{number}" for number in range(5))):
                     assert (output / f"{split}.{column}").read_text().count("\n") == asked
         finally:
-            (exam / where).unlink()
+            (dataset / where).unlink()
             shutil.rmtree(output, ignore_errors=True)
             for path in made:
                 if path.name != "middle":

@@ -102,7 +102,7 @@ PUBLISH: dict[str, Case] = {
     "503 burst on parts": ("PUT", PART, lambda x: x.error(503, "SlowDown"), 3, ""),
     "503 burst on a file": ("PUT", SMALL, lambda x: x.error(503, "ServiceUnavailable"), 3, ""),
     "503 burst on all": (".*", "", lambda x: x.error(503, "SlowDown"), 3, ""),
-    "503 for ever": (
+    "503 without end": (
         "PUT",
         PART,
         lambda x: x.error(503, "SlowDown"),
@@ -117,10 +117,16 @@ PUBLISH: dict[str, Case] = {
     "bad digest": ("PUT", PART, lambda x: x.error(400, "BadDigest"), 2, ""),
     "reset on a part": ("PUT", PART, lambda x: x.reset(), 3, ""),
     "reset on a file": ("PUT", SMALL, lambda x: x.reset(), 3, ""),
-    "reset for ever": ("PUT", SMALL, lambda x: x.reset(), ALWAYS, r"connection was cut \(4 at"),
+    "reset without end": ("PUT", SMALL, lambda x: x.reset(), ALWAYS, r"connection was cut \(4 at"),
     "silence on a part": ("PUT", PART, lambda x: x.be_silent(), 1, ""),
     "silence on the manifest": ("PUT", MANIFEST, lambda x: x.be_silent(), 1, ""),
-    "silence for ever": ("PUT", SMALL, lambda x: x.be_silent(), ALWAYS, r"no answer in time \(4"),
+    "silence without end": (
+        "PUT",
+        SMALL,
+        lambda x: x.be_silent(),
+        ALWAYS,
+        r"no answer in time \(4",
+    ),
     "lost answer to create": ("POST", CREATE, lambda x: x.lose_answer(), 1, ""),
     "lost answer to a part": ("PUT", PART, lambda x: x.lose_answer(), 2, ""),
     "lost answer to complete": ("POST", COMPLETE, lambda x: x.lose_answer(), 1, ""),
@@ -214,7 +220,7 @@ def test_a_manifest_that_is_stored_wrongly_is_found(
 FETCH: dict[str, Case] = {
     "503 burst": ("GET", LARGE, lambda x: x.error(503, "SlowDown"), 3, ""),
     "503 burst on the manifest": ("GET", MANIFEST, lambda x: x.error(503, "SlowDown"), 3, ""),
-    "503 for ever": (
+    "503 without end": (
         "GET",
         LARGE,
         lambda x: x.error(503, "SlowDown"),
@@ -222,13 +228,13 @@ FETCH: dict[str, Case] = {
         "503 Slow.*4 attempts",
     ),
     "reset": ("GET", "", lambda x: x.reset(), 3, ""),
-    "reset for ever": ("GET", SMALL, lambda x: x.reset(), ALWAYS, r"cut \(4 attempts"),
+    "reset without end": ("GET", SMALL, lambda x: x.reset(), ALWAYS, r"cut \(4 attempts"),
     "reset after some bytes": ("GET", LARGE, lambda x: x.reset_after(3 << 20), 3, ""),
     "resets after some bytes": ("GET", LARGE, lambda x: x.reset_after(1000), ALWAYS, "4 attempts"),
     "cut": ("GET", LARGE, lambda x: x.cut((2 << 20) + 5), 3, ""),
     "cut at once": ("GET", LARGE, lambda x: x.cut(0), 3, ""),
     "cut manifest": ("GET", MANIFEST, lambda x: x.cut(50), 3, ""),
-    "cut for ever": ("GET", LARGE, lambda x: x.cut(1000), ALWAYS, r"cut \(4 attempts"),
+    "cut without end": ("GET", LARGE, lambda x: x.cut(1000), ALWAYS, r"cut \(4 attempts"),
     "shortened range": ("GET", LARGE, lambda x: x.shorten(1000), 3, ""),
     "shortened ranges": ("GET", LARGE, lambda x: x.shorten(1000), ALWAYS, r"cut \(4 att"),
     "shortened file": ("GET", SMALL, lambda x: x.shorten(4), 3, ""),
@@ -240,7 +246,7 @@ FETCH: dict[str, Case] = {
     "more announced": ("GET", LARGE, lambda x: x.promise_more(10), 2, ""),
     "stall": ("GET", LARGE, lambda x: x.stall(1 << 20), 2, ""),
     "stall at once": ("GET", LARGE, lambda x: x.be_silent(), 1, ""),
-    "stall for ever": (
+    "stall without end": (
         "GET",
         SMALL,
         lambda x: x.stall(4),
@@ -249,7 +255,7 @@ FETCH: dict[str, Case] = {
     ),
     "flipped byte": ("GET", LARGE, lambda x: x.flip((1 << 20) + 7), 1, ""),
     "flipped bytes in each range": ("GET", LARGE, lambda x: x.flip(-1), 2, ""),
-    "flipped bytes for ever": (
+    "flipped bytes without end": (
         "GET",
         LARGE,
         lambda x: x.flip(-1),

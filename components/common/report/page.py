@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.common.exam import LETTERS
+from components.common.dataset import LETTERS
 from components.common.progress import duration
 from components.common.report import axes
 from components.common.report.axes import number

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.common import strict_json
+from components.common.dataset import LETTERS
 from components.common.errors import DataError
-from components.common.exam import LETTERS
 from components.common.files import plain
 from components.common.results.scores import Group, Scores
 

@@ -79,7 +79,7 @@ def publish(
 
     When the same content is there already, that is a success, whoever published it: so a
     publication may be repeated when it is not known how it ended. `overwrite` sends everything
-    anew and lets it take the place of what is there, which may be another content or damaged; a
+    again and lets it take the place of what is there, which may be another content or damaged; a
     reader sees the one or the other. Empty folders are left out.
 
     What publications that were killed left at `uri` is removed, but not where the caller, who
@@ -283,7 +283,7 @@ def fetch_newest(
     if damaged:
         raise DataError(
             f"{store.address}: no artifact is whole: {', '.join(damaged)} are damaged",
-            hint="Remove them to begin anew, or give another address",
+            hint="Remove them to start from the beginning, or give another address",
         )
     return None
 

@@ -366,7 +366,7 @@ class S3Store:
                 )
             except AnswerError as error:
                 if error.code == "NoSuchUpload":
-                    return {}  # nothing to add to; `_complete` will find out and start anew
+                    return {}  # nothing to add to; `_complete` will find out and start over
                 raise
             require_arrived(answer, md5, self._bucket)
             checksums = {n: v for n, v in checksum.items() if n == "ChecksumSHA256"}
@@ -421,7 +421,7 @@ class S3Store:
         return ""
 
     def _abort(self, key: str, upload: str) -> None:
-        """Give up a multi-part upload, so that its parts do not stay (and cost) for ever."""
+        """Give up a multi-part upload, so that its parts do not stay (and cost)."""
 
         def call() -> None:
             try:

@@ -266,7 +266,7 @@ class Api:
             since: a time, in whole seconds; lines before it are left out.
             follow: wait for more until the container ends; at most `silence` seconds for a line.
             previous: of the container before its last restart.
-            tail: only so many lines at the end; 0 is all.
+            tail: the number of lines from the end; 0 is all.
 
         Raises:
             AnswerError: there is no such log, or not yet.

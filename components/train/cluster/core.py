@@ -20,8 +20,8 @@ from typing import Any
 
 from components.common import errors, strict_json
 from components.common.cli import Terminated
+from components.common.dataset import count_options
 from components.common.errors import ConfigError, RaceError, TrainingError, TransferError
-from components.common.exam import count_options
 from components.common.files import atomic_folder, scratch_folder
 from components.common.progress import duration
 from components.common.results.metrics import METRICS

@@ -24,7 +24,7 @@ _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\
 class LogFollower:
     """Hands on the lines of node 0's log in a thread of its own, each of them once.
 
-    The API begins to send a log anew from a whole second on, so after a cut the lines that were
+    The API sends a log again from a whole second on, so after a cut the lines that were
     taken already come again: those are known by their times (nanoseconds), and among lines of one
     time by their number. When the container was restarted, the rest of its old log is read first;
     when the whole pod was replaced, its old log is gone with it, and the new one is read.

@@ -102,7 +102,7 @@ def cut(sizes: Sequence[int], limit: int) -> list[int]:
     micro-batch would leave a GPU idle. An item larger than `limit` is alone in its part.
     """
     counts = _fill(sizes, limit)
-    # The least limit that still gives so many parts evens them out.
+    # The least limit that still gives this number of parts evens them out.
     low, high = max(max(sizes), -(-sum(sizes) // len(counts))), limit
     while low < high:
         middle = (low + high) // 2
@@ -125,7 +125,7 @@ def _fill(sizes: Sequence[int], limit: int) -> list[int]:
 
 
 def _slices(counts: Sequence[int], sizes: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """For each part of so many items, the places of the items and of what they consist of."""
+    """For each part, given its number of items: the places of these and of what they consist of."""
     item = place = 0
     for count in counts:
         size = sum(sizes[item : item + count])

@@ -16,7 +16,7 @@ class Guard:
 
     Args:
         options: number of options of a question.
-        questions: after so many questions, a loss that is still (or again) at ln(options) ends the
+        questions: after this many, a loss that is still (or again) at ln(options) ends the
             run. It is a mean with a third of them as its window. 0 does not watch it.
         patience: updates in a row that may be skipped for overflow; 0 is any number.
     """

@@ -49,13 +49,13 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
             "--stop-collapsed-after",
             type=int,
             default=50_000,
-            help="end a run whose loss is that of guessing after so many questions; 0 never does",
+            help="end a run whose loss is that of guessing after this many questions; 0 never does",
         )
         parser.add_argument(
             "--stop-overflows",
             type=int,
             default=25,
-            help="end a run after so many updates in a row that overflow; 0 never does",
+            help="end a run after this many updates in a row that overflow; 0 never does",
         )
 
     @classmethod
@@ -145,7 +145,7 @@ class PackedDataset(BaseWrapperDataset):  # type: ignore[misc]
 
 
 class UpdateIterator(iterators.EpochBatchIterator):  # type: ignore[misc]
-    """The stock order of questions, divided anew within each update.
+    """The stock order of questions, divided again within each update.
 
     With stock fairseq, rank r of R gets every R-th batch from r on, and `update_freq` of them make
     its part of an update: an update's questions are those of R * update_freq consecutive batches.

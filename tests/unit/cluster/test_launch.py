@@ -290,11 +290,11 @@ def fails(*endings: tuple[int, int, str], reason: str = "", message: str = "") -
     ],
 )
 def test_a_node_s_error_is_the_step_s(kubernetes, train, status, kind, name, config) -> None:
-    kubernetes.controller = fails((0, status, "error: it is wrong. Mend it"))
+    kubernetes.controller = fails((0, status, "error: it is wrong. Change it"))
     with pytest.raises(RaceError) as raised:
         train()
     assert type(raised.value) is kind
-    assert str(raised.value) == f"TrainJob {name} failed: node 0: it is wrong. Mend it"
+    assert str(raised.value) == f"TrainJob {name} failed: node 0: it is wrong. Change it"
     assert not config.output.exists()
 
 

@@ -136,7 +136,7 @@ def step_that(raised: BaseException | None) -> int:
     ("raised", "status", "line"),
     [
         (None, 0, ""),
-        (ConfigError("what", hint="Mend"), 2, "error: what. Mend\n"),
+        (ConfigError("what", hint="Change it"), 2, "error: what. Change it\n"),
         (DataError("a\nb"), 3, "error: a b\n"),
         (TransferError("what"), 4, "error: what\n"),
         (GateError("what"), 7, "error: what\n"),

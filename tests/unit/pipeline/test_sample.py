@@ -1,4 +1,4 @@
-"""The made-up exam, its BPE and its model: formats, determinism, and what they give away."""
+"""The made-up data set, its BPE and its model: formats, determinism, and what they give away."""
 
 import collections
 import dataclasses
@@ -25,14 +25,14 @@ from pipeline.steps import STEPS
 Question = tuple[str, str, list[str], int]  # article, question, options, index of the right one
 
 
-def passages(exam: dict[str, str], split: str) -> list[dict[str, Any]]:
-    return [json.loads(text) for name, text in exam.items() if name.startswith(f"{split}/")]
+def passages(dataset: dict[str, str], split: str) -> list[dict[str, Any]]:
+    return [json.loads(text) for name, text in dataset.items() if name.startswith(f"{split}/")]
 
 
-def questions(exam: dict[str, str], split: str) -> list[Question]:
+def questions(dataset: dict[str, str], split: str) -> list[Question]:
     return [
         (passage["article"], question, options, "ABCD".index(answer))
-        for passage in passages(exam, split)
+        for passage in passages(dataset, split)
         for question, options, answer in zip(
             passage["questions"], passage["options"], passage["answers"], strict=True
         )
@@ -44,8 +44,8 @@ def words(text: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def exam() -> dict[str, str]:
-    return made.make_exam(seed=1, passages=2000)
+def dataset() -> dict[str, str]:
+    return made.make_dataset(seed=1, passages=2000)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-# The exam
+# The data set
 
 
 def test_the_same_seed_gives_the_same_bytes(sample: Path, tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_the_archive_is_laid_out_like_race(sample: Path) -> None:
     }
 
 
-def test_every_passage_is_valid(exam: dict[str, str]) -> None:
-    for name, text in exam.items():
+def test_every_passage_is_valid(dataset: dict[str, str]) -> None:
+    for name, text in dataset.items():
         passage = json.loads(text)
         assert list(passage) == ["answers", "options", "questions", "article", "id"]
         assert passage["id"] == "".join(name.split("/")[1:])
@@ -104,31 +104,31 @@ def test_every_passage_is_valid(exam: dict[str, str]) -> None:
         assert not re.search(r"[{}]|  ", " ".join(filled)), "a template was not filled"
 
 
-def test_passages_are_varied(exam: dict[str, str]) -> None:
-    train = passages(exam, "train")
+def test_passages_are_varied(dataset: dict[str, str]) -> None:
+    train = passages(dataset, "train")
     assert len({passage["article"] for passage in train}) > 0.99 * len(train)
     assert 0.2 < sum("\n" in passage["article"] for passage in train) / len(train) < 0.8
-    asked = questions(exam, "train")
+    asked = questions(dataset, "train")
     assert 0.4 < sum("_" in question for _, question, _, _ in asked) / len(asked) < 0.6
     length = {level: [] for level in made.FACTS}
-    for name, text in exam.items():
+    for name, text in dataset.items():
         length[name.split("/")[1]].append(len(json.loads(text)["article"].split()))
     assert sum(length["high"]) > 1.4 * sum(length["middle"])
     assert max(length["high"]) < 100
 
 
-def test_no_held_out_passage_was_trained_on(exam: dict[str, str]) -> None:
-    trained_on = {passage["article"] for passage in passages(exam, "train")}
-    held_out = passages(exam, "dev") + passages(exam, "test")
+def test_no_held_out_passage_was_trained_on(dataset: dict[str, str]) -> None:
+    trained_on = {passage["article"] for passage in passages(dataset, "train")}
+    held_out = passages(dataset, "dev") + passages(dataset, "test")
     assert sum(passage["article"] in trained_on for passage in held_out) == 0
 
 
-def test_each_letter_is_right_equally_often(exam: dict[str, str]) -> None:
+def test_each_letter_is_right_equally_often(dataset: dict[str, str]) -> None:
     for split in ("train", "dev", "test"):
         for level in made.FACTS:
             right = collections.Counter(
                 answer
-                for name, text in exam.items()
+                for name, text in dataset.items()
                 if name.startswith(f"{split}/{level}/")
                 for answer in json.loads(text)["answers"]
             )
@@ -136,13 +136,13 @@ def test_each_letter_is_right_equally_often(exam: dict[str, str]) -> None:
             assert max(right.values()) - min(right.values()) <= 1
 
 
-# What the exam gives away
+# What the data set gives away
 
 
-def test_the_passage_names_the_right_option_and_no_other(exam: dict[str, str]) -> None:
+def test_the_passage_names_the_right_option_and_no_other(dataset: dict[str, str]) -> None:
     answers = {word for topic in PHRASES["topics"] for word in topic["words"]}
     for split in ("train", "dev", "test"):
-        for article, _, options, right in questions(exam, split):
+        for article, _, options, right in questions(dataset, split):
             named = [bool(words(option) & answers & words(article)) for option in options]
             assert named == [i == right for i in range(4)]
 
@@ -192,7 +192,7 @@ def test_question_and_options_alone_leave_the_answer_to_chance() -> None:
 
     right: collections.Counter[Any] = collections.Counter()
     seen: collections.Counter[Any] = collections.Counter()
-    for _, question, options, answer in questions(made.make_exam(1, 2000), "train"):
+    for _, question, options, answer in questions(made.make_dataset(1, 2000), "train"):
         for i in range(4):
             seen.update(clues(question, options, i))
         right.update(clues(question, options, answer))
@@ -200,7 +200,7 @@ def test_question_and_options_alone_leave_the_answer_to_chance() -> None:
     def score(question: str, options: list[str], i: int) -> float:
         return sum(math.log((right[c] + 1) / (seen[c] + 4)) for c in clues(question, options, i))
 
-    unseen = questions(made.make_exam(2, 2000), "train")
+    unseen = questions(made.make_dataset(2, 2000), "train")
     correct = sum(
         answer == max(range(4), key=lambda i, q=question, o=options: score(q, o, i))
         for _, question, options, answer in unseen
@@ -338,9 +338,9 @@ def test_the_smoke_config_has_the_recommended_settings() -> None:
 def test_questions_have_as_many_options_as_asked_for_and_each_is_right_equally_often(
     options: int,
 ) -> None:
-    exam = [json.loads(text) for text in made.make_exam(1, 200, options).values()]
-    assert {len(choices) for passage in exam for choices in passage["options"]} == {options}
-    right = collections.Counter(answer for passage in exam for answer in passage["answers"])
+    dataset = [json.loads(text) for text in made.make_dataset(1, 200, options).values()]
+    assert {len(choices) for passage in dataset for choices in passage["options"]} == {options}
+    right = collections.Counter(answer for passage in dataset for answer in passage["answers"])
     assert sorted(right) == list("ABCDEFG"[:options])
     assert max(right.values()) - min(right.values()) <= 6  # one in each level of each split
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from components.common.dataset import count_options, fairseq_splits, in_order, read_test_sets
 from components.common.errors import DataError
-from components.common.exam import count_options, fairseq_splits, in_order, read_test_sets
 
 
 def test_races_levels_come_first_and_others_by_the_numbers_in_their_names() -> None:

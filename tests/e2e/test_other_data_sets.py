@@ -1,4 +1,4 @@
-"""Exams in RACE's format that are not RACE: other numbers of options, other levels or none."""
+"""Data sets in RACE's format that are not RACE: other numbers of options, other levels or none."""
 
 import json
 import os
@@ -30,7 +30,7 @@ TINY = {
 }
 
 
-def exam(folder: Path, options: int) -> Path:
+def dataset(folder: Path, options: int) -> Path:
     """A sample, its archives unpacked beside them."""
     make_sample(folder, passages=16, options=options)
     unpack(folder / "RACE.tar.gz", folder)
@@ -40,7 +40,7 @@ def exam(folder: Path, options: int) -> Path:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exam(tmp_path_factory.mktemp("three") / "sample", options=3)
+    return dataset(tmp_path_factory.mktemp("three") / "sample", options=3)
 
 
 def steps(sample: Path, work: Path, options: int, **settings: object) -> dict[str, object]:
@@ -84,7 +84,7 @@ def test_three_options_go_through_every_step_by_one_parameter(three: Path, tmp_p
 
 @pytest.mark.parametrize("engine", ["packed", "stock"])
 def test_an_exam_without_levels_has_one_test_set(tmp_path: Path, engine: str) -> None:
-    sample = exam(tmp_path / "sample", options=4)
+    sample = dataset(tmp_path / "sample", options=4)
     for split in ("train", "dev", "test"):
         for level in ("middle", "high"):
             for path in (sample / "RACE" / split / level).iterdir():
@@ -126,7 +126,7 @@ def test_a_model_answers_an_exam_with_another_number_of_options(
     three: Path, tmp_path: Path
 ) -> None:
     steps(three, tmp_path, options=3)
-    four = exam(tmp_path / "four", options=4)
+    four = dataset(tmp_path / "four", options=4)
     preprocess(PreprocessConfig(four, tmp_path / "text4"))
     # The words are the same, their numbers are not: this vocabulary is the model's.
     binarize(BinarizeConfig(tmp_path / "text4", three / "bpe", tmp_path / "data4"))

@@ -1,6 +1,6 @@
-"""How an exam lies in folders, as the steps agree on it: levels, test sets, options.
+"""How a data set lies in folders, as the steps agree on it: levels, test sets, options.
 
-An exam has train, dev and test, each with the same levels. RACE has middle and high; others may
+A data set has train, dev and test, each with the same levels. RACE has middle and high; others may
 have other levels, or none, where a split's files lie in the split's folder itself.
 
 In text columns a test set is called test-{level}, or test where there is no level; fairseq's
@@ -31,7 +31,7 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def in_order(levels: Collection[str]) -> list[str]:
-    """Levels in the order of an exam: RACE's own as RACE has them, then others by their names."""
+    """Levels in their order: RACE's own as RACE has them, then others by their names."""
     return [level for level in LEVELS if level in levels] + sorted(
         set(levels) - set(LEVELS), key=natural
     )
@@ -48,7 +48,7 @@ def level_of(split: str) -> str:
 
 
 def fairseq_splits(levels: Collection[str]) -> dict[str, str]:
-    """fairseq's name for each split of the text columns of an exam with these levels."""
+    """fairseq's name for each split of the text columns of a data set with these levels."""
     tests = [split_of(level) for level in in_order(levels)]
     return {"train": "train", "dev": "valid"} | {
         split: f"test{number or ''}" for number, split in enumerate(tests)
