@@ -71,6 +71,28 @@ def test_a_killed_attempt_at_the_same_run_is_cleared_at_once(
     assert len(keys(root)) == 4  # nobody's sign of life either
 
 
+@pytest.mark.parametrize(
+    "remove", [storage.remove_all, lambda uri, **more: storage.prune(uri, keep=1, **more)]
+)
+def test_what_a_removal_leaves_that_is_killed_halfway_goes_with_the_next(
+    root: str, tmp_path: Path, dead: str, remove: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with storage.Publisher(root, settings=QUICK, keep=9) as publisher:
+        for update in (4, 5, 6):
+            publisher.submit(small(tmp_path / f"in{update}"), f"update-{update}")
+            publisher.wait()
+    before = keys(root)
+    with monkeypatch.context() as killed:
+        killed.setattr(liveness, "identity", lambda: dead)
+        kind = type(open_store(root, QUICK))
+        killed.setattr(kind, "remove_folder", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            remove(root, settings=QUICK)
+    assert [key for key in before if key not in keys(root)] == ["update-4/manifest.json"]
+    storage.remove_all(root, settings=QUICK)
+    assert keys(root) == []
+
+
 def test_an_attempt_of_another_machine_is_dead_when_it_stays_silent(
     root: str,
     tmp_path: Path,

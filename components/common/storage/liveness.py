@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -28,6 +28,7 @@ WATCHED = 20.0
 
 _PUBLICATION = re.compile(r"(?:(.*)/)?((\d{8}T\d{6})-([0-9a-f]{8})[0-9a-f]{4})/")
 _ALIVE = re.compile(r"(?:.*/)?alive-([0-9a-f]{8})\Z")
+_OWNER = 8  # digits of a publisher's name
 _MOST = 1000  # bytes of a sign of life
 
 
@@ -45,7 +46,7 @@ class Heartbeat:
     """
 
     def __init__(self, uri: str, settings: Settings) -> None:
-        self.owner = secrets.token_hex(4)
+        self.owner = secrets.token_hex(_OWNER // 2)
         self._store = open_store(uri, brief(settings))
         self._watched: dict[str, tuple[float, float]] = {}  # the others': stamp, and since when
         self._ended = threading.Event()
@@ -116,6 +117,25 @@ class Heartbeat:
     def _beat(self) -> None:
         with contextlib.suppress(RaceError, OSError):
             self._store.touch(f"alive-{self.owner}", identity().encode())
+
+
+@contextlib.contextmanager
+def adopted(store: Store, folder: str) -> Iterator[None]:
+    """While the block removes a publication's folder, its publisher is as alive as this process.
+
+    A publisher that has ended well left no sign of life. Were this process killed halfway, nothing
+    would tell what it leaves from what somebody is at.
+
+    Raises:
+        TransferError, OSError: as `Store` raises them.
+    """
+    sign = f"alive-{folder.rpartition('-')[2][:_OWNER]}"
+    ended = sign not in store.stamps(sign, deep=False)
+    if ended:
+        store.touch(sign, identity().encode())
+    yield
+    if ended:
+        store.remove(sign)
 
 
 def owner_of(key: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from components.common.errors import ConfigError
 from components.common.storage.artifact import DAY, Artifact, artifacts, remove_dead
-from components.common.storage.liveness import WATCHED, Heartbeat, owner_of
+from components.common.storage.liveness import WATCHED, Heartbeat, adopted, owner_of
 from components.common.storage.store import Settings, Stop, Store, open_store
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ def _remove(old: Sequence[Artifact], store: Store) -> list[str]:
     """Remove artifacts that are given newest first; a kill leaves the newest of them."""
     for artifact in reversed(old):
         below = store.at(artifact.name)
-        # First the manifest: without it, no reader begins what it could not finish.
-        below.remove("manifest.json")
-        below.remove_folder(artifact.manifest.folder)
+        with adopted(store, artifact.manifest.folder):
+            # First the manifest: without it, no reader begins what it could not finish.
+            below.remove("manifest.json")
+            below.remove_folder(artifact.manifest.folder)
     return [artifact.name for artifact in old]
