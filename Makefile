@@ -5,9 +5,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 PIP    := $(BIN)/pip --disable-pip-version-check
-# Files of tests side by side, one on each core, where threads of torch would be in each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadfile \
-  --no-loadscope-reorder
+# Tests side by side, one on each core, where threads of torch would be in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-slow lint check fmt compile docs lock images bench clean
@@ -32,10 +31,11 @@ run: setup ## the whole pipeline on a made-up data set, about a minute
 	@$(BIN)/race run --config smoke
 
 test: setup ## the tests, under ten minutes
-	@$(PYTEST)
+	@# Files stay whole: many of their tests share a trained model.
+	@$(PYTEST) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## the tests that take longer
-	@$(PYTEST) -m slow
+	@$(PYTEST) --dist worksteal -m slow
 
 lint: setup ## ruff, mypy, and whether the compiled pipelines and the README's tables are fresh; edits nothing
 	@$(BIN)/ruff check .

@@ -9,6 +9,8 @@ runs one of fairseq's own commands this way. What stands in the way, and what is
 - torch.load has read with `weights_only=True` since 2.6, and fairseq's checkpoints hold a few plain
   types besides tensors. Exactly these are allowed (`components.train.checkpoints.SAFE_TYPES`).
 - fairseq configures the root logger when it is imported. That is undone.
+- It imports tensorboardX, which imports the clients of two object stores where they are installed,
+  for half a second of each start. TensorBoard's files go to folders only.
 - torch and hydra warn of things that only fairseq could change. These warnings, and no others, are
   silenced.
 """
@@ -30,6 +32,8 @@ COMMANDS = {
     "fairseq-train": "fairseq_cli.train",
     "fairseq-validate": "fairseq_cli.validate",
 }
+
+STORE_CLIENTS = ("boto3", "google.cloud.storage")
 
 # (start of the message, category): all are about code inside fairseq, or its calls into others.
 _NOISE: tuple[tuple[str, type[Warning]], ...] = (
@@ -66,7 +70,7 @@ def _ignore_noise() -> None:
 
 def import_fairseq(module: str = "fairseq") -> Any:
     """fairseq or one of its modules, imported so that it works; `dataclasses` stays as it was."""
-    with _hashable_configs(), _untouched_root_logger(), quiet():
+    with _hashable_configs(), _untouched_root_logger(), _without(STORE_CLIENTS), quiet():
         importlib.import_module("fairseq")
         return importlib.import_module(module)
 
@@ -89,6 +93,18 @@ def _hashable_configs() -> Iterator[None]:
         yield
     finally:
         dataclasses.dataclass = original
+
+
+@contextlib.contextmanager
+def _without(modules: Sequence[str]) -> Iterator[None]:
+    """Within the block, modules that were not imported before cannot be."""
+    absent = dict.fromkeys(name for name in modules if name not in sys.modules)
+    sys.modules.update(absent)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from steps import ENGINES, Step, assert_same, result, run
 from components.common import storage
 from components.common.errors import ConfigError, TrainingError
 
-PORT = 29400
+# Tests of this file may run side by side.
+PORT = 29400 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 
 # A node that is left alone ends within this many seconds; it takes one or two on an idle machine.
 BOUND = 60

@@ -30,6 +30,12 @@ assert (logging.getLogger().level, logging.root.manager.disable) == (level, disa
 @dataclasses.dataclass
 class Mine: pass
 assert Mine.__hash__ is None, "only fairseq's own dataclasses are made hashable"
+
+import sys
+compat.import_fairseq("fairseq_cli.train")
+assert "tensorboardX" in sys.modules
+assert not sys.modules.keys() & {"boto3", "google.cloud.storage"}, "they take half a second"
+import boto3
 print(fairseq.__version__)
 """
     )
