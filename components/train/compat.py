@@ -167,7 +167,7 @@ def _train(module: Any, prepare: Callable[[], None] | None) -> None:
     checkpoint_utils.PathManager = LinkingPathManager
     args = options.parse_args_and_arch(options.get_training_parser())
     args.tpu = False  # which --bf16 means to fairseq
-    hooks.check_checkpoints(resumes=not args.reset_optimizer)
+    hooks.check_checkpoints()
     if prepare:
         prepare()
     distributed.call_main(convert_namespace_to_omegaconf(args), module.main)

@@ -128,8 +128,6 @@ class Boundaries:
             self.live()
             if self.group:
                 self.group.agree(cfg)
-                # Another node learns only now whether training goes on.
-                check_checkpoints(resumes=not cfg.reset_optimizer)
             extra_state, epoch_itr = load(cfg, trainer, **arguments)
             if extra_state is not None and not cfg.reset_meters:
                 _restore_interval(extra_state)
@@ -225,16 +223,27 @@ class Boundaries:
         return time.monotonic() - started
 
 
-def check_checkpoints(*, resumes: bool) -> None:
+def check_checkpoints() -> None:
     """Let fairseq load only what was checked, and nothing that it would evaluate or build from.
 
-    Args:
-        resumes: whether training goes on from all that a checkpoint holds, or starts from its
-            model, which may lack the head then.
+    Training goes on from all that a checkpoint holds, or starts from its model (`reset_optimizer`),
+    which may lack the head then. A node may learn only while it starts which of the two it is.
     """
     from fairseq import checkpoint_utils
+    from fairseq.trainer import Trainer
 
-    checkpoint_utils.load_checkpoint_to_cpu = functools.partial(_checked, resumes=resumes)
+    load = Trainer.load_checkpoint
+
+    @functools.wraps(load)
+    def loading(
+        trainer: Any, filename: str, reset_optimizer: bool = False, *more: Any, **named: Any
+    ) -> Any:
+        read = functools.partial(_checked, resumes=not reset_optimizer)
+        checkpoint_utils.load_checkpoint_to_cpu = read
+        return load(trainer, filename, reset_optimizer, *more, **named)
+
+    Trainer.load_checkpoint = loading
+    checkpoint_utils.load_checkpoint_to_cpu = functools.partial(_checked, resumes=False)
 
 
 def _checked(

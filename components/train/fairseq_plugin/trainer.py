@@ -16,7 +16,7 @@ from torch import Tensor
 
 from components.common.errors import ConfigError
 from components.common.files import atomic_file
-from components.train import checkpoints, hooks
+from components.train import checkpoints
 from components.train.fairseq_plugin import memory
 from components.train.fairseq_plugin.batch import PackedBatch
 from components.train.fairseq_plugin.guard import Guard
@@ -228,7 +228,6 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         reset_meters: bool = False,
     ) -> Any:
         """Load a checkpoint of this engine or of stock fairseq; of the latter, the model only."""
-        hooks.check_checkpoints(resumes=not reset_optimizer)
         extra_state = super().load_checkpoint(
             filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters
         )
