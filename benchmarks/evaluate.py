@@ -89,7 +89,7 @@ def make_checkpoint(arguments: argparse.Namespace, folder: Path, gpus: int) -> P
     )
     the_plan = plan(config, gpus=gpus, questions=2)
     run = Run(config, the_plan, config.pretrained, folder / "checkpoints")
-    run_command([sys.executable, "-m", "components.train.worker", *fairseq_arguments(run)])
+    run_command([sys.executable, "-m", "components.train.rank.worker", *fairseq_arguments(run)])
     return folder / "checkpoints" / "checkpoint_last.pt"
 
 

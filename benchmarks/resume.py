@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from race_data import VOCABULARY, make_data  # noqa: E402
 
 from components.train import compat  # noqa: E402
-from components.train.hooks import SAVED  # noqa: E402
+from components.train.rank.hooks import SAVED  # noqa: E402
 from pipeline.sample import Shape, make_checkpoint  # noqa: E402
 
 

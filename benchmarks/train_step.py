@@ -30,9 +30,10 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from race_data import make_data  # noqa: E402
 
 from components.common.dataset import count_options  # noqa: E402
-from components.train import compat, supervise  # noqa: E402
+from components.train import compat  # noqa: E402
 from components.train.config import ARCHITECTURES, TrainConfig, plan  # noqa: E402
 from components.train.flags import Run, fairseq_arguments  # noqa: E402
+from components.train.supervisor import supervise  # noqa: E402
 
 RESULT = "RESULT "
 RACE_QUESTIONS = 87_866
@@ -166,7 +167,7 @@ def train_config(
 def child(job: dict[str, Any]) -> None:
     """Train, and time the updates where fairseq comes by after each of them."""
     from components.train import records
-    from components.train.log import TrainLog
+    from components.train.supervisor.log import TrainLog
 
     compat.import_fairseq()
     import fairseq_cli.train

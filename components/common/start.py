@@ -1,6 +1,6 @@
 """Run a module as a program, with the package `components` that this file is a part of.
 
-    python -P .../components/common/start.py components.train.worker --control ...
+    python -P .../components/common/start.py components.train.rank.worker --control ...
 
 `python -m` looks in the folder in which it is called, and along PYTHONPATH: a project's own
 `components` may lie there, or a file with the name of one of Python's modules. See

@@ -275,7 +275,7 @@ class Model:
             model = _stock_model(self.checked, self._task)
         self._packed = engine == "packed"
         if self._packed:
-            from components.train.fairseq_plugin.model import PackedRoberta
+            from components.train.engine.model import PackedRoberta
 
             model = PackedRoberta(model, HEAD)
         self._model = model.eval().to(self.device)
@@ -303,7 +303,7 @@ class Model:
         """
         import torch
 
-        from components.train.fairseq_plugin.batch import pack
+        from components.train.engine.batch import pack
 
         sizes = np.array([sum(map(len, options)) for options in questions])
         result = np.empty((len(questions), self.options))
@@ -350,7 +350,7 @@ class Model:
     def _packed_answers(self, dataset: Any, batch_tokens: int) -> Iterator[tuple[Any, Any]]:
         import torch
 
-        from components.train.fairseq_plugin.task import PackedDataset
+        from components.train.engine.task import PackedDataset
 
         questions = PackedDataset(dataset, self.options)
         sizes = questions.tokens_per_question

@@ -158,8 +158,8 @@ def _train(module: Any, prepare: Callable[[], None] | None) -> None:
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.distributed import utils as distributed
 
-    from components.train import hooks
-    from components.train.links import LinkingPathManager
+    from components.train.rank import hooks
+    from components.train.rank.links import LinkingPathManager
 
     # A CRC-32 of every tensor would take a good part of the time in which training waits for a
     # checkpoint. Nothing reads it: torch.load does not, and storage has digests of its own.

@@ -22,14 +22,20 @@ from components.train import checkpoints
 from components.train.config import Plan, TrainConfig, as_dict, plan
 from components.train.data import read_labels, require_tokens, vocabulary_size
 from components.train.flags import Run
-from components.train.log import TrainLog, duration
 from components.train.node import Node, this_node
-from components.train.provenance import Provenance, provenance
-from components.train.publish import publish_output, require_free
-from components.train.report import write_report
-from components.train.resume import Checkpoints, Resumed, remove_checkpoints, restore, write_records
 from components.train.roberta import require_same_shape, roberta_of
-from components.train.session import run_fairseq
+from components.train.supervisor.log import TrainLog, duration
+from components.train.supervisor.provenance import Provenance, provenance
+from components.train.supervisor.publish import publish_output, require_free
+from components.train.supervisor.report import write_report
+from components.train.supervisor.resume import (
+    Checkpoints,
+    Resumed,
+    remove_checkpoints,
+    restore,
+    write_records,
+)
+from components.train.supervisor.session import run_fairseq
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
@@ -87,8 +93,8 @@ def train(config: TrainConfig) -> TrainResult:
     then, metrics.json has the reason as `collapsed`, and nothing is published.
 
     With `checkpoint_uri`, a run that was interrupted goes on from its newest checkpoint there, and
-    ends as if it had not been interrupted; see components.train.resume. The result's `end` removes
-    the checkpoints, unless `keep_checkpoints_after_end`.
+    ends as if it had not been interrupted; see components.train.supervisor.resume. The result's
+    `end` removes the checkpoints, unless `keep_checkpoints_after_end`.
 
     With `nodes` above 1 this is one of several calls, each on a machine of its own, which belong
     together by their environment; see components.train.node. Node 0 does what is said here. The

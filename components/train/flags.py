@@ -25,7 +25,7 @@ class Engine:
 ENGINES = {
     "stock": Engine("sentence_ranking", "sentence_ranking"),
     "packed": Engine(
-        "sentence_ranking_packed", "sentence_ranking", Path(__file__).parent / "fairseq_plugin"
+        "sentence_ranking_packed", "sentence_ranking", Path(__file__).parent / "engine"
     ),
 }
 

@@ -102,8 +102,8 @@ class Step:
         return [
             pid
             for pid in self.descendants()
-            if "components.train.worker" in Path(f"/proc/{pid}/cmdline").read_text()
-            and "components.train.launch" not in Path(f"/proc/{pid}/cmdline").read_text()
+            if "components.train.rank.worker" in Path(f"/proc/{pid}/cmdline").read_text()
+            and "components.train.supervisor.launch" not in Path(f"/proc/{pid}/cmdline").read_text()
             and "torch.distributed" not in Path(f"/proc/{pid}/cmdline").read_text()
         ]
 

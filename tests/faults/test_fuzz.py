@@ -33,7 +33,7 @@ from components.common.program import Program, handed
 from components.download.archive import Limits, Unpacked, unpack
 from components.preprocess import passage
 from components.preprocess.core import PreprocessConfig, preprocess
-from components.train import resume
+from components.train.supervisor import resume
 
 pytestmark = INPUTS
 

@@ -41,8 +41,10 @@ from components.import_.config import ImportConfig
 from components.import_.core import import_model
 from components.predict import core as predict
 from components.predict.config import PredictConfig
-from components.train import checkpoints, hooks, resume, roberta
+from components.train import checkpoints, roberta
 from components.train.core import TrainConfig, _fitting_checkpoint
+from components.train.rank import hooks
+from components.train.supervisor import resume
 
 pytestmark = INPUTS
 

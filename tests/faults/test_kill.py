@@ -24,10 +24,11 @@ from components.common import storage
 from components.common.cli import Terminated
 from components.common.errors import TrainingError
 from components.common.storage.store import open_store
-from components.train import hooks, session
 from components.train.config import TrainConfig, plan
 from components.train.flags import Run
-from components.train.log import TrainLog
+from components.train.rank import hooks
+from components.train.supervisor import session
+from components.train.supervisor.log import TrainLog
 
 KILLS = int(os.environ.get("KILLS", "28"))
 

@@ -17,7 +17,7 @@ from components.evaluate.report import Answers, figures
 from components.evaluate.report import write_report as evaluation_report
 from components.preprocess.core import PreprocessConfig, preprocess
 from components.select.report import write_report as sweep_report
-from components.train.report import write_report as training_report
+from components.train.supervisor.report import write_report as training_report
 from pipeline.report import as_page, compare, write_index
 
 DESK, PHONE = (1200, 900), (360, 740)

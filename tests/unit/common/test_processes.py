@@ -91,7 +91,7 @@ print(*(child.pid for child in children), flush=True)
         assert [pid for pid in children if state(pid) not in ("", "Z", "X")] == []
 
 
-@pytest.mark.parametrize("module", ["components.gate", "components.train.launch"])
+@pytest.mark.parametrize("module", ["components.gate", "components.train.supervisor.launch"])
 def test_our_modules_are_run_whatever_lies_where_they_are_called(
     strangers: Path, module: str
 ) -> None:

@@ -178,7 +178,7 @@ def test_the_record_of_the_published_files_is_of_all_three(shared_data: Path) ->
 
 def test_training_goes_on_from_a_checkpoint_of_the_same_vocabulary_or_an_unknown_one() -> None:
     from components.common.manifest import Manifest
-    from components.train.provenance import Provenance
+    from components.train.supervisor.provenance import Provenance
 
     ours = Provenance({}, {"data": "1", "encoder.json": "2"})
 
@@ -191,7 +191,7 @@ def test_training_goes_on_from_a_checkpoint_of_the_same_vocabulary_or_an_unknown
 
 def test_training_goes_on_from_a_checkpoint_that_calls_the_batch_as_0_1_0_did() -> None:
     from components.common.manifest import Manifest
-    from components.train.provenance import Provenance
+    from components.train.supervisor.provenance import Provenance
 
     ours = Provenance({"parameters.effective_batch_size": 16}, {})
     former = "parameters.effective_batch"

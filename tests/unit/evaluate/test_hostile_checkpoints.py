@@ -17,8 +17,9 @@ from components.evaluate.__main__ import main as evaluate
 from components.evaluate.core import Model
 from components.export.__main__ import main as export
 from components.predict.__main__ import main as predict
-from components.train import checkpoints, compat, hooks
+from components.train import checkpoints, compat
 from components.train.__main__ import main as train
+from components.train.rank import hooks
 
 State = dict[str, Any]
 QUESTION = ["--passage", "Ann has a cat.", "--question", "Ann has a _."]
@@ -192,7 +193,7 @@ def test_the_scores_are_those_of_fairseqs_own_loader_bit_by_bit(
     compat.import_fairseq()
     from fairseq import checkpoint_utils
 
-    from components.train.fairseq_plugin.model import PackedRoberta
+    from components.train.engine.model import PackedRoberta
 
     with compat.quiet(), checkpoints.safe_types_allowed():
         (theirs,), _, task = checkpoint_utils.load_model_ensemble_and_task(

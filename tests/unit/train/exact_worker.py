@@ -30,7 +30,7 @@ def main() -> None:
     import fairseq.modules
     from fairseq.trainer import Trainer
 
-    from components.train.fairseq_plugin import model
+    from components.train.engine import model
 
     fairseq.modules.gelu = F.gelu
     model._gelu = F.gelu

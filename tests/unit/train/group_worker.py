@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from components.common.errors import RaceError
-from components.train import group, hooks
+from components.train.rank import group, hooks
 
 CASES = ("fresh", "resumed", "ended", "damaged", "other seed", "stop")
 PLACES = ((0, 0), (1, 0), (1, 1))  # node and local rank of each rank

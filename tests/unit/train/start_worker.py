@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import train_step
-from components.train import compat, worker
+from components.train import compat
+from components.train.rank import worker
 
 compat.import_fairseq("fairseq_cli.train")
-for module in ("tensorboardX", "torch._dynamo", "components.train.fairseq_plugin"):
+for module in ("tensorboardX", "torch._dynamo", "components.train.engine"):
     importlib.import_module(module)
 torch.set_num_threads(1)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from components.train import compat, hooks
+from components.train import compat
+from components.train.rank import hooks
 
 
 @pytest.fixture

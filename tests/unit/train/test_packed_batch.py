@@ -11,7 +11,7 @@ from components.train import compat
 
 compat.import_fairseq()
 
-from components.train.fairseq_plugin.batch import PackedBatch, balance, cut, pack  # noqa: E402
+from components.train.engine.batch import PackedBatch, balance, cut, pack  # noqa: E402
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=30)
 

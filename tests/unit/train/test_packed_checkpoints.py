@@ -15,7 +15,7 @@ from components.train import checkpoints, compat
 from components.train.config import TrainConfig, plan
 from components.train.core import train
 from components.train.flags import Run, fairseq_arguments
-from components.train.publish import publish
+from components.train.supervisor.publish import publish
 
 HEAD = "sentence_classification_head"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -35,7 +35,7 @@ def fairseq_train(
         arguments = [a for a in arguments if a not in resets]
         arguments[arguments.index("--restore-file") + 1] = "checkpoint_last.pt"
     done = subprocess.run(
-        [sys.executable, "-m", "components.train.worker", *arguments, *more],
+        [sys.executable, "-m", "components.train.rank.worker", *arguments, *more],
         capture_output=True,
         text=True,
         timeout=300,
@@ -92,8 +92,8 @@ def packed_predictions(data: Path, checkpoint: Path) -> dict[int, tuple[int, int
     compat.import_fairseq()
     from fairseq import checkpoint_utils
 
-    from components.train.fairseq_plugin.model import PackedRoberta
-    from components.train.fairseq_plugin.task import PackedDataset
+    from components.train.engine.model import PackedRoberta
+    from components.train.engine.task import PackedDataset
 
     with compat.quiet(), checkpoints.safe_types_allowed():
         models, _, task = checkpoint_utils.load_model_ensemble_and_task(
@@ -225,7 +225,7 @@ def test_a_failed_write_leaves_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compat.import_fairseq()
-    from components.train.fairseq_plugin import trainer
+    from components.train.engine import trainer
 
     class Stub(trainer.PackedTrainer):
         def __init__(self) -> None:
@@ -256,7 +256,7 @@ def test_sizes_with_roberta_large(packed: Path, monkeypatch: pytest.MonkeyPatch)
     compat.import_fairseq()
     import fairseq.models.roberta.model
 
-    from components.train.fairseq_plugin.model import PackedRoberta
+    from components.train.engine.model import PackedRoberta
 
     # What a file holds, on this tiny run.
     state = checkpoints.load(packed / "checkpoint_last.pt")

@@ -18,11 +18,11 @@ from components.train import checkpoints, compat
 from components.train.config import TrainConfig, plan
 from components.train.core import train
 from components.train.flags import Run, fairseq_arguments
-from components.train.worker import FAILED
+from components.train.rank.worker import FAILED
 
 compat.import_fairseq()
 
-from components.train.fairseq_plugin.guard import Guard  # noqa: E402
+from components.train.engine.guard import Guard  # noqa: E402
 
 GUESS = math.log(4)
 
@@ -112,7 +112,14 @@ def failed(tiny_race: Any, save_dir: Path, *more: str) -> tuple[dict[str, Any], 
     wanted = config(tiny_race, save_dir)
     run = Run(wanted, plan(wanted, gpus=0, questions=96), tiny_race.pretrained, save_dir)
     done = subprocess.run(
-        [sys.executable, "-m", "components.train.worker", *fairseq_arguments(run), "--fp16", *more],
+        [
+            sys.executable,
+            "-m",
+            "components.train.rank.worker",
+            *fairseq_arguments(run),
+            "--fp16",
+            *more,
+        ],
         capture_output=True,
         text=True,
         timeout=300,

@@ -19,10 +19,10 @@ compat.import_fairseq()
 from fairseq.data import Dictionary  # noqa: E402
 from fairseq.models.roberta import RobertaModel  # noqa: E402
 
-from components.train.fairseq_plugin import attention as kernels  # noqa: E402
-from components.train.fairseq_plugin.attention import Layout, attention, dropout  # noqa: E402
-from components.train.fairseq_plugin.batch import PackedBatch, pack  # noqa: E402
-from components.train.fairseq_plugin.model import PackedRoberta  # noqa: E402
+from components.train.engine import attention as kernels  # noqa: E402
+from components.train.engine.attention import Layout, attention, dropout  # noqa: E402
+from components.train.engine.batch import PackedBatch, pack  # noqa: E402
+from components.train.engine.model import PackedRoberta  # noqa: E402
 
 HEAD = "sentence_classification_head"
 VOCABULARY = 60

@@ -38,7 +38,7 @@ def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
 
 
 def worker(fairseq_train: list[str]) -> "subprocess.CompletedProcess[str]":
-    return run(["-m", "components.train.worker", *fairseq_train])
+    return run(["-m", "components.train.rank.worker", *fairseq_train])
 
 
 class Trajectory:

@@ -15,7 +15,7 @@ from components.common.errors import ConfigError, DataError, OutputError
 from components.train import __main__, checkpoints, core
 from components.train.config import TrainConfig
 from components.train.core import train
-from components.train.hooks import EXACT
+from components.train.rank.hooks import EXACT
 
 
 def config(tiny_race: Any, output: Path, **parameters: object) -> TrainConfig:

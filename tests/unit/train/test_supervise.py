@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from components.common.processes import python
-from components.train import supervise
 from components.train.node import Node
+from components.train.supervisor import supervise
 
 # Starts a child of its own in a new session, prints its process id, and waits.
 FAMILY = """
 import subprocess, sys, time
 code = '''
 import signal, time
-from components.train.worker import die_with_parent
+from components.train.rank.worker import die_with_parent
 die_with_parent(signal.SIGKILL)
 print("ready", flush=True)
 time.sleep(600)
@@ -137,7 +137,7 @@ def test_ranks_share_the_cores_and_do_not_inherit_another_launchers_rank() -> No
 def test_a_rank_whose_parent_ended_before_it_looked_ends(tmp_path: Path) -> None:
     code = """
 import signal, time
-from components.train.worker import die_with_parent
+from components.train.rank.worker import die_with_parent
 die_with_parent(signal.SIGKILL)
 time.sleep(600)
 """
@@ -158,7 +158,7 @@ def test_one_rank_on_one_machine_needs_no_torchrun() -> None:
 
 def test_ranks_of_one_machine_meet_by_themselves() -> None:
     command = supervise.command(2, ["worker", "${local_rank}"])
-    assert command[:4] == python("components.train.launch")
+    assert command[:4] == python("components.train.supervisor.launch")
     assert command[4:7] == ["--standalone", "--nproc-per-node=2", "--max-restarts=0"]
     # It would fill the variable in.
     assert command[7:] == ["--no-python", "worker", "$${local_rank}"]

@@ -16,9 +16,9 @@ from components.common.errors import ConfigError, DataError, OutputError, Traini
 from components.train import checkpoints
 from components.train.config import TrainConfig
 from components.train.core import train
-from components.train.log import TrainLog
 from components.train.node import Node
-from components.train.session import _explain
+from components.train.supervisor.log import TrainLog
+from components.train.supervisor.session import _explain
 
 
 def records(output: Path) -> list[dict[str, Any]]:
@@ -242,7 +242,7 @@ class Step:
 
 def test_a_rank_that_is_killed_ends_the_step(tiny_race: Any, tmp_path: Path) -> None:
     step = Step(tiny_race, tmp_path, processes=2)
-    ranks = step.descendants("components.train.worker")
+    ranks = step.descendants("components.train.rank.worker")
     workers = [pid for pid in ranks if os.getsid(pid) == pid and "launch" not in _command(pid)]
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from components.train.config import Plan
-from components.train.log import Display, TrainLog, duration
 from components.train.records import RECORD
+from components.train.supervisor.log import Display, TrainLog, duration
 
 
 def line(split: str, epoch: int, update: int, loss: float | None, **values: object) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.train.report import stages, write_report
+from components.train.supervisor.report import stages, write_report
 
 METRICS: dict[str, Any] = {
     "best_valid_accuracy": None,

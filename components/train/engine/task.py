@@ -1,6 +1,6 @@
 """fairseq's sentence_ranking task, computed by the packed engine.
 
-    fairseq-train DATA --user-dir components/train/fairseq_plugin --task sentence_ranking_packed ...
+    fairseq-train DATA --user-dir components/train/engine --task sentence_ranking_packed ...
 
 with all other arguments as for `--task sentence_ranking`. `--batch-size`, `--update-freq` and the
 number of ranks say which questions make up an update, in the same order as with the stock task; how
@@ -23,8 +23,8 @@ from fairseq.tasks.sentence_ranking import SentenceRankingTask
 from torch import Tensor
 
 from components.common.errors import ConfigError
-from components.train.fairseq_plugin.batch import PackedBatch, balance, pack
-from components.train.fairseq_plugin.model import PackedRoberta
+from components.train.engine.batch import PackedBatch, balance, pack
+from components.train.engine.model import PackedRoberta
 
 NAME = "sentence_ranking_packed"
 
@@ -60,7 +60,7 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> "PackedRankingTask":
-        from components.train.fairseq_plugin import trainer
+        from components.train.engine import trainer
 
         if args.criterion != "sentence_ranking":
             raise ConfigError(

@@ -16,8 +16,8 @@ from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
 from components.common.errors import ConfigError
-from components.train.fairseq_plugin.attention import Layout, attention, dropout
-from components.train.fairseq_plugin.batch import PackedBatch
+from components.train.engine.attention import Layout, attention, dropout
+from components.train.engine.batch import PackedBatch
 from components.train.roberta import COMPUTED, ENCODER
 
 # What fairseq registers besides a layer's real parameters, for a fast path that it takes only in

@@ -19,13 +19,14 @@ from components.common.disk import no_space
 from components.common.errors import CollapseError, TrainingError
 from components.common.files import scratch_folder
 from components.common.processes import python
-from components.train import hooks, supervise
 from components.train.flags import Run, fairseq_arguments
-from components.train.log import Display, TrainLog
 from components.train.node import ALONE, Node
+from components.train.rank import hooks
+from components.train.rank.worker import FAILED
 from components.train.records import RECORD
-from components.train.resume import TENSORBOARD, Checkpoints
-from components.train.worker import FAILED
+from components.train.supervisor import supervise
+from components.train.supervisor.log import Display, TrainLog
+from components.train.supervisor.resume import TENSORBOARD, Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
             # that it makes there have 107 characters at most.
             own = {"TMPDIR": str(temporary)} if len(str(temporary)) < 70 else {}
             arguments = fairseq_arguments(run, links)
-            rank = python("components.train.worker", "--links", str(links), *worker, *arguments)
+            rank = python(
+                "components.train.rank.worker", "--links", str(links), *worker, *arguments
+            )
             status = supervise.run(
                 supervise.command(processes, rank, run.node, patience),
                 env=supervise.environment(processes, run.plan.device, os.environ | own, run.node),

@@ -1,3 +1,3 @@
 """fairseq's --user-dir: importing it registers the packed engine's task."""
 
-from components.train.fairseq_plugin import task as task
+from components.train.engine import task as task

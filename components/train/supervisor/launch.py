@@ -1,6 +1,6 @@
 """The ranks of this machine, through torchrun; all of them end with the process that asked.
 
-python -m components.train.launch --standalone --nproc-per-node=2 --no-python python WORKER ...
+python -m components.train.supervisor.launch --nproc-per-node=2 --no-python python WORKER ...
 """
 
 import signal
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from components.train.node import Node
-from components.train.worker import die_with_parent
+from components.train.rank.worker import die_with_parent
 
 
 def torchrun_arguments(processes: int, node: Node, patience: int) -> list[str]:

@@ -33,12 +33,12 @@ def write_report(metrics: Mapping[str, Any], records: Sequence[Record]) -> str:
 
     Args:
         metrics: what metrics.json holds.
-        records: those of train_log.jsonl, see components.train.log.
+        records: those of train_log.jsonl, see components.train.supervisor.log.
     """
     rate = metrics["questions_per_second"]
     spent = stages(metrics, records)
     return render(
-        "components/train/templates/training.html",
+        "components/train/supervisor/templates/training.html",
         metrics=metrics,
         model=_model(metrics["parameters"]),
         epochs=max((int(record["epoch"]) for record in records), default=0),

@@ -1,6 +1,6 @@
 """Write a checkpoint's model alone, in 16 bits: what others need of it, and no more.
 
-python -m components.train.publish runs/model/checkpoint_best.pt runs/model/model.pt
+python -m components.train.supervisor.publish runs/model/checkpoint_best.pt runs/model/model.pt
 """
 
 import argparse
@@ -14,9 +14,10 @@ from components.common.cli import run_step
 from components.common.errors import OutputError
 from components.common.files import atomic_file, scratch_folder
 from components.common.results.metrics import METRICS
-from components.train import checkpoints, hooks
+from components.train import checkpoints
 from components.train.config import TrainConfig
-from components.train.provenance import Provenance
+from components.train.rank import hooks
+from components.train.supervisor.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,9 @@ def publish_output(config: TrainConfig, origin: Provenance) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.train.publish", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m components.train.supervisor.publish", description=__doc__
+    )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint that train wrote")
     parser.add_argument("output", type=Path, help="the file to write")
     arguments = parser.parse_args(argv)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from components.common.processes import python, running
-from components.train.launch import torchrun_arguments
 from components.train.node import ALONE, PREFIX, Node, interface_to
-from components.train.worker import PARENT
+from components.train.rank.worker import PARENT
+from components.train.supervisor.launch import torchrun_arguments
 
 # torchrun gives its ranks 30 s to end; a rank that runs on a GPU needs a few at most.
 GRACE_SECONDS = 10.0
@@ -34,7 +34,7 @@ def command(
     torchrun = torchrun_arguments(processes, node, patience)
     # torchrun fills "$" expressions in.
     escaped = [argument.replace("$", "$$") for argument in rank]
-    return python("components.train.launch", *torchrun, "--no-python", *escaped)
+    return python("components.train.supervisor.launch", *torchrun, "--no-python", *escaped)
 
 
 def environment(

@@ -11,7 +11,7 @@ A folder, `control`, joins a rank and the process that supervises the ranks:
     update-000500/  a checkpoint that is whole, for the supervisor to publish and remove; before
                     rank 0 makes the next one, it waits for that
 
-The ranks of several nodes have such a folder on each, see components.train.group.
+The ranks of several nodes have such a folder on each, see components.train.rank.group.
 """
 
 import functools
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from components.train import records
-from components.train.group import Group, SharedStop
+from components.train.rank.group import Group, SharedStop
 
 SAVED = "SAVED "
 STOPPED = "STOPPED"  # a rank's last word when training ended because it was asked to
@@ -189,7 +189,7 @@ class Boundaries:
         return self.stop_after is not None and self.passed >= self.stop_after
 
     def _hand_over(self, save_dir: Path, updates: int, epoch_itr: Any, last: bool) -> None:
-        from components.train.links import link
+        from components.train.rank.links import link
 
         waited = self._wait()
         folder = self.control / f"update-{updates:06d}"

@@ -23,11 +23,11 @@ from components.common.settings import Settings
 from components.train import checkpoints
 from components.train.config import TrainConfig
 from components.train.data import vocabulary_size
-from components.train.hooks import BEST, CHECKPOINT
-from components.train.log import TrainLog
-from components.train.provenance import Provenance
+from components.train.rank.hooks import BEST, CHECKPOINT
 from components.train.records import Record
 from components.train.roberta import differences, roberta_of
+from components.train.supervisor.log import TrainLog
+from components.train.supervisor.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 

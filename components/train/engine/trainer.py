@@ -17,12 +17,12 @@ from torch import Tensor
 from components.common.errors import ConfigError
 from components.common.files import atomic_file
 from components.train import checkpoints
-from components.train.fairseq_plugin import memory
-from components.train.fairseq_plugin.batch import PackedBatch
-from components.train.fairseq_plugin.guard import Guard
-from components.train.fairseq_plugin.model import PackedRoberta
-from components.train.fairseq_plugin.optimizer import PackedAdam
-from components.train.fairseq_plugin.task import PackedRankingTask
+from components.train.engine import memory
+from components.train.engine.batch import PackedBatch
+from components.train.engine.guard import Guard
+from components.train.engine.model import PackedRoberta
+from components.train.engine.optimizer import PackedAdam
+from components.train.engine.task import PackedRankingTask
 
 logger = logging.getLogger(__name__)
 

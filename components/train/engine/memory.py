@@ -5,8 +5,8 @@ import os
 import torch
 from torch import Tensor
 
-from components.train.fairseq_plugin.batch import PackedBatch
-from components.train.fairseq_plugin.model import PackedRoberta
+from components.train.engine.batch import PackedBatch
+from components.train.engine.model import PackedRoberta
 
 # Dense matrix products with 16-bit inputs and 32-bit sums, from the vendors' data sheets: the
 # longest part of a GPU's name that is a key, and operations per second.

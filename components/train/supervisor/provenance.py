@@ -85,7 +85,7 @@ def provenance(
     """
     producer: dict[str, Scalar] = {
         "step": "train",
-        "code_sha256": _digest(Path(__file__).parents[1], "**/*.py"),
+        "code_sha256": _digest(Path(__file__).parents[2], "**/*.py"),
         # Of what runs here, as far as the container tells.
         "revision": os.environ.get("RACE_REVISION", ""),
         "image": os.environ.get("RACE_IMAGE", ""),

@@ -1,13 +1,13 @@
 """One rank of a training: fairseq-train in a process that dies with the one that started it.
 
-    python -m components.train.worker [--links DIR] [--control DIR] [--checkpoint-interval N] \\
-        [--patience S] [--group FILE] DATA --arch ...
+    python -m components.train.rank.worker [--links DIR] [--control DIR] \\
+        [--checkpoint-interval N] [--patience S] [--group FILE] DATA --arch ...
 
 `--links` is the folder that it works in, see components.train.flags.fairseq_arguments. `--control`
-is the folder that joins it with the process that supervises, see components.train.hooks; the rest
-are fairseq-train's arguments. `--group` is for one of the ranks of several nodes: JSON with the
-arguments of components.train.group.Group. What ends it is written as one line, FAILED and a JSON
-object, for that process.
+is the folder that joins it with the process that supervises, see components.train.rank.hooks; the
+rest are fairseq-train's arguments. `--group` is for one of the ranks of several nodes: JSON with
+the arguments of components.train.rank.group.Group. What ends it is written as one line, FAILED and
+a JSON object, for that process.
 """
 
 import argparse
@@ -23,8 +23,9 @@ from pathlib import Path
 from components.common import strict_json
 from components.common.disk import no_space
 from components.common.errors import CollapseError, RaceError
-from components.train import hooks, records
-from components.train.group import Ended, Group
+from components.train import records
+from components.train.rank import hooks
+from components.train.rank.group import Ended, Group
 
 FAILED = "FAILED "
 

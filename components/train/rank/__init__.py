@@ -1,0 +1,1 @@
+"""What runs under torchrun, or alone: fairseq-train in one process for each GPU."""
