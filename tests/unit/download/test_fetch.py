@@ -259,7 +259,7 @@ def test_no_error_shows_credentials(
 ) -> None:
     around = {"status": 302, "headers": {"Location": "/file?k=hunter2"}}
     step = {"status": {"status": 503}, "redirects": around}.get(fault, {fault: 0})
-    url = server.put("file", BODY, steps=[step] * 40)
+    url = server.put("file", BODY, steps=[step] * 200)
     if fault == "refused":
         with socket.create_server(("127.0.0.1", 0)) as free:
             url = f"http://127.0.0.1:{free.getsockname()[1]}/file"
