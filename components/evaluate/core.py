@@ -156,7 +156,7 @@ def _origin(config: EvaluateConfig) -> dict[str, Any]:
         found["training"] = digest(config.model)
     labels = config.data / "label" / "valid.label"
     if labels.is_file():
-        found["dev_questions"] = labels.read_bytes().count(b"\n")
+        found["validation_questions"] = labels.read_bytes().count(b"\n")
     training = Training.find(config.model)
     if training and training.collapsed and not _checkpoint(config.model).is_file():
         found["absent"] = training.collapsed

@@ -57,7 +57,7 @@ class Trained:
     collapsed: str
 
     @property
-    def dev_accuracy(self) -> float:
+    def validation_accuracy(self) -> float:
         """In percent, of one that did not collapse."""
         assert self.training.best_valid_accuracy is not None
         return self.training.best_valid_accuracy
@@ -179,7 +179,7 @@ def _collapse(training: Training, evaluated: Evaluation, model: Path) -> str:
     if marked := training.collapsed or evaluated.absent:
         return marked
     accuracy, chance = training.best_valid_accuracy, evaluated.chance
-    questions = evaluated.dev_questions
+    questions = evaluated.validation_questions
     if chance is None or not questions:
         raise DataError(
             f"{model}: too little is known of its training",
@@ -198,11 +198,11 @@ def _collapse(training: Training, evaluated: Evaluation, model: Path) -> str:
 
 
 def _rank(trial: Trained) -> tuple[float, float]:
-    loss = _dev_loss(trial)
-    return -trial.dev_accuracy, np.inf if loss is None else loss
+    loss = _validation_loss(trial)
+    return -trial.validation_accuracy, np.inf if loss is None else loss
 
 
-def _dev_loss(trial: Trained) -> float | None:
+def _validation_loss(trial: Trained) -> float | None:
     """The validation loss, in nats per question, of the checkpoint that is the best there."""
     update = trial.training.best_valid_update
     try:
@@ -258,7 +258,7 @@ def _selection(
     config: SelectConfig, trials: Sequence[Trained], ranked: Sequence[Trained], ensemble: Ensemble
 ) -> Selection:
     best, scores = ranked[0], ranked[0].evaluated.scores
-    spread = {"dev": _spread([trial.dev_accuracy for trial in ranked])}
+    spread = {"validation": _spread([trial.validation_accuracy for trial in ranked])}
     for name in scores.groups:
         spread[name] = _spread([_group(trial, name).accuracy for trial in ranked])
     return Selection(
@@ -266,8 +266,8 @@ def _selection(
         chance=best.evaluated.chance,
         interval=scores.interval,
         selected=best.label,
-        dev_accuracy=best.dev_accuracy,
-        dev_loss=_dev_loss(best),
+        validation_accuracy=best.validation_accuracy,
+        validation_loss=_validation_loss(best),
         median_accuracy=spread[ALL]["median"],
         mean_accuracy=spread[ALL]["mean"],
         collapsed=len(trials) - len(ranked),
@@ -278,8 +278,8 @@ def _selection(
                 learning_rate=trial.training.parameters["learning_rate"],
                 collapsed=trial.collapsed,
                 updates=trial.training.updates,
-                dev_accuracy=trial.training.best_valid_accuracy,
-                dev_loss=_dev_loss(trial),
+                validation_accuracy=trial.training.best_valid_accuracy,
+                validation_loss=_validation_loss(trial),
                 accuracies={
                     name: found[name].accuracy if name in found else None for name in scores.groups
                 },
@@ -330,14 +330,14 @@ def table(selection: Selection) -> str:
     rows = [
         (
             trial.label,
-            [trial.dev_accuracy, *(trial.accuracies[name] for name in names)],
+            [trial.validation_accuracy, *(trial.accuracies[name] for name in names)],
             "collapsed" if trial.collapsed else "",
         )
         for trial in selection.trials
     ]
     rows += [
-        ("median", [selection.spread[name]["median"] for name in ("dev", *names)], ""),
-        (f"best: {selection.selected}", of(selection.dev_accuracy, best), ""),
+        ("median", [selection.spread[name]["median"] for name in ("validation", *names)], ""),
+        (f"best: {selection.selected}", of(selection.validation_accuracy, best), ""),
         (f"ensemble of {len(ensemble.trials)}", of(None, ensemble.scores.groups), ""),
     ]
     width = max(len(name) for name, _, _ in rows) + 2

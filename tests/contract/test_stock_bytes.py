@@ -52,7 +52,7 @@ def write_passage(folder: Path, name: str, article: str, questions: list[dict]) 
     (folder / name).write_text(json.dumps(content, ensure_ascii=escaped), encoding="utf-8")
 
 
-def write_awkward_exam(race: Path) -> None:
+def write_awkward_dataset(race: Path) -> None:
     """Every awkward text as a passage, as a question and as an option; no question in dev."""
     n = len(AWKWARD)
     for split in ("train", "test"):
@@ -112,7 +112,7 @@ def test_real_vocabulary_on_real_passages_and_awkward_text(
     shared_data: Path, tmp_path: Path
 ) -> None:
     unpack(shared_data / "race-mini.tar.gz", tmp_path)
-    write_awkward_exam(tmp_path / "awkward")
+    write_awkward_dataset(tmp_path / "awkward")
     for path in (tmp_path / "awkward").rglob("*.txt"):
         target = tmp_path / "RACE" / path.relative_to(tmp_path / "awkward").parent / f"0{path.name}"
         shutil.copyfile(path, target)
@@ -134,7 +134,7 @@ def test_small_vocabulary_with_unknown_ids_and_an_empty_split(
     first = symbols[5].split()[0]
     symbols[7] = symbols[7].split()[0] + " 0_07\n"
     (bpe / "dict.txt").write_text("".join(symbols[:-20]) + f"{first} 3 #fairseq:overwrite\n")
-    write_awkward_exam(tmp_path / "race")
+    write_awkward_dataset(tmp_path / "race")
     ours_text, ours_bin = ours(tmp_path / "race", bpe, tmp_path, max_unknown=1)
     stock_text, stock_bin = stock(tmp_path / "race", bpe, tmp_path)
     assert stock_text["dev.input0"] == b""

@@ -83,7 +83,7 @@ def test_three_options_go_through_every_step_by_one_parameter(three: Path, tmp_p
 
 
 @pytest.mark.parametrize("engine", ["packed", "stock"])
-def test_an_exam_without_levels_has_one_test_set(tmp_path: Path, engine: str) -> None:
+def test_a_data_set_without_levels_has_one_test_set(tmp_path: Path, engine: str) -> None:
     sample = dataset(tmp_path / "sample", options=4)
     for split in ("train", "dev", "test"):
         for level in ("middle", "high"):
@@ -122,7 +122,7 @@ def test_other_levels_are_test_sets_in_the_order_of_their_names(
     assert metrics["questions"] == metrics["questions_grade 9"] + metrics["questions_grade 12"]  # type: ignore[operator]
 
 
-def test_a_model_answers_an_exam_with_another_number_of_options(
+def test_a_model_answers_a_data_set_with_another_number_of_options(
     three: Path, tmp_path: Path
 ) -> None:
     steps(three, tmp_path, options=3)

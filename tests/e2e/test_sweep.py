@@ -138,7 +138,7 @@ def test_the_run_ends_with_a_table_of_trials(
     split = [re.split(r"  +", line) for line in two.stdout.splitlines() if line]
     rows = {name: cells for name, *cells in split}
     assert rows[""] == ["validation", "middle", "high", "both"]
-    keys = ("dev_accuracy", "accuracy_middle", "accuracy_high", "accuracy")
+    keys = ("validation_accuracy", "accuracy_middle", "accuracy_high", "accuracy")
     figures = [f"{metrics[key]:.2f} %" for key in keys]
     assert rows["lr 0.005"] == rows["best: lr 0.005"] == rows["median"] == figures
     assert rows["lr 0.0"][1:] == ["–", "–", "–", "collapsed"]

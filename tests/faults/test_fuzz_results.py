@@ -36,7 +36,7 @@ ANSWERS = [
 ]
 EVALUATED = {
     "chance": 25.0,
-    "dev_questions": 200,
+    "validation_questions": 200,
     "loss": 0.4,
     "interval": {"all": [0.0, 100.0]},
     "accuracy": 100.0,

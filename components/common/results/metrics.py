@@ -15,8 +15,11 @@ from components.common.executor import Outcome
 from components.common.results.scores import Scores, count, flat, names, percent
 
 METRICS = "metrics.json"
-# What parameters were called in 0.1.0, whose runs and checkpoints are read too.
-FORMER = {"effective_batch": "effective_batch_size"}
+# What parameters and figures were called in 0.1.0, whose runs and checkpoints are read too.
+FORMER = {
+    "effective_batch": "effective_batch_size",
+    **{f"dev_{what}": f"validation_{what}" for what in ("accuracy", "loss", "questions")},
+}
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -46,9 +49,9 @@ Object = Annotated[Mapping[str, Any], _is(dict)]
 Flat = Annotated[Scores, Scores.from_metrics]
 
 
-def _parameters(value: Any) -> dict[str, Any]:
-    """A step's parameters by their names of today."""
-    return {FORMER.get(name, name): one for name, one in _is(dict)(value).items()}
+def today(named: Any) -> dict[str, Any]:
+    """An object's values by the names that they have today."""
+    return {FORMER.get(name, name): one for name, one in _is(dict)(named).items()}
 
 
 # Fields that are spread over flat names.
@@ -65,7 +68,7 @@ class Metrics:
         Raises:
             AttributeError, KeyError, TypeError, ValueError: a field is missing, or not of its type.
         """
-        known = {}
+        known, metrics = {}, today(metrics)
         for name, hint in get_type_hints(cls, include_extras=True).items():
             value = metrics if name in _FLAT else metrics.get(name)
             try:
@@ -131,7 +134,7 @@ class Training(Metrics):
     processes: Count = None
     device: Annotated[str | None, _is(str)] = None
     collapsed: Text = ""
-    parameters: Annotated[Mapping[str, Any], _parameters] = field(default_factory=dict)
+    parameters: Annotated[Mapping[str, Any], today] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Evaluation(Metrics):
     """What others read of what evaluate says, and select of the model that it selected.
 
     `chance` is the accuracy of guessing; `absent` says why there is no model; `training` is the
-    digest of its metrics.json, and `dev_questions` how many its validation accuracy is about.
+    digest of its metrics.json, and `validation_questions` how many its validation accuracy is of.
     """
 
     scores: Flat = field(default_factory=Scores)
@@ -147,7 +150,7 @@ class Evaluation(Metrics):
     calibration_error: Number = None
     absent: Text = ""
     training: Text = ""
-    dev_questions: Count = None
+    validation_questions: Count = None
 
 
 def _accuracies(metrics: Mapping[str, Any]) -> dict[str, float | None]:
@@ -164,8 +167,8 @@ class Trial(Metrics):
     learning_rate: Number = None
     collapsed: Text = ""
     updates: Count = None
-    dev_accuracy: Percent = None
-    dev_loss: Number = None
+    validation_accuracy: Percent = None
+    validation_loss: Number = None
     accuracies: Annotated[Mapping[str, float | None], _accuracies] = field(default_factory=dict)
     interval: Object = field(default_factory=dict)
 
@@ -196,8 +199,8 @@ class Selection(Metrics):
     chance: Percent
     interval: Object
     selected: Text
-    dev_accuracy: Percent
-    dev_loss: Number = None
+    validation_accuracy: Percent
+    validation_loss: Number = None
     median_accuracy: Annotated[float, percent]
     mean_accuracy: Annotated[float, percent]
     collapsed: Annotated[int, count]

@@ -57,7 +57,7 @@ def test_a_loss_that_is_not_known_is_left_out() -> None:
         {"questions_middle": 0, "correct_middle": 0},
         {"correct_high": None},
         {"chance": -1},
-        {"dev_questions": 1.5},
+        {"validation_questions": 1.5},
         {"training": 1},
     ],
 )
@@ -83,6 +83,12 @@ def test_what_is_not_known_has_no_figure(tmp_path: Path) -> None:
     assert Training.read(tmp_path) == Training()
     with pytest.raises(DataError, match="damaged"):
         Selection.read(tmp_path)
+
+
+def test_figures_of_0_1_0_are_read_by_their_names_of_then(tmp_path: Path) -> None:
+    write_metrics(tmp_path, {"dev_questions": 200, "parameters": {"effective_batch": 16}})
+    assert Evaluation.read(tmp_path).validation_questions == 200
+    assert Training.read(tmp_path).parameters == {"effective_batch_size": 16}
 
 
 ANSWERS = Predictions(["a", "b", "c"], np.array([0, 1, 1]), np.array([[0.5, 0.5]] * 2 + [[0, 1]]))

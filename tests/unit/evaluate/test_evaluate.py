@@ -105,7 +105,7 @@ def test_an_evaluation_knows_its_training_and_the_questions_of_dev(
     content = (trained.together / "metrics.json").read_bytes()
     assert metrics["training"] == hashlib.sha256(content).hexdigest()
     labels = (tiny_race.data / "label" / "valid.label").read_text().splitlines()
-    assert metrics["dev_questions"] == len(labels)
+    assert metrics["validation_questions"] == len(labels)
 
 
 def test_of_a_training_that_collapsed_it_says_that_there_is_nothing_to_evaluate(

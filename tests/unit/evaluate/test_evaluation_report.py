@@ -63,7 +63,7 @@ def test_the_parts_that_need_the_text_are_left_out_without_it(answers: Answers) 
         assert title in made
 
 
-def test_the_published_figures_are_a_landmark_only_for_another_exam(answers: Answers) -> None:
+def test_the_published_figures_are_a_landmark_only_for_another_data_set(answers: Answers) -> None:
     assert "not RACE’s official test sets" in write_report(answers, {}, metrics(answers))
 
 

@@ -197,7 +197,7 @@ def make_sweep(folder: Path) -> Path:
         chance=25.0,
         interval=scores.interval,
         selected="seed 1",
-        dev_accuracy=81.0,
+        validation_accuracy=81.0,
         median_accuracy=80.0,
         mean_accuracy=80.0,
         collapsed=1,

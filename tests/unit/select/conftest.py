@@ -27,10 +27,10 @@ class Sweep:
         right: Sequence[int] | int = 80,
         *,
         learning_rate: float = 1e-5,
-        dev_loss: float = 0.5,
+        validation_loss: float = 0.5,
         marked: str = "",
         sure: float = 0.7,
-        dev_questions: int = 200,
+        validation_questions: int = 200,
     ) -> Path:
         """A trial that has these questions right (the first so many, or those given) of 100."""
         places = set(range(right) if isinstance(right, int) else right)
@@ -49,14 +49,15 @@ class Sweep:
         write(model / "metrics.json", training)
         log = [
             {"split": "valid", "update": 10, "loss": 9.0},
-            {"split": "valid", "update": 20, "loss": dev_loss},
+            {"split": "valid", "update": 20, "loss": validation_loss},
             {"split": "train", "update": 20, "loss": 0.0},
         ]
         (model / "train_log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in log))
         (model / "report.html").write_text("training")
         (report / "report.html").write_text("evaluation")
         digest = hashlib.sha256((model / "metrics.json").read_bytes()).hexdigest()
-        evaluated: dict[str, Any] = {"training": digest, "dev_questions": dev_questions}
+        evaluated: dict[str, Any] = {"training": digest}
+        evaluated["validation_questions"] = validation_questions
         evaluated["chance"] = 100 / OPTIONS
         if marked:
             evaluated["absent"] = marked

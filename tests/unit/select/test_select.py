@@ -37,9 +37,9 @@ def test_the_best_on_dev_is_selected_whatever_it_does_on_test(sweep: Any) -> Non
 def test_of_equals_on_dev_the_one_with_the_lower_loss_is_selected_then_the_first(
     sweep: Any,
 ) -> None:
-    sweep.add(1, dev=90.0, dev_loss=0.31)
-    sweep.add(2, dev=90.0, dev_loss=0.30)
-    sweep.add(3, dev=90.0, dev_loss=0.30)
+    sweep.add(1, dev=90.0, validation_loss=0.31)
+    sweep.add(2, dev=90.0, validation_loss=0.30)
+    sweep.add(3, dev=90.0, validation_loss=0.30)
     assert selected(sweep)["selected"] == "seed 2"
 
 
@@ -49,7 +49,7 @@ def test_figures_are_over_the_trials_that_did_not_collapse(sweep: Any) -> None:
     sweep.add(5, marked="the loss is still 1.386")
     found = selected(sweep)
     values = [80.0, 70.0, 90.0, 60.0]
-    for name in ("all", "dev"):
+    for name in ("all", "validation"):
         assert found["spread"][name] == pytest.approx(
             {
                 "mean": 75.0,
@@ -82,7 +82,7 @@ def test_a_trial_that_cannot_be_told_from_guessing_has_collapsed(sweep: Any) -> 
 
 
 def test_more_questions_tell_a_small_gain_from_guessing(sweep: Any) -> None:
-    sweep.add(1, dev=30.5, dev_questions=5000)
+    sweep.add(1, dev=30.5, validation_questions=5000)
     assert selected(sweep)["collapsed"] == 0
 
 
@@ -248,7 +248,7 @@ def test_answers_that_cannot_be_averaged_are_refused(sweep: Any, damage: Break, 
         ),
         ("model", {"parameters": {"seed": "1"}}, "does not say what it was trained with"),
         ("report", {"training": []}, "damaged (training: [] is no str)"),
-        ("report", {"dev_questions": 0}, "too little is known of its training"),
+        ("report", {"validation_questions": 0}, "too little is known of its training"),
         ("report", {"correct": 101}, "damaged (scores: 80 % is not 101 of 100 (all))"),
         ("report", {"questions": 0, "correct": 0}, "damaged (scores: 80 % is not 0 of 0 (all))"),
         ("report", {"questions_high": 59}, "damaged ("),
@@ -284,7 +284,7 @@ def test_damaged_folders_are_refused(sweep: Any, file: str, content: str | None,
 
 def test_a_log_that_is_not_there_only_costs_the_loss(sweep: Any) -> None:
     (sweep.add(1) / "model" / "train_log.jsonl").unlink()
-    assert selected(sweep)["dev_loss"] is None
+    assert selected(sweep)["validation_loss"] is None
 
 
 def test_what_is_selected_takes_no_second_place_on_the_disk(sweep: Any) -> None:
