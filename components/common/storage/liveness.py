@@ -28,7 +28,6 @@ WATCHED = 20.0
 
 _PUBLICATION = re.compile(r"(?:(.*)/)?((\d{8}T\d{6})-([0-9a-f]{8})[0-9a-f]{4})/")
 _ALIVE = re.compile(r"(?:.*/)?alive-([0-9a-f]{8})\Z")
-_OWNER = 8  # digits of a publisher's name
 _MOST = 1000  # bytes of a sign of life
 
 
@@ -46,7 +45,7 @@ class Heartbeat:
     """
 
     def __init__(self, uri: str, settings: Settings) -> None:
-        self.owner = secrets.token_hex(_OWNER // 2)
+        self.owner = secrets.token_hex(4)
         self._store = open_store(uri, brief(settings))
         self._watched: dict[str, tuple[float, float]] = {}  # the others': stamp, and since when
         self._ended = threading.Event()
@@ -69,7 +68,7 @@ class Heartbeat:
         Raises:
             TransferError, OSError: as `Store` raises them.
         """
-        own = f"alive-{self.owner}"
+        own = _sign(self.owner)
         now = self._store.stamps(own, deep=False).get(own)
         judged = {key: self._lives(store, key, stamp, now, same) for key, stamp in signs.items()}
         return {key: alive for key, alive in judged.items() if alive is not None}
@@ -97,7 +96,7 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
         with contextlib.suppress(RaceError, OSError):
-            self._store.remove(f"alive-{self.owner}")
+            self._store.remove(_sign(self.owner))
 
     def __enter__(self) -> "Heartbeat":
         return self
@@ -116,7 +115,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         with contextlib.suppress(RaceError, OSError):
-            self._store.touch(f"alive-{self.owner}", identity().encode())
+            self._store.touch(_sign(self.owner), identity().encode())
 
 
 @contextlib.contextmanager
@@ -129,13 +128,18 @@ def adopted(store: Store, folder: str) -> Iterator[None]:
     Raises:
         TransferError, OSError: as `Store` raises them.
     """
-    sign = f"alive-{folder.rpartition('-')[2][:_OWNER]}"
-    ended = sign not in store.stamps(sign, deep=False)
-    if ended:
+    signs = [_sign(one.owner) for one in publications([f"{folder}/"])]
+    missing = [sign for sign in signs if sign not in store.stamps(sign, deep=False)]
+    for sign in missing:
         store.touch(sign, identity().encode())
     yield
-    if ended:
+    for sign in missing:
         store.remove(sign)
+
+
+def _sign(owner: str) -> str:
+    """The key of a publisher's sign of life."""
+    return f"alive-{owner}"
 
 
 def owner_of(key: str) -> str | None:
