@@ -19,7 +19,7 @@ def write_report(selection: Selection) -> str:
         names=NAMES,
         published=published(groups),
         tests=tests if len(tests) > 1 else [],
-        on_dev=[_dot(trial, trial.validation_accuracy) for trial in trials],
+        on_validation=[_dot(trial, trial.validation_accuracy) for trial in trials],
         on_test=[_dot(t, t.accuracies["all"], t.interval.get("all", ())) for t in trials],
     )
 

@@ -21,7 +21,7 @@ def selected(sweep: Any, **settings: Any) -> dict[str, Any]:
     return select(SelectConfig(**sweep.arguments(), **settings)).to_metrics()
 
 
-def test_the_best_on_dev_is_selected_whatever_it_does_on_test(sweep: Any) -> None:
+def test_the_best_on_validation_is_selected_whatever_it_does_on_test(sweep: Any) -> None:
     sweep.add(1, dev=90.0, right=95)
     sweep.add(2, dev=91.0, right=70)
     found = selected(sweep)
@@ -34,7 +34,7 @@ def test_the_best_on_dev_is_selected_whatever_it_does_on_test(sweep: Any) -> Non
     assert json.loads((output / "metrics.json").read_text()) == found
 
 
-def test_of_equals_on_dev_the_one_with_the_lower_loss_is_selected_then_the_first(
+def test_of_equals_on_validation_the_one_with_the_lower_loss_is_selected_then_the_first(
     sweep: Any,
 ) -> None:
     sweep.add(1, dev=90.0, validation_loss=0.31)
@@ -116,7 +116,7 @@ def read_predictions_of(path: Path) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(("asked", "members"), [(1, 1), (2, 2), (3, 3), (9, 3)])
-def test_the_ensemble_is_of_the_best_on_dev_that_are_left(
+def test_the_ensemble_is_of_the_best_on_validation_that_are_left(
     sweep: Any, asked: int, members: int
 ) -> None:
     sweep.add(1, dev=70.0)
