@@ -425,6 +425,9 @@ def _is_surrogate(character: str) -> bool:
 def show_error(line: str) -> None:
     with contextlib.suppress(OSError):  # its reader went away, or the disk below it is full
         _show_error(line)
+    with contextlib.suppress(OSError), TERMINATION_LOG.open("r+b") as file:
+        whole = one_line(line).encode()[:TERMINATION_BYTES].decode(errors="ignore")
+        file.write(whole.encode())
 
 
 def _show_error(line: str) -> None:
@@ -435,6 +438,10 @@ def _show_error(line: str) -> None:
     label = "\x1b[1;31merror:\x1b[0m" if color else "error:"
     print(f"{label} {one_line(line)}", file=sys.stderr, flush=True)
 
+
+# What a container leaves here is in its pod's status, and in Argo's and Trainer's messages: more
+# than its exit status, and there when its log is gone. Only Kubernetes makes the file.
+TERMINATION_LOG, TERMINATION_BYTES = Path("/dev/termination-log"), 4096
 
 LOG_FORMATS = ("text", "json")
 LOG_FORMAT_VARIABLE = "RACE_LOG_FORMAT"

@@ -255,7 +255,6 @@ class Api:
         since: str = "",
         follow: bool = False,
         previous: bool = False,
-        tail: int = 0,
         silence: float = 60.0,
     ) -> Iterator[Iterator[bytes]]:
         """The lines of the log of a pod that trains, with their times before them.
@@ -266,7 +265,6 @@ class Api:
             since: a time, in whole seconds; lines before it are left out.
             follow: wait for more until the container ends; at most `silence` seconds for a line.
             previous: of the container before its last restart.
-            tail: the number of lines from the end; 0 is all.
 
         Raises:
             AnswerError: there is no such log, or not yet.
@@ -278,7 +276,6 @@ class Api:
             "sinceTime": since,
             "follow": "true" if follow else "",
             "previous": "true" if previous else "",
-            "tailLines": str(tail or ""),
         }
         query += [(key, value) for key, value in given.items() if value]
         with self._stream(f"{self._pods()}/{pod}/log", "read the log", query, silence) as lines:

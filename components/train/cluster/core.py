@@ -31,7 +31,7 @@ from components.train import checkpoints
 from components.train.cluster import manifest
 from components.train.cluster.api import PATIENCE, AnswerError, Api
 from components.train.cluster.config import ClusterConfig, NodesConfig
-from components.train.cluster.follow import LogFollower, container_status, texts
+from components.train.cluster.follow import LogFollower, container_status
 from components.train.config import TrainConfig, plan
 from components.train.core import CHECKPOINTS, TrainResult
 from components.train.data import read_labels
@@ -265,7 +265,7 @@ class _Job:
             # Node 0 publishes it last, so training had succeeded, whatever came then.
             logger.warning("%s failed after its output was there; it is taken", self._title)
             return
-        raise self._failure(finished, list(log.tail))
+        raise self._failure(finished)
 
     def _finished(self) -> dict[str, Any]:
         """The job when it has ended, or will not come to a good end."""
@@ -309,18 +309,17 @@ class _Job:
                 if ended and ended["exitCode"]:
                     found.append(
                         _Ending(
-                            pod["metadata"]["name"],
                             manifest.rank_of(pod),
                             ended["exitCode"],
                             ended.get("reason", ""),
                             ended.get("finishedAt") or "",
-                            previous=now == "lastState",
+                            ended.get("message") or "",
                         )
                     )
         # The other nodes fail because one did, and later.
         return sorted(found, key=lambda e: (e.status not in LASTING, e.finished))
 
-    def _failure(self, job: dict[str, Any], tail: list[str]) -> RaceError:
+    def _failure(self, job: dict[str, Any]) -> RaceError:
         """The error for a job that failed."""
         condition = _conditions(job).get("Failed", {})
         said = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
@@ -333,43 +332,32 @@ class _Job:
         ending = next(iter(self._endings(self.api.pods(self.name))), None)
         where = f"{self._title} failed"
         if ending is None:
-            last = f"; its last line: {tail[-1]}" if tail else ""
-            return TrainingError(f"{where}: {said}{last}", hint="Its log is above")
+            return TrainingError(f"{where}: {said}", hint="Its log is above")
         node = f"node {ending.rank}"
         if ending.reason == "OOMKilled":
             return TrainingError(
                 f"{where}: the memory of {node} was not enough",
                 hint="Raise cluster_node_memory, which holds /dev/shm too",
             )
-        words = _last_error(tail) if ending.rank == 0 else ""
-        words = words or _last_error(self._tail_of(ending))
-        if words:
-            return _KINDS.get(ending.status, TrainingError)(f"{where}: {node}: {words}")
+        if ending.message:
+            kind = _KINDS.get(ending.status, TrainingError)
+            return kind(f"{where}: {node}: {ending.message}")
         return _KINDS.get(ending.status, TrainingError)(
             f"{where}: {node} ended with exit status {ending.status}"
             + (f" ({said})" if said else ""),
             hint="The log of node 0 is above",
         )
 
-    def _tail_of(self, ending: "_Ending") -> list[str]:
-        with (
-            contextlib.suppress(AnswerError, RaceError),
-            self.api.log(ending.pod, tail=20, previous=ending.previous) as lines,
-        ):
-            return texts(lines)
-        return []
-
 
 @dataclass(frozen=True)
 class _Ending:
     """How the container of a node ended."""
 
-    pod: str
     rank: int | None
     status: int
     reason: str
     finished: str
-    previous: bool  # it runs again
+    message: str  # the step's error (components.common.cli.TERMINATION_LOG), or ""
 
 
 # The error that a node's exit status stands for.
@@ -434,15 +422,3 @@ def _why_waiting(pods: list[dict[str, Any]]) -> str:
         reasons[reason] = reasons.get(reason, 0) + 1
     waits = (f"{n} pod{'s wait' if n > 1 else ' waits'}: {why}" for why, n in reasons.items())
     return errors.one_line("; ".join(waits))
-
-
-def _last_error(lines: list[str]) -> str:
-    """The line in which a step says why it ended (components.common.cli.show_error); else ""."""
-    for line in reversed(lines):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ")
-        with contextlib.suppress(ValueError):
-            record = strict_json.loads(line)
-            if isinstance(record, dict) and record.get("level") == "ERROR":
-                return str(record.get("message", ""))
-    return ""

@@ -1,12 +1,11 @@
 """The log of a node, line by line as it is written, through cuts and restarts."""
 
-import collections
 import contextlib
 import datetime
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from components.common.errors import RaceError
@@ -14,8 +13,6 @@ from components.train.cluster.api import AnswerError, Api, CutError
 from components.train.cluster.manifest import CONTAINER, rank_of
 
 logger = logging.getLogger(__name__)
-
-TAIL_LINES = 40
 
 # RFC 3339 with nanoseconds, whose zeros at the end may be left out.
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")
@@ -46,7 +43,6 @@ class LogFollower:
     ) -> None:
         self._api, self._job, self._emit = api, job, emit
         self._pause, self._silence = pause, silence
-        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._pod = ""  # uid of the one that is read
         self._restarts = 0  # of the container that is read
         self._last, self._same = 0, 0  # time of the last line, and how many lines had it
@@ -122,7 +118,7 @@ class LogFollower:
             for line in lines:
                 if not (line.endswith(b"\n") or ended) or self._given_up.is_set():
                     return  # it comes again, and whole
-                moment, text = _split(line)
+                moment, text = timed(line)
                 if moment is None or moment < since:
                     continue  # not a line of the program; or one that was taken before the cut
                 if moment == since and seen < skip:
@@ -130,7 +126,6 @@ class LogFollower:
                     continue
                 self._same = self._same + 1 if moment == self._last else 1
                 self._last = moment
-                self.tail.append(text)
                 self._emit(text)
 
 
@@ -140,12 +135,7 @@ def container_status(pod: dict[str, Any], container: str) -> dict[str, Any]:
     return next((status for status in statuses if status["name"] == container), {})
 
 
-def texts(lines: Iterator[bytes]) -> list[str]:
-    """The lines of a log without their times."""
-    return [text for moment, text in map(_split, lines) if moment is not None]
-
-
-def _split(line: bytes) -> tuple[int | None, str]:
+def timed(line: bytes) -> tuple[int | None, str]:
     """When a line was written (nanoseconds since 1970), None where it has no time; and its text."""
     found = _TIME.match(line)
     if not found:

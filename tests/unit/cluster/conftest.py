@@ -299,8 +299,6 @@ class FakeKubernetes:
         cut = self.cut_logs.popleft() if self.cut_logs else None
         _head(handler)
         place, sent = 0, 0
-        if "tailLines" in query:
-            place = max(0, len(log.lines) - int(query["tailLines"]))
         while True:
             lines, ended = log.taken(place, wait=0.05)
             place += len(lines)

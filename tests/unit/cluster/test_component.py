@@ -82,10 +82,9 @@ def test_its_artifacts_are_those_of_one_node(kubernetes, step, tmp_path) -> None
 def test_its_failure_is_one_line_and_the_node_s_status(kubernetes, step, capfd) -> None:
     def control(k: Any, job: Any) -> None:
         name = job["metadata"]["name"]
-        ended = {"exitCode": 3, "reason": "Error", "finishedAt": ""}
-        log = k.container(name, 0, terminated=ended)
-        log.write("error: the data is damaged. Binarize again")
-        log.end()
+        said = "the data is damaged. Binarize again"
+        ended = {"exitCode": 3, "reason": "Error", "message": said, "finishedAt": ""}
+        k.container(name, 0, terminated=ended).end()
         k.true(name, "Failed")
 
     kubernetes.controller = control

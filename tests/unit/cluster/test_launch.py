@@ -88,9 +88,12 @@ def publish(config: TrainConfig, tmp_path: Path) -> Callable[[], None]:
     return run
 
 
-def terminated(status: int, reason: str = "Error", at: int = 0) -> dict[str, Any]:
+def terminated(
+    status: int, reason: str = "Error", at: int = 0, message: str = ""
+) -> dict[str, Any]:
     return {
         "exitCode": status,
+        "message": message,
         "reason": reason,
         "finishedAt": f"2026-01-01T00:00:{at:02}Z",
     }
@@ -265,14 +268,12 @@ def test_pods_that_wait_long_say_why_and_once(
 
 
 def fails(*endings: tuple[int, int, str], reason: str = "", message: str = "") -> Any:
-    """A controller whose nodes end with these: rank, exit status, last line of the log."""
+    """A controller whose nodes end with these: rank, exit status, its error."""
 
     def control(k: Any, job: Any) -> None:
         name = job["metadata"]["name"]
-        for at, (rank, status, line) in enumerate(endings):
-            log = k.container(name, rank, terminated=terminated(status, at=at))
-            log.write("epoch 1", line)
-            log.end()
+        for at, (rank, status, error) in enumerate(endings):
+            k.container(name, rank, terminated=terminated(status, at=at, message=error)).end()
         k.true(name, "Failed", reason, message)
 
     return control
@@ -290,7 +291,7 @@ def fails(*endings: tuple[int, int, str], reason: str = "", message: str = "") -
     ],
 )
 def test_a_node_s_error_is_the_step_s(kubernetes, train, status, kind, name, config) -> None:
-    kubernetes.controller = fails((0, status, "error: it is wrong. Change it"))
+    kubernetes.controller = fails((0, status, "it is wrong. Change it"))
     with pytest.raises(RaceError) as raised:
         train()
     assert type(raised.value) is kind
@@ -300,8 +301,8 @@ def test_a_node_s_error_is_the_step_s(kubernetes, train, status, kind, name, con
 
 def test_the_node_that_failed_first_says_why(kubernetes, train) -> None:
     kubernetes.controller = fails(
-        (1, 6, "error: rank 3: the GPU's memory was not enough. Lower token_budget"),
-        (0, 6, "error: node 1 cannot be reached"),
+        (1, 6, "rank 3: the GPU's memory was not enough. Lower token_budget"),
+        (0, 6, "node 1 cannot be reached"),
     )
     with pytest.raises(TrainingError, match=r"node 1: rank 3: the GPU's memory"):
         train()
@@ -309,21 +310,14 @@ def test_the_node_that_failed_first_says_why(kubernetes, train) -> None:
 
 def test_a_wrong_parameter_says_more_than_what_it_led_to(kubernetes, train) -> None:
     kubernetes.controller = fails(
-        (0, 6, "error: node 1 cannot be reached"), (1, 2, "error: it is another data set")
+        (0, 6, "node 1 cannot be reached"), (1, 2, "it is another data set")
     )
     with pytest.raises(ConfigError, match="node 1: it is another data set"):
         train()
 
 
-def test_a_json_log_says_why_too(kubernetes, train) -> None:
-    line = json.dumps({"time": "now", "level": "ERROR", "message": "the data is damaged"})
-    kubernetes.controller = fails((0, 3, line))
-    with pytest.raises(DataError, match="node 0: the data is damaged"):
-        train()
-
-
 def test_without_words_of_its_own_the_cluster_s_are_told(kubernetes, train) -> None:
-    kubernetes.controller = fails((1, 137, "epoch 2"), reason="FailedJobs", message="jobset failed")
+    kubernetes.controller = fails((1, 137, ""), reason="FailedJobs", message="jobset failed")
     with pytest.raises(TrainingError) as raised:
         train()
     assert "node 1 ended with exit status 137 (FailedJobs: jobset failed)" in str(raised.value)
@@ -346,7 +340,9 @@ def test_a_failure_without_pods_is_told_with_its_reason(kubernetes, train) -> No
 
 
 def test_the_deadline_is_an_error_of_its_own(kubernetes, train) -> None:
-    kubernetes.controller = fails((0, 143, "epoch 1"), reason="DeadlineExceeded", message="long")
+    kubernetes.controller = fails(
+        (0, 143, "terminated by SIGTERM"), reason="DeadlineExceeded", message="long"
+    )
     with pytest.raises(TrainingError, match=r"was not done within 2 h 00 min"):
         train(deadline=7200)
 
@@ -355,8 +351,7 @@ def test_an_error_that_stays_ends_the_job_before_its_restarts_are_spent(
     kubernetes, train, name
 ) -> None:
     def control(k: Any, job: Any) -> None:
-        ended = terminated(2)
-        k.container(name, 0, restarts=0).write("error: no such parameter")
+        ended = terminated(2, message="no such parameter")
         k.container(name, 0, restarts=1, running={}, last=ended)
 
     kubernetes.controller = control
@@ -384,7 +379,7 @@ def test_a_job_that_fails_after_its_output_was_published_has_succeeded(
 ) -> None:
     def control(k: Any, job: Any) -> None:
         publish()
-        fails((0, 5, "error: s3://... exists already"))(k, job)
+        fails((0, 5, "s3://... exists already"))(k, job)
 
     kubernetes.controller = control
     assert train().metrics
@@ -402,7 +397,7 @@ def test_a_job_that_somebody_deletes_is_told(kubernetes, train, name) -> None:
 
 
 def test_a_failed_job_is_deleted(kubernetes, train) -> None:
-    kubernetes.controller = fails((0, 6, "error: no"))
+    kubernetes.controller = fails((0, 6, "no"))
     with pytest.raises(TrainingError):
         train()
     assert not kubernetes.jobs

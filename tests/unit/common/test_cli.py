@@ -17,6 +17,7 @@ from typing import Literal
 
 import pytest
 
+from components.common import cli
 from components.common.cli import (
     option,
     options,
@@ -232,6 +233,24 @@ def python(code: str) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_an_error_stands_in_the_pod_s_status_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "termination-log"
+    monkeypatch.setattr(cli, "TERMINATION_LOG", log)
+
+    def main(argv: Sequence[str] | None) -> None:
+        raise DataError("two\nlines", hint="\u00fc" * 9000)
+
+    assert run_step(main, []) == 3
+    assert not log.exists()  # only Kubernetes makes it
+    log.touch()
+    assert run_step(main, []) == 3
+    said = log.read_bytes()
+    assert len(said) <= 4096
+    assert said.decode().startswith("two lines. \u00fc\u00fc")
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
