@@ -47,7 +47,7 @@ def add_submit(commands: Any) -> None:
         The pipeline is compiled with the config and uploaded as a version of race-roberta, or of
         race-roberta-sweep with seeds or learning_rates, unless the server has it. A data step is
         taken from the cache where all that it comes from has a sha256. With --wait the exit status
-        is 1 when the run fails.
+        is that of the step that failed (2 to 7), 130 when the run was cancelled, and else 1.
         """,
     )
     add_config(made)
@@ -85,6 +85,17 @@ def add_submit(commands: Any) -> None:
         "--poll", type=float, default=10.0, metavar="SECONDS", help="how often (default: 10)"
     )
     made.add_argument(
+        "--pending-timeout",
+        type=float,
+        metavar="MINUTES",
+        help="with --wait: end when a pod has waited this long (default: as long as it can start)",
+    )
+    made.add_argument(
+        "--terminate-stuck",
+        action="store_true",
+        help="with --wait: terminate a run whose pod cannot start, or has waited too long",
+    )
+    made.add_argument(
         "--cron",
         default="",
         metavar="TIMES",
@@ -96,8 +107,10 @@ def add_submit(commands: Any) -> None:
 
 def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.caching import cached_on_cluster, uncached_note
+    from pipeline.client import Api, Server
+    from pipeline.follow import Follower
     from pipeline.pipeline import NAME, SWEEP_NAME, compiled
-    from pipeline.submit import Api, Server, follow, submit, unique_name
+    from pipeline.submit import submit, unique_name
 
     trials = parallelism(arguments)
     if arguments.wait and arguments.cron:
@@ -131,8 +144,16 @@ def _submit(arguments: argparse.Namespace) -> None:
     )
     print(server.address("recurringrun" if arguments.cron else "runs", identity), flush=True)
     if arguments.wait:
+        timeout = arguments.pending_timeout
+        follower = Follower(
+            api,
+            identity,
+            arguments.poll,
+            pending_timeout=None if timeout is None else timeout * 60,
+            terminate=arguments.terminate_stuck,
+        )
         try:
-            follow(api, identity, every=arguments.poll)
+            follower.follow()
         except KeyboardInterrupt:
             say("the run goes on; it is stopped on its page")
             raise

@@ -1,10 +1,8 @@
 """Sweeps on the command line: which pipeline is made, with what, and what is shown of trials."""
 
-import datetime
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from components.common.errors import ConfigError
 from components.common.results.metrics import Ensemble, Selection, Trial
 from components.common.results.scores import Group, Scores
 from components.train.core import TrainConfig, as_run
-from pipeline import cli, submit
+from pipeline import cli
 from pipeline.parameters import load_config, parse_assignments, resolve, trials
 
 
@@ -107,40 +105,6 @@ def test_a_sweep_is_a_pipeline_of_its_own_with_its_own_parameters(kubeflow: Any)
     for package, given in zip(kubeflow.packages, (sweep, sweep, single, single), strict=True):
         known = next(yaml.safe_load_all(package))["root"]["inputDefinitions"]["parameters"]
         assert known.keys() == given.keys()
-
-
-def detail(name: str, minute: int, parent: str, state: str = "RUNNING") -> Any:
-    return SimpleNamespace(
-        display_name=name,
-        create_time=datetime.datetime(2026, 1, 1, 0, minute),
-        parent_task_id=parent,
-        state=state,
-    )
-
-
-def run_of(*details: Any) -> Any:
-    return SimpleNamespace(run_details=SimpleNamespace(task_details=list(details)))
-
-
-def test_the_trials_of_a_sweep_are_told_apart_in_the_order_of_their_start() -> None:
-    found = submit._steps(
-        run_of(
-            detail("trials", 0, "root"),
-            detail("train", 2, "second"),
-            detail("train", 1, "first", "FAILED"),
-            detail("train", 3, "first", "SUCCEEDED"),  # tried again
-            detail("evaluate", 4, "first"),
-            detail("select", 5, "root"),
-            detail("gate", 6, "root"),
-        )
-    )
-    assert list(found) == ["trials", "train (1)", "train (2)", "evaluate (1)", "select", "gate"]
-    assert found["train (2)"].state == "SUCCEEDED"
-
-
-def test_a_single_run_s_steps_have_no_numbers() -> None:
-    found = submit._steps(run_of(detail("train", 1, "root"), detail("gate", 2, "root")))
-    assert list(found) == ["train", "gate"]
 
 
 # What a trial's training is given

@@ -1,0 +1,420 @@
+"""The calls to a server of Kubeflow Pipelines: what a submission makes, and what runs tell.
+
+Runs are asked for by the v2beta1 API. It never says why a step failed or waits; that is in the
+run's workflow, which only the v1beta1 API hands out, and in the logs of v1alpha1.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import kfp
+import kfp_server_api
+import urllib3
+
+from components.common import strict_json
+from components.common.errors import ConfigError, TransferError
+from components.common.retry import AttemptError, Patience, retry
+from components.common.transfer import root_of, told
+
+Result = TypeVar("Result")
+
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
+# Half a minute to a whole one: a restarting server is back by then.
+PATIENCE = Patience(attempts=6, first_wait=2.0)
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+GOING = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
+LOG_TAIL = 1 << 16  # bytes at the end of a log: what failed is said there
+
+
+class AnswerError(TransferError):
+    """The server's answer is no answer of Kubeflow Pipelines, though its status is 200."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where Kubeflow Pipelines answers, and as whom to ask.
+
+    Raises:
+        ConfigError: `host` is no http address, or `token_file` does not hold a token.
+    """
+
+    host: str
+    namespace: str = ""
+    token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ConfigError(
+                "no Kubeflow Pipelines server is given",
+                hint="Give its address as --host https://..., or in KF_PIPELINES_ENDPOINT",
+            )
+        try:
+            address = urllib3.util.parse_url(self.host)
+        except urllib3.exceptions.LocationParseError:
+            address = urllib3.util.Url()
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ConfigError(
+                f"--host {self.host} is not an address", hint="Write it as https://host or http://"
+            )
+        self.token()
+
+    def token(self) -> str:
+        """The token as the file has it now: whoever issues tokens renews them."""
+        if self.token_file is None:
+            return ""
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ConfigError(f"--token-file {self.token_file}: {reason}") from error
+        if not token or any(character.isspace() for character in token):
+            raise ConfigError(f"--token-file {self.token_file}: it does not hold one token")
+        return token
+
+    def address(self, kind: str, identity: str) -> str:
+        """Where the user interface shows a run or a recurring run."""
+        return f"{self.host.rstrip('/')}/#/{kind}/details/{identity}"
+
+
+class Api:
+    """The calls that submissions and runs need.
+
+    What is transient is tried again, so each call either only reads, or looks first whether an
+    earlier attempt has already made what it should make.
+
+    Raises:
+        ConfigError: the server is no Kubeflow Pipelines, refuses the token, or wants a namespace.
+        AnswerError: what answers is a gateway, say.
+        TransferError: it cannot be reached, or goes on failing.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._token = server.token()
+        configuration = kfp_server_api.Configuration(host=server.host.rstrip("/"))
+        if self._token:
+            configuration.api_key = {"authorization": self._token}
+            configuration.api_key_prefix = {"authorization": "Bearer"}
+        # kfp.Client asks for the server's health too, but hides why that fails behind half a minute
+        # of tracebacks.
+        probe = kfp_server_api.ApiClient(configuration)
+        _limit_time(probe)
+        _refuse_errors(probe)
+        self._configuration = configuration
+        healthz = kfp_server_api.HealthzServiceApi(probe)
+        health, _, headers = self._call(healthz.healthz_service_get_healthz_with_http_info)
+        if "json" not in headers.get("content-type", ""):
+            raise ConfigError(
+                f"{server.host} answers, but not as Kubeflow Pipelines does",
+                hint="Check --host, and whether a log-in stands before it (--token-file)",
+            )
+        if health.multi_user and not server.namespace:
+            raise ConfigError(
+                f"{server.host} serves many users", hint="Give your profile's --namespace"
+            )
+        self._client = self._call(
+            lambda: kfp.Client(
+                host=server.host,
+                namespace=server.namespace,
+                existing_token=self._token or None,
+            )
+        )
+        self._http = self._client._run_api.api_client
+        _limit_time(self._http)
+        _refuse_errors(self._http)
+        self._configuration = self._client._existing_config
+
+    def pipeline_version(self, package: Path, name: str) -> tuple[str, str]:
+        """Ids of the pipeline of that name and of its version with this very content.
+
+        Uploads them if need be.
+        """
+        version = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
+        namespace = self.server.namespace or None
+
+        def pipeline() -> str:
+            found = self._client.list_pipelines(namespace=namespace, filter=_named(name)).pipelines
+            made = found[0] if found else None
+            made = made or self._client.upload_pipeline(str(package), name, namespace=namespace)
+            return self._identity(made, "pipeline_id")
+
+        pipeline_id = self._call(pipeline)
+
+        def of_package() -> str:
+            found = self._client.list_pipeline_versions(
+                pipeline_id, filter=_named(version)
+            ).pipeline_versions
+            made = found[0] if found else None
+            made = made or self._client.upload_pipeline_version(
+                str(package), version, pipeline_id=pipeline_id
+            )
+            return self._identity(made, "pipeline_version_id")
+
+        return pipeline_id, self._call(of_package)
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment with this name, which is made where there is none."""
+
+        def made() -> str:
+            return self._identity(self._client.create_experiment(name), "experiment_id")
+
+        return self._call(made)
+
+    def start(self, experiment: str, name: str, **what: Any) -> str:
+        """Start a run; `name` has to be unique. Its id."""
+
+        def run() -> str:
+            found = self._client.list_runs(experiment_id=experiment, filter=_named(name)).runs
+            made = found[0] if found else self._client.run_pipeline(experiment, name, **what)
+            return self._identity(made, "run_id")
+
+        return self._call(run)
+
+    def schedule(self, experiment: str, name: str, cron: str, **what: Any) -> str:
+        """Start a run whenever `cron` (six fields, from seconds on) says; the schedule's id."""
+
+        def recurring() -> str:
+            found = self._client.list_recurring_runs(
+                experiment_id=experiment, filter=_named(name)
+            ).recurring_runs
+            made = found[0] if found else None
+            made = made or self._client.create_recurring_run(
+                experiment, name, cron_expression=cron, no_catchup=True, **what
+            )
+            return self._identity(made, "recurring_run_id")
+
+        return self._call(recurring)
+
+    def run(self, run_id: str) -> Any:
+        """The run as it stands, a kfp_server_api.V2beta1Run."""
+        return self._call(lambda: self._client.get_run(run_id))
+
+    def runs(self, experiment: str = "", limit: int = 20) -> list[Any]:
+        """The newest runs, of one experiment if its id is given; without inputs and steps."""
+        found: list[Any] = []
+        token = ""
+        while len(found) < limit:
+            page = self._call(
+                functools.partial(
+                    self._client.list_runs,
+                    page_token=token,
+                    page_size=min(limit - len(found), 100),
+                    sort_by="created_at desc",
+                    experiment_id=experiment or None,
+                    namespace=self.server.namespace or None,
+                )
+            )
+            found += page.runs or []
+            token = page.next_page_token or ""
+            if not token:
+                break
+        return found
+
+    def manifest(self, run_id: str) -> str:
+        """The run's Argo workflow, in JSON; an empty string where the server hands none out."""
+
+        def asked() -> str:
+            answer = self._get("/apis/v1beta1/runs/{run}", run=run_id, response_type="object")
+            return str(answer["pipeline_runtime"]["workflow_manifest"])
+
+        return self._perhaps(asked)
+
+    def log(self, run_id: str, node: str) -> str:
+        """The end of the log of a workflow's pod; an empty string where there is none."""
+
+        def asked() -> str:
+            path = "/apis/v1alpha1/runs/{run}/nodes/{node}/log"
+            response = self._get(path, run=run_id, node=node, _preload_content=False)
+            tail = b""
+            try:
+                for part in response.stream(LOG_TAIL):
+                    tail = (tail + part)[-LOG_TAIL:]
+            finally:
+                response.close()
+            # A log that is gone is told of with status 200.
+            return "" if tail.startswith(b'{"error_message"') else tail.decode(errors="replace")
+
+        return self._perhaps(asked)
+
+    def retry(self, run_id: str) -> None:
+        """Run again what failed in a run that has ended; it keeps its id.
+
+        Raises:
+            ConfigError: it cannot be retried: it did not fail, or is not there.
+        """
+        self._change(run_id, self._client._run_api.run_service_retry_run, 409, GOING)
+
+    def terminate(self, run_id: str) -> None:
+        """End a run; one that has ended already is as good."""
+        self._change(run_id, self._client.terminate_run, 400, ENDED)
+
+    def _change(
+        self, run_id: str, call: Callable[..., Any], refused: int, done: tuple[str, ...]
+    ) -> None:
+        """Change a run's state. `refused` is the status where it is in another state already."""
+
+        def change() -> None:
+            try:
+                call(run_id=run_id)
+            except kfp_server_api.ApiException as error:
+                if error.status != refused:
+                    raise
+                # The answer to an earlier attempt may be lost.
+                if self._client.get_run(run_id).state not in done:
+                    raise ConfigError(f"run {run_id}: {told(error.body, error.reason)}") from error
+
+        self._call(change)
+
+    def _get(self, path: str, *, response_type: str | None = None, **named: Any) -> Any:
+        """What the generated client has no function for, with its session and its token."""
+        preload = named.pop("_preload_content", True)
+        return self._http.call_api(
+            path,
+            "GET",
+            named,
+            response_type=response_type,
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+            _preload_content=preload,
+        )
+
+    def _perhaps(self, function: Callable[[], str]) -> str:
+        """What an older server, a proxy or a missing right may withhold: then an empty string."""
+        try:
+            with _quiet():
+                return function()
+        except (
+            AnswerError,
+            AttributeError,
+            LookupError,
+            OSError,
+            TypeError,
+            ValueError,
+            kfp_server_api.ApiException,
+            urllib3.exceptions.HTTPError,
+        ):
+            return ""
+
+    def _identity(self, answer: Any, name: str) -> str:
+        found = getattr(answer, name, None)
+        if isinstance(found, str) and re.fullmatch(r"[\w.:-]+", found):
+            return found
+        said = told(self._http.last_response.data) or "nothing that is known"
+        raise no_answer(self.server.host, f"without a {name}: {said}")
+
+    def _call(self, function: Callable[[], Result]) -> Result:
+        def attempt() -> Result:
+            try:
+                with _quiet():
+                    return function()
+            except kfp_server_api.ApiException as error:
+                if error.status == 401 and self._renew_token():
+                    return attempt()
+                raise self._refused(error) from error
+            except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
+                raise AttemptError(root_of(error)) from error
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                host = self.server.host
+                raise no_answer(host, f"with what cannot be read: {error}") from error
+
+        return retry(
+            attempt,
+            where=f"{self.server.host} cannot be reached",
+            patience=PATIENCE,
+            hint="Check --host, the network, and that the server runs",
+            warn_from=2,
+        )
+
+    def _refused(self, error: kfp_server_api.ApiException) -> Exception:
+        """What the status of an answer means."""
+        host, message = self.server.host, told(error.body, error.reason)
+        # 409: another submission has just made the same thing, which is found next time.
+        if error.status in (0, 409, 429) or error.status >= 500:
+            return AttemptError(f"it answered {error.status} {error.reason or ''}".rstrip())
+        if error.status == 404:
+            hint = "Check that --host is the address of Kubeflow Pipelines"
+            if "fetch run" in message:
+                hint = "Check the run's id"
+            return ConfigError(f"{host}: not found: {message}", hint=hint)
+        hints = {
+            401: "The token is missing, wrong or expired: see --token-file",
+            403: "This user lacks the right to do it: see --namespace and --token-file",
+        }
+        return ConfigError(
+            f"{host} refused the request: {error.status} {message}",
+            hint=hints.get(error.status, ""),
+        )
+
+    def _renew_token(self) -> bool:
+        """Take the token from its file again; False if it is still the refused one."""
+        token = self.server.token()
+        if token == self._token:
+            return False
+        self._token = token
+        self._configuration.api_key["authorization"] = token
+        return True
+
+
+def _named(name: str) -> str:
+    """A filter of the API for things with this display name."""
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return strict_json.dumps({"predicates": [predicate]})
+
+
+def no_answer(host: str, how: str) -> AnswerError:
+    return AnswerError(
+        f"{host} answered {how}",
+        hint="Check --host, and what stands between it and Kubeflow Pipelines",
+    )
+
+
+def _refuse_errors(client: Any) -> None:
+    """Let a generated client raise AnswerError for an answer of status 200 that tells an error.
+
+    It would make a thing without content of it, or an empty list. What failed tells an error too,
+    beside its id.
+    """
+    deserialize = client.deserialize
+
+    def checked(response: Any, kind: Any) -> Any:
+        with contextlib.suppress(ValueError):
+            content = strict_json.loads(response.data)
+            named = isinstance(content, dict) and any(name.endswith("_id") for name in content)
+            if isinstance(content, dict) and "error" in content and not named:
+                raise no_answer(client.configuration.host, f"with an error: {told(response.data)}")
+        return deserialize(response, kind)
+
+    client.deserialize = checked
+
+
+def _limit_time(client: Any) -> None:
+    """Give each request of a generated client a time limit; without one it may wait without end."""
+    call = client.call_api
+
+    def limited(*arguments: Any, **named: Any) -> Any:
+        named["_request_timeout"] = named.get("_request_timeout") or (CONNECT_TIMEOUT, READ_TIMEOUT)
+        return call(*arguments, **named)
+
+    client.call_api = limited
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the client prints, warns and logs; its errors say all that matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
