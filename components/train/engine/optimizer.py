@@ -18,8 +18,8 @@ from torch import Tensor, nn
 # Tensor cores read a matrix fastest where it begins at a multiple of 128 bytes.
 _ALIGNMENT = 64
 
-# Gradients of 16 bits are widened to 32 for the step a piece at a time: 32 MiB, which stays in a
-# GPU's second-level cache, instead of another buffer as large as the model.
+# Gradients of 16 bits are widened to 32 for the step a piece at a time, 32 MiB, instead of in
+# another buffer as large as the model.
 _PIECE = 1 << 23
 
 
@@ -124,9 +124,11 @@ class PackedAdam(FairseqOptimizer):  # type: ignore[misc]
                 self.gradients.mul_(factor)
             self._adam(slice(None), self.gradients)
             return
+        # Widens and multiplies in one kernel, which a number, or a tensor of no dimension, does not.
+        wide = torch.full((1,), factor, dtype=torch.float32, device=self.gradients.device)
         for start in range(0, len(self.master), _PIECE):
             piece = slice(start, start + _PIECE)
-            self._adam(piece, self.gradients[piece].float().mul_(factor))
+            self._adam(piece, torch.mul(self.gradients[piece], wide))
             self.weights[piece] = self.master[piece]
         if self.scaler is not None:
             self.scaler.update()
