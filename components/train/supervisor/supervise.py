@@ -15,6 +15,8 @@ from components.train.supervisor.launch import torchrun_arguments
 # torchrun gives its ranks 30 s to end; a rank that runs on a GPU needs a few at most.
 GRACE_SECONDS = 10.0
 
+# Variables with settings of torch's allocator, the first of which is its name since torch 2.9.
+ALLOCATOR = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 
 # How often (seconds) `run` calls `on_tick` when nothing is printed.
 TICK_SECONDS = 0.25
@@ -58,6 +60,9 @@ def environment(
     result.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A rank that waits for one that failed must not hang for torch's default of ten minutes.
     result.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    if device == "cuda" and not ALLOCATOR.intersection(result):
+        # Every update has another shape; in segments of a fixed size, memory would be left over.
+        result["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     if device == "cpu":
         result["CUDA_VISIBLE_DEVICES"] = ""
         if not node.alone and (interface := interface_to(node.master_addr)):

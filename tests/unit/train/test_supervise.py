@@ -134,6 +134,15 @@ def test_ranks_share_the_cores_and_do_not_inherit_another_launchers_rank() -> No
     assert "CUDA_VISIBLE_DEVICES" not in supervise.environment(1, "cuda", {})
 
 
+def test_memory_of_a_gpu_is_taken_in_segments_that_grow_unless_told_otherwise() -> None:
+    ours = supervise.environment(1, "cuda", {})
+    assert ours["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        theirs = supervise.environment(1, "cuda", {name: "max_split_size_mb:64"})
+        assert {k: v for k, v in theirs.items() if "ALLOC" in k} == {name: "max_split_size_mb:64"}
+    assert "PYTORCH_ALLOC_CONF" not in supervise.environment(1, "cpu", {})
+
+
 def test_a_rank_whose_parent_ended_before_it_looked_ends(tmp_path: Path) -> None:
     code = """
 import signal, time
