@@ -1,6 +1,8 @@
 """How many tokens to compute at once on a device, and how fast it can be."""
 
 import os
+import re
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,13 +10,16 @@ from torch import Tensor
 from components.train.engine.batch import PackedBatch
 from components.train.engine.model import PackedRoberta
 
-# Dense matrix products with 16-bit inputs and 32-bit sums, from the vendors' data sheets: the
-# longest part of a GPU's name that is a key, and operations per second.
+# Dense matrix products with 16-bit inputs and 32-bit sums, from the vendors' data sheets: operations
+# per second, by a GPU's name without the words of `_PACKAGING`.
 _PEAK_FLOPS = {
     "H200": 989e12,
+    "H200 NVL": 835e12,
     "H100": 989e12,
+    "H100 NVL": 835e12,
     "H100 PCIe": 756e12,
     "A100": 312e12,
+    "A100 PCIe": 312e12,
     "A10": 125e12,
     "A40": 150e12,
     "L4": 121e12,
@@ -22,9 +27,11 @@ _PEAK_FLOPS = {
     "L40S": 362e12,
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
-    "V100": 125e12,
     "T4": 65e12,
 }
+
+# Maker, line, memory and socket in a name, where they say nothing of the speed.
+_PACKAGING = re.compile(r"NVIDIA|Tesla|GeForce|\d+GB|HBM\w+|SXM\d")
 
 # On the CPU, larger micro-batches gain nothing any more.
 _CPU_TOKENS = 1 << 14
@@ -32,13 +39,42 @@ _CPU_TOKENS = 1 << 14
 _PROBE_QUESTIONS = 2
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations a second of a known GPU in 16 bits; 0 where it is not known."""
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+def peak_flops(name: str, dtype: torch.dtype) -> float:
+    """Floating point operations a second of a GPU of this name in 16 bits; 0 if not known."""
+    if dtype not in (torch.float16, torch.bfloat16):
         return 0.0
-    name = torch.cuda.get_device_name(device)
-    known = [key for key in _PEAK_FLOPS if key in name]
-    return _PEAK_FLOPS[max(known, key=len)] if known else 0.0
+    words = [word for word in re.split(r"[ -]", name) if word and not _PACKAGING.fullmatch(word)]
+    return _PEAK_FLOPS.get(" ".join(words).replace("PCIE", "PCIe"), 0.0)
+
+
+@dataclass
+class Budget:
+    """How many tokens are computed at once: fewer after a full memory, and again more later.
+
+    Every update has another shape, so that one that does not fit says little of the others. Each
+    time that the memory was full, the wait until more is tried doubles.
+    """
+
+    tokens: int
+    most: int
+    wait: int = 50  # updates in a row that have to fit
+    fitted: int = 0
+
+    def failed(self, least: int) -> bool:
+        """Halve it, to no less than `least`; False if it is as small already."""
+        if self.tokens <= least:
+            return False
+        self.tokens, self.fitted = max(least, self.tokens // 2), 0
+        self.wait = min(2 * self.wait, 10_000)
+        return True
+
+    def worked(self) -> bool:
+        """Take note of an update that had room; whether it is larger from now on."""
+        self.fitted += 1
+        if self.tokens >= self.most or self.fitted < self.wait:
+            return False
+        self.tokens, self.fitted = min(self.most, 2 * self.tokens), 0
+        return True
 
 
 def token_budget(model: PackedRoberta, options: int) -> int:

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,18 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, cfg: Any, task: Any, model: Any, criterion: Any, quantizer: Any) -> None:
         _require_supported(cfg, quantizer)
         super().__init__(cfg, task, model, criterion, quantizer)
-        self.token_budget = 0
+        self.budget: memory.Budget | None = None
         if task.args.token_budget:
-            self._compute_at_once(task.args.token_budget)
+            self._compute_at_once(memory.Budget(task.args.token_budget, task.args.token_budget))
         self.guard = Guard(
             task.args.num_classes, task.args.stop_collapsed_after, task.args.stop_overflows
         )
-        self.peak_flops = memory.peak_flops(self.device, next(model.parameters()).dtype)
+        self.peak_flops = 0.0
+        if self.cuda:
+            name = torch.cuda.get_device_name(self.device)
+            self.peak_flops = memory.peak_flops(name, next(self._model.parameters()).dtype)
+            known = f"{self.peak_flops / 1e12:.0f} TFLOP/s" if self.peak_flops else "unknown"
+            logger.info("%s: its peak is %s", name, known)
 
     @property
     def use_distributed_wrapper(self) -> bool:
@@ -97,34 +102,44 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _forward_and_backward(self, batch: PackedBatch | None) -> tuple[Tensor, Tensor]:
         """Add gradients up; give the sum of losses and of right answers, still on the device."""
-        if not self.token_budget:
-            self._compute_at_once(memory.token_budget(self._model, self.task.args.num_classes))
+        if self.budget is None:
+            tokens = memory.token_budget(self._model, self.task.args.num_classes)
+            self._compute_at_once(memory.Budget(tokens, tokens))
             self._set_seed()  # measuring took some random numbers
+        assert self.budget is not None
         while True:
-            self.optimizer.zero_grad()
-            losses = torch.zeros((), device=self.device, dtype=torch.float64)
-            right = torch.zeros((), device=self.device, dtype=torch.float64)
-            if batch is None:
-                return losses, right
             try:
-                whole = batch.to(self.device)
-                for part in whole.split(self.token_budget):
-                    loss, correct = self.criterion.ranking(self._model, part)
-                    self.optimizer.backward(loss)
-                    losses += loss.detach()
-                    right += correct
-                return losses, right
+                sums = self._attempt(batch, self.budget.tokens)
             except torch.OutOfMemoryError:
-                longest = int(batch.lengths.view(-1, batch.options).sum(1).max())
-                if self.token_budget <= longest:
+                longest = 0 if batch is None else _longest(batch)
+                if not self.budget.failed(longest):
                     raise
+            else:
+                if self.budget.worked():
+                    logger.info("%d updates had room; more is tried", self.budget.wait)
+                    self._compute_at_once(self.budget)
+                return sums
+            # Not before the error is gone, and with it the frames that hold the tensors.
             torch.cuda.empty_cache()
             logger.info("out of memory; this update is done again in smaller parts")
-            self._compute_at_once(max(longest, self.token_budget // 2))
+            self._compute_at_once(self.budget)
 
-    def _compute_at_once(self, tokens: int) -> None:
-        self.token_budget = self.criterion.token_budget = tokens
-        logger.info("up to %d tokens at once", tokens)
+    def _attempt(self, batch: PackedBatch | None, tokens: int) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad()
+        losses = torch.zeros((), device=self.device, dtype=torch.float64)
+        right = torch.zeros((), device=self.device, dtype=torch.float64)
+        if batch is not None:
+            for part in batch.to(self.device).split(tokens):
+                loss, correct = self.criterion.ranking(self._model, part)
+                self.optimizer.backward(loss)
+                losses += loss.detach()
+                right += correct
+        return losses, right
+
+    def _compute_at_once(self, budget: memory.Budget) -> None:
+        self.budget = budget
+        self.criterion.token_budget = budget.tokens
+        logger.info("up to %d tokens at once", budget.tokens)
 
     def _totals(self, batch: PackedBatch | None, loss: Tensor, right: Tensor) -> "_Totals":
         """Reduce gradients and figures over the ranks, and wait for them: once in an update."""
@@ -198,7 +213,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         state["packed_run"] = {
             "guard": self.guard.state(),
             # How an update is divided decides in which order its gradients are added.
-            "token_budget": self.token_budget,
+            "budget": None if self.budget is None else asdict(self.budget),
         }
         state["cfg"] = _stock_config(state["cfg"])
         return state
@@ -244,13 +259,23 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         run = state.get("packed_run")
         if run is not None:
             self.guard.resume(run["guard"])
-            if not self.task.args.token_budget and run["token_budget"]:
-                self._compute_at_once(run["token_budget"])
+            self._resume_budget(run)
         last = state["optimizer_history"][-1]
         if not reset_lr_scheduler:
             self.lr_scheduler.load_state_dict(last["lr_scheduler_state"])
         self.set_num_updates(last["num_updates"])
         return extra_state
+
+    def _resume_budget(self, run: dict[str, Any]) -> None:
+        given, tokens = self.task.args.token_budget, run.get("token_budget", 0)  # of 0.1.0
+        if found := run.get("budget") or (tokens and {"tokens": tokens, "most": tokens}):
+            if not given or found["most"] == given:
+                self._compute_at_once(memory.Budget(**found))
+
+
+def _longest(batch: PackedBatch) -> int:
+    """Tokens of the question that has most."""
+    return int(batch.lengths.view(-1, batch.options).sum(1).max())
 
 
 @dataclass(frozen=True)
