@@ -124,7 +124,7 @@ class PackedAdam(FairseqOptimizer):  # type: ignore[misc]
                 self.gradients.mul_(factor)
             self._adam(slice(None), self.gradients)
             return
-        # Widens and multiplies in one kernel, which a number, or a tensor of no dimension, does not.
+        # Widens and multiplies in one kernel; times a number, or a scalar, it would stay narrow.
         wide = torch.full((1,), factor, dtype=torch.float32, device=self.gradients.device)
         for start in range(0, len(self.master), _PIECE):
             piece = slice(start, start + _PIECE)
