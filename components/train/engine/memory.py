@@ -10,8 +10,8 @@ from torch import Tensor
 from components.train.engine.batch import PackedBatch
 from components.train.engine.model import PackedRoberta
 
-# Dense matrix products with 16-bit inputs and 32-bit sums, from the vendors' data sheets: operations
-# per second, by a GPU's name without the words of `_PACKAGING`.
+# Dense matrix products with 16-bit inputs and 32-bit sums, from the vendors' data sheets: how many
+# operations per second, by a GPU's name without the words of `_PACKAGING`.
 _PEAK_FLOPS = {
     "H200": 989e12,
     "H200 NVL": 835e12,

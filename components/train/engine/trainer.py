@@ -268,9 +268,9 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _resume_budget(self, run: dict[str, Any]) -> None:
         given, tokens = self.task.args.token_budget, run.get("token_budget", 0)  # of 0.1.0
-        if found := run.get("budget") or (tokens and {"tokens": tokens, "most": tokens}):
-            if not given or found["most"] == given:
-                self._compute_at_once(memory.Budget(**found))
+        found = run.get("budget") or (tokens and {"tokens": tokens, "most": tokens})
+        if found and given in (0, found["most"]):
+            self._compute_at_once(memory.Budget(**found))
 
 
 def _longest(batch: PackedBatch) -> int:
