@@ -92,12 +92,12 @@ class Parameter:
             ConfigError: `text` does not spell one.
         """
         if self.type is str:
-            return self.check(text)
+            return self.option.check(text, self.name)
         try:
             value = strict_json.loads(text.lower() if self.type is bool else text)
         except ValueError:
             value = text
-        return self.check(value)
+        return self.option.check(value, self.name)
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ def resolve(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
     values.update(overrides)
     for step in STEPS.values():
         step_config(step, values)
-    for trial in trials(values):
+    for trial in trials(values) if is_sweep(values) else ():
         step_config(STEPS["train"], {**values, **vars(trial)}, trial.label)
     if is_sweep(values) and values["resume_from"]:
         raise ConfigError(

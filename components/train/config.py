@@ -197,12 +197,26 @@ class TrainConfig:
                 "checkpoint_uri wants the optimizer's state in the checkpoints",
                 hint="Leave save_optimizer on; what publish_uri gets has no optimizer's state",
             )
+        self._add_run()
         shape = self.shape(vocabulary=0)
         if shape.embed_dim % shape.attention_heads:
             raise ConfigError(
                 f"{shape.embed_dim} wide layers do not divide into {shape.attention_heads} heads",
                 hint="Set encoder_embed_dim to a multiple of encoder_attention_heads",
             )
+
+    def _add_run(self) -> None:
+        """Move the run's id, and its trial's, into the addresses that the run writes to.
+
+        A retry has its run's id, and so finds what the attempt before it left; no other run does,
+        and no other trial of a sweep.
+        """
+        run = "/".join(filter(None, (self.run_id, self.trial)))
+        for name in ("checkpoint_uri", "publish_uri"):
+            if run and (uri := getattr(self, name)):
+                object.__setattr__(self, name, f"{uri.rstrip('/')}/{run}")
+        object.__setattr__(self, "run_id", "")
+        object.__setattr__(self, "trial", "")
 
     def shape(self, vocabulary: int) -> Shape:
         """The size of the model to train: the architecture's, or what was asked for instead."""

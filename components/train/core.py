@@ -59,31 +59,11 @@ class TrainResult:
         return Outcome(self.metrics)
 
 
-def as_run(config: TrainConfig) -> TrainConfig:
-    """The config with its run's id in the addresses that it writes to.
-
-    A retry has its run's id, and so finds what the attempt before it left; no other run does, and
-    no other trial of a sweep.
-    """
-    run = "/".join(filter(None, (config.run_id, config.trial)))
-
-    def of_run(uri: str) -> str:
-        return f"{uri.rstrip('/')}/{run}" if uri and run else uri
-
-    return dataclasses.replace(
-        config,
-        checkpoint_uri=of_run(config.checkpoint_uri),
-        publish_uri=of_run(config.publish_uri),
-        run_id="",
-        trial="",
-    )
-
-
 def as_node(config: TrainConfig) -> TrainConfig:
     """The config of a run on this machine; a node that does not lead writes no output."""
-    leads = this_node(config.num_nodes, os.environ).leads
-    output = config.output if leads else Path("none")  # whatever is there, or may be
-    return as_run(dataclasses.replace(config, output=output))
+    if this_node(config.num_nodes, os.environ).leads:
+        return config
+    return dataclasses.replace(config, output=Path("none"))  # whatever is there, or may be
 
 
 def train(config: TrainConfig) -> TrainResult:

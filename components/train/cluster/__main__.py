@@ -10,9 +10,8 @@ example:
 
 from components.common.program import Program
 from components.train.cluster.core import NodesConfig, train_on_nodes
-from components.train.core import as_run
 
-main = Program(NodesConfig, train_on_nodes, __doc__, prepare=as_run)
+main = Program(NodesConfig, train_on_nodes, __doc__)
 
 if __name__ == "__main__":
     main.run()

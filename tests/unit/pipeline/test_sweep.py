@@ -1,5 +1,6 @@
 """Sweeps on the command line: which pipeline is made, with what, and what is shown of trials."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from components.common.errors import ConfigError
 from components.common.results.metrics import Ensemble, Selection, Trial
 from components.common.results.scores import Group, Scores
-from components.train.core import TrainConfig, as_run
+from components.train.core import TrainConfig
 from pipeline import cli
 from pipeline.parameters import load_config, parse_assignments, resolve, trials
 
@@ -117,17 +118,15 @@ def test_a_sweep_is_a_pipeline_of_its_own_with_its_own_parameters(kubeflow: Any)
 def test_each_trial_has_a_place_of_its_own_for_its_checkpoints_and_its_model(
     trial: str, address: str
 ) -> None:
-    config = as_run(
-        TrainConfig(
-            *(Path(name) for name in ("data", "pretrained", "output")),
-            checkpoint_uri="s3://bucket/race/",
-            publish_uri="s3://bucket/race",
-            run_id="run-7",
-            trial=trial,
-        )
+    config = TrainConfig(
+        *(Path(name) for name in ("data", "pretrained", "output")),
+        checkpoint_uri="s3://bucket/race/",
+        publish_uri="s3://bucket/race",
+        run_id="run-7",
+        trial=trial,
     )
     assert config.checkpoint_uri == config.publish_uri == address
-    assert as_run(config) == config
+    assert dataclasses.replace(config) == config
 
 
 # The page of a run, and runs side by side
