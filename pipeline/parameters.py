@@ -22,8 +22,8 @@ from components.common.errors import ConfigError
 from components.common.program import settings
 from components.download import known
 from components.train.cluster.config import ClusterConfig
-from components.train.config import plan
 from components.trials.core import Trials, TrialsConfig, plan_trials
+from pipeline.platform import Platform, require_platform
 from pipeline.steps import STEPS, SWEEP_ONLY, Step
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -123,30 +123,6 @@ class Inputs:
     s3_secret: str = option(
         "race-s3",
         help="Secret with AWS_ACCESS_KEY_ID and so on, for s3:// addresses; it may be absent",
-    )
-
-
-@dataclass(frozen=True)
-class Platform:
-    """What a cluster gives, as `cluster_<name>`, besides what ClusterConfig says of nodes."""
-
-    data_cpu: str = option("4", help="CPUs of each data step")
-    data_memory: str = option("8Gi", help="memory of each data step")
-    train_cpu: str = option("8", help="CPUs of train")
-    train_memory: str = option("64Gi", help="memory of train, /dev/shm included")
-    evaluate_cpu: str = option("4", help="CPUs of evaluate")
-    evaluate_memory: str = option("32Gi", help="memory of evaluate")
-    evaluate_gpus: int = option(1, help="GPUs of evaluate")
-    gpu_node_selector: dict[str, str] = option(
-        {}, help='labels of the nodes for train and evaluate, such as {"pool": "a100"}'
-    )
-    gpu_tolerations: list[Any] = option(
-        [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        help="taints that train and evaluate tolerate: a list of Kubernetes tolerations",
-    )
-    image_pull_secret: str = option(
-        "race-registry",
-        help="Secret for pulling the images; it may be absent where none is needed",
     )
 
 
@@ -297,13 +273,18 @@ def _folded(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def resolve(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(config: Config, overrides: Mapping[str, Any], *, here: bool = False) -> dict[str, Any]:
     """Every parameter's value: the default, or the config file's, or the override.
 
-    The steps' own rules are checked here too, so that a contradiction shows before anything runs.
+    This is the one place where they are checked, by the steps' own rules and by those of
+    Kubernetes, so that a contradiction shows before anything is compiled, sent or run. The steps
+    check their own again when they start.
+
+    Args:
+        here: whether they are for a run on this machine.
 
     Raises:
-        ConfigError: a step refuses its values.
+        ConfigError: a step or Kubernetes refuses its values.
     """
     values = {name: p.default for name, p in parameters().items()}
     values.update(config.values)
@@ -317,8 +298,7 @@ def resolve(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
             "resume_from is about one training, and this is a sweep",
             hint="Leave it empty, or resume that training alone, without seeds and learning_rates",
         )
-    if values["train_num_nodes"] > 1:
-        _check_nodes(values)
+    require_platform(values, step_config(STEPS["train"], values), here=here)
     return values
 
 
@@ -341,32 +321,6 @@ def step_config(step: Step, values: Mapping[str, Any], label: str = "") -> Any:
         return step.config(**given)
     except ConfigError as error:
         raise ConfigError(f"{label or step.name}: {error.what}", hint=error.hint) from error
-
-
-def cluster_config(values: Mapping[str, Any]) -> ClusterConfig:
-    """What a training on several nodes asks of the cluster.
-
-    Raises:
-        ConfigError: a value cannot be right.
-    """
-    known_here = {n.removeprefix("cluster_"): v for n, v in values.items()}
-    return ClusterConfig(**{o.name: known_here[o.name] for o in options(ClusterConfig)})
-
-
-def _check_nodes(values: Mapping[str, Any]) -> None:
-    """Whether these values fit a training on several nodes."""
-    if values["train_gpus"]:
-        raise ConfigError(
-            f"with train_num_nodes {values['train_num_nodes']} the train step only waits for the"
-            f" nodes, and its {values['train_gpus']} GPUs would be idle",
-            hint="Set train_gpus to 0; each node gets cluster_node_gpus",
-        )
-    cluster_config(values)
-    config = step_config(STEPS["train"], values)
-    try:
-        plan(config, gpus=values["cluster_node_gpus"], questions=1 << 40)
-    except ConfigError as error:
-        raise ConfigError(f"train: {error.what}", hint=error.hint) from error
 
 
 def run_inputs(

@@ -20,8 +20,6 @@ from typing import Any
 from kfp import compiler, dsl, kubernetes
 
 from components.common.files import scratch_folder
-from components.common.storage.client import S3_VARIABLES
-from components.train.cluster.config import SHM_SIZE, USER
 from pipeline.caching import CACHEABLE, cached_on_cluster
 from pipeline.components import compiled_flags, component
 from pipeline.images import Images
@@ -33,6 +31,7 @@ from pipeline.parameters import (
     settings_of,
     steps_of,
 )
+from pipeline.pods import give_access, give_place, give_resources
 from pipeline.steps import DAY, Step, on_nodes
 
 NAME = "race-roberta"
@@ -53,25 +52,9 @@ Configure = Callable[[Any, Step, Mapping[str, Any], Mapping[str, Any]], None]
 
 def on_cluster(task: Any, step: Step, values: Mapping[str, Any], p: Mapping[str, Any]) -> None:
     """Give a task its resources, retries, secrets and place in a Kubernetes cluster."""
-    cpu, memory = (values[f"cluster_{step.resources}_{what}"] for what in ("cpu", "memory"))
-    # Requests equal limits: the pod is then the last to be evicted when its node runs short.
-    task.set_cpu_request(cpu).set_cpu_limit(cpu)
-    task.set_memory_request(memory).set_memory_limit(memory)
-    if step.gpu:
-        count = p["train_gpus"] if step.name == "train" else values["cluster_evaluate_gpus"]
-        task.set_accelerator_type(values["cluster_gpu_type"]).set_accelerator_limit(count)
-        if step.name == "train":
-            # KFP's compiler overlooks resources when it gathers the parameters that a loop needs.
-            task.register_pipeline_channels([count])
-        for label, value in values["cluster_gpu_node_selector"].items():
-            kubernetes.add_node_selector(task, label, value)
-        for toleration in values["cluster_gpu_tolerations"]:
-            seconds = toleration.get("tolerationSeconds")
-            own = {k: v for k, v in toleration.items() if k != "tolerationSeconds"}
-            kubernetes.add_toleration(task, **own, toleration_seconds=seconds)
-        kubernetes.empty_dir_mount(
-            task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHM_SIZE
-        )
+    give_resources(task, step, values, p)
+    give_place(task, step, values)
+    give_access(task, step, values, p)
     if step.retries:
         task.set_retry(
             num_retries=step.retries,
@@ -80,16 +63,6 @@ def on_cluster(task: Any, step: Step, values: Mapping[str, Any], p: Mapping[str,
             backoff_max_duration=f"{RETRY_WINDOW}s",
         )
     kubernetes.set_timeout(task, seconds=step.timeout)
-    kubernetes.use_secret_as_env(
-        task,
-        secret_name=p["s3_secret"],
-        secret_key_to_env={name: name for name in S3_VARIABLES},
-        optional=True,
-    )
-    kubernetes.set_image_pull_policy(task, "IfNotPresent")
-    kubernetes.set_image_pull_secrets(task, [values["cluster_image_pull_secret"]])
-    # KFP itself drops all capabilities, forbids privilege escalation and sets a seccomp profile.
-    kubernetes.set_security_context(task, run_as_user=USER, run_as_non_root=True)
 
 
 def build(
@@ -196,7 +169,12 @@ def build(
     race.__doc__ = "\n".join(
         [description, "", "Args:", *(f"    {name}: {text}" for name, text in about.items())]
     )
-    return dsl.pipeline(name=name, description=description)(race)
+    ttl = values.get("cluster_ttl") or None
+    return dsl.pipeline(
+        name=name,
+        description=description,
+        pipeline_config=dsl.PipelineConfig(ttl_seconds_after_finished=ttl),
+    )(race)
 
 
 HEADER = """\

@@ -59,7 +59,7 @@ class Step:
     settings: bool = False
     compiled: tuple[str, ...] = ()
     image: Literal["data", "train"] = "data"
-    resources: Literal["data", "train", "evaluate"] = "data"
+    resources: Literal["data", "small", "train", "evaluate"] = "data"
     timeout: int = HOUR
     retries: int = 3
     cached: bool = False
@@ -77,7 +77,12 @@ class Step:
 
     @property
     def gpu(self) -> bool:
-        return self.resources != "data"
+        return self.resources in ("train", "evaluate")
+
+    @property
+    def reads_stores(self) -> bool:
+        """Whether it may read or write s3:// addresses itself; artifacts are moved by KFP."""
+        return any(name.endswith(("_url", "_uri")) for name in self.given.values())
 
     @property
     def parameters(self) -> list[Option]:
@@ -140,6 +145,7 @@ STEPS: Mapping[str, Step] = {
             config=TrialsConfig,
             result=list,
             given={name: name for name in ("seeds", "learning_rates", "seed", "learning_rate")},
+            resources="small",
             retries=0,
         ),
         Step(
@@ -201,6 +207,7 @@ STEPS: Mapping[str, Step] = {
             config=GateConfig,
             inputs={"evaluation": "Artifact"},
             given={"min_accuracy": "min_accuracy"},
+            resources="small",
             retries=0,
         ),
     )

@@ -14,6 +14,7 @@ from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.retry import Patience
+from components.common.storage.store import require_supported
 from components.common.transfer import shown_url
 from components.download import known
 from components.download.archive import Limits, Unpacked, unpack
@@ -90,6 +91,7 @@ class DownloadConfig:
         for url in self.sources:
             if wrong := url.partition("#sha256=")[2]:
                 raise ConfigError(f"{wrong!r} is not a sha256", hint="Give 64 hexadecimal digits")
+        require_supported("mirror_uri", self.mirror_uri)
         for name in _POSITIVE:
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="Give more than 0")

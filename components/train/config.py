@@ -9,6 +9,7 @@ from typing import Any, Literal
 from components.common.cli import option, require_ranges
 from components.common.device import DEVICE_HELP, Device
 from components.common.errors import ConfigError
+from components.common.storage.store import require_supported
 from components.train.roberta import ARCHITECTURES, Shape
 
 
@@ -197,6 +198,8 @@ class TrainConfig:
                 "checkpoint_uri wants the optimizer's state in the checkpoints",
                 hint="Leave save_optimizer on; what publish_uri gets has no optimizer's state",
             )
+        for name in ("checkpoint_uri", "resume_from", "publish_uri"):
+            require_supported(name, getattr(self, name))
         self._add_run()
         shape = self.shape(vocabulary=0)
         if shape.embed_dim % shape.attention_heads:
@@ -267,17 +270,7 @@ def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
             hint=f"Set it to {gpus} or less, or to 0 for all GPUs",
         )
     ranks = config.num_nodes * processes
-    at_once = ranks * config.batch_size
-    update_freq, rest = divmod(config.effective_batch_size, at_once)
-    if rest or not update_freq:
-        below, above = update_freq * at_once, (update_freq + 1) * at_once
-        nearest = f"{below} or {above}" if below else f"{above}"
-        nodes = f"{config.num_nodes} nodes of " if config.num_nodes > 1 else ""
-        raise ConfigError(
-            f"effective_batch_size {config.effective_batch_size} does not divide over {nodes}"
-            f"{processes} process{'es' if processes > 1 else ''} of batch_size {config.batch_size}",
-            hint=f"The nearest that does: {nearest}",
-        )
+    update_freq = update_freq_of(config, processes)
     # As fairseq counts: an epoch ends with a smaller update, if need be.
     batches = math.ceil(questions / config.batch_size)
     updates_per_epoch = math.ceil(math.ceil(batches / ranks) / update_freq)
@@ -290,6 +283,26 @@ def plan(config: TrainConfig, *, gpus: int, questions: int) -> Plan:
             hint="Set it lower",
         )
     return Plan(device, processes, update_freq, updates_per_epoch, updates, config.num_nodes)
+
+
+def update_freq_of(config: TrainConfig, processes: int) -> int:
+    """How often each of a node's processes computes before an update.
+
+    Raises:
+        ConfigError: the effective batch does not divide.
+    """
+    at_once = config.num_nodes * processes * config.batch_size
+    update_freq, rest = divmod(config.effective_batch_size, at_once)
+    if rest or not update_freq:
+        below, above = update_freq * at_once, (update_freq + 1) * at_once
+        nearest = f"{below} or {above}" if below else f"{above}"
+        nodes = f"{config.num_nodes} nodes of " if config.num_nodes > 1 else ""
+        raise ConfigError(
+            f"effective_batch_size {config.effective_batch_size} does not divide over {nodes}"
+            f"{processes} process{'es' if processes > 1 else ''} of batch_size {config.batch_size}",
+            hint=f"The nearest that does: {nearest}",
+        )
+    return update_freq
 
 
 def as_dict(config: Any) -> dict[str, object]:

@@ -72,7 +72,7 @@ def _run(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
     require_one_machine({**config.values, **given})
-    values = resolve(config, given)  # before the sample: a wrong parameter shows at once
+    values = resolve(config, given, here=True)  # a wrong one shows before the sample is made
     name = arguments.name or f"{time.strftime('%Y-%m-%d.%H-%M-%S')}-{config.name}"
     if Path(name).name != name or name.startswith("."):
         raise ConfigError(f"--name {name}: not a plain name", hint="Leave out slashes")

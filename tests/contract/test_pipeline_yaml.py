@@ -88,6 +88,12 @@ def test_it_is_up_to_date(file: str) -> None:
     assert (ROOT / file).read_text(encoding="utf-8") == fresh, "run `race compile`"
 
 
+def test_they_are_small() -> None:
+    sizes = {file: (ROOT / file).stat().st_size for file in STEPS}
+    assert sizes["pipeline.yaml"] <= 40_000
+    assert sizes["sweep.yaml"] <= 50_000
+
+
 @each_file
 def test_it_has_these_steps(file: str) -> None:
     made = load(file)
@@ -259,7 +265,7 @@ def test_the_gate_judges_what_another_step_has_left(file: str) -> None:
 @each_step
 def test_cpu_and_memory_are_compiled_in_and_requests_equal_limits(file: str, step: str) -> None:
     resources = load(file).containers[step]["resources"]
-    group = step if step in GPU_STEPS else "data"
+    group = step if step in GPU_STEPS else "small" if step in ONCE else "data"
     for kind in ("Request", "Limit"):
         for name, what in (("Cpu", "cpu"), ("Memory", "memory")):
             assert resources[f"resource{name}{kind}"] == VALUES[f"cluster_{group}_{what}"]
@@ -333,7 +339,8 @@ def test_what_comes_from_known_content_is_cached_and_nothing_else(file: str, ste
     assert cached is (step in ("download-race", "preprocess"))  # RoBERTa has no known sha256
 
 
-@each_step
+@each_file
+@pytest.mark.parametrize("step", ["download-race", "download-roberta", "download-bpe", "train"])
 def test_credentials_come_from_a_secret_that_may_be_absent(file: str, step: str) -> None:
     made = load(file)
     (secret,) = made.pods[step]["secretAsEnv"]

@@ -175,6 +175,19 @@ def parse_address(uri: str) -> Address:
     return Address(bucket, path)
 
 
+def require_supported(name: str, uri: str) -> None:
+    """See that a place for artifacts, the parameter `name`, can be one; "" is none.
+
+    Raises:
+        ConfigError: artifacts cannot lie there.
+    """
+    if uri:
+        try:
+            parse_address(f"{uri.rstrip('/')}/run")
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error.what}", hint=error.hint) from error
+
+
 def open_store(uri: str, settings: Settings, stop: Stop | None = None) -> Store:
     """The store at an address; setting `stop` ends whatever it is doing with a TransferError.
 

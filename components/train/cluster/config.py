@@ -1,9 +1,10 @@
 """What a training on several nodes asks of a Kubernetes cluster."""
 
-import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.common import kubernetes
 from components.common.cli import option
 from components.common.errors import ConfigError
 from components.train.config import TrainConfig
@@ -20,9 +21,12 @@ DEADLINE = 71 * HOUR
 # The user that both images run as.
 USER = 10001
 
-# A quantity and a name as Kubernetes writes them (apimachinery's resource.Quantity, RFC 1123).
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+# Where a pod finds the authorities that it is to trust, and who reads that: boto3, requests, and by
+# Python's and Go's own libraries everything else, KFP's launcher too.
+CA_FOLDER = "/etc/race-ca"
+CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+
+SCRATCH_FOLDER = "/tmp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,28 +52,83 @@ class ClusterConfig:
     s3_secret: str = option("", help="Secret with AWS_ACCESS_KEY_ID and so on; it may be absent")
     image_pull_secret: str = option("", help="Secret for pulling the image; it may be absent")
 
+    environment: dict[str, str] = option(
+        {}, help='variables of each pod, such as {"HTTPS_PROXY": "http://proxy:3128"}; no secrets'
+    )
+    ca_config_map: str = option(
+        "", help="ConfigMap with the authorities that pods trust, for https and S3"
+    )
+    ca_secret: str = option("", help="or a Secret with them")
+    ca_key: str = option("ca.crt", help="which of its entries: certificates in PEM")
+    run_as_user: int = option(
+        USER, help="user of the pods; -1 leaves it to the cluster, as OpenShift wants"
+    )
+    pod_labels: dict[str, str] = option(
+        {}, help='labels of each pod, such as {"kueue.x-k8s.io/queue-name": "team"}'
+    )
+    pod_annotations: dict[str, str] = option({}, help="annotations of each pod")
+    scratch_size: str = option(
+        "",
+        help="size of a volume for /tmp of each big step, such as 200Gi, made with its pod and"
+        " removed with it; empty: the node's own disk",
+    )
+    scratch_class: str = option("", help="its StorageClass; empty: the cluster's default")
+
     image: str = ""  # of this very step
     namespace: str = ""  # "": that of this pod, or of the kubeconfig's context
     shm_size: str = SHM_SIZE
     deadline: int = DEADLINE  # seconds
 
     def __post_init__(self) -> None:
-        for name in ("node_cpu", "node_memory", "shm_size"):
-            if not _QUANTITY.fullmatch(getattr(self, name)):
-                raise ConfigError(
-                    f"cluster_{name} is {getattr(self, name)!r}",
-                    hint="Write it as Kubernetes does, such as 8 or 64Gi",
-                )
+        for name, wrong in _CHECKS.items():
+            optional = self.__dataclass_fields__[name].default == ""
+            called = name if name == "s3_secret" else f"cluster_{name}"
+            kubernetes.require(called, getattr(self, name), wrong, empty=optional)
         if self.node_gpus < 0:
             raise ConfigError(f"cluster_node_gpus is {self.node_gpus}", hint="Use 0 or more")
-        names = ("s3_secret", "image_pull_secret", "node_service_account", "namespace")
-        for name in ("node_runtime", *names):
-            value = getattr(self, name)
-            if not (_NAME.fullmatch(value) or (name in names and not value)):
-                raise ConfigError(
-                    f"cluster_{name} is {value!r}",
-                    hint="Use small letters, digits, dots and hyphens, as Kubernetes does",
-                )
+        if self.run_as_user == 0 or self.run_as_user < -1:
+            raise ConfigError(
+                f"cluster_run_as_user is {self.run_as_user}",
+                hint="Use 1 or more, for root is refused, or -1 to leave it to the cluster",
+            )
+        if self.ca_config_map and self.ca_secret:
+            raise ConfigError(
+                "cluster_ca_config_map and cluster_ca_secret are both given", hint="Give one"
+            )
+
+    @property
+    def ca_file(self) -> str:
+        """Path of the authorities' certificates in a pod; "" where none are given."""
+        return f"{CA_FOLDER}/{self.ca_key}" if self.ca_config_map or self.ca_secret else ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What stands in the environment of each pod."""
+        trusted = {name: self.ca_file for name in CA_VARIABLES if self.ca_file}
+        return {**trusted, **self.environment}
+
+
+_CHECKS: Mapping[str, Callable[[Any], str]] = {
+    "node_cpu": kubernetes.cpu,
+    "node_memory": kubernetes.memory,
+    "shm_size": kubernetes.memory,
+    "scratch_size": kubernetes.memory,
+    "node_runtime": kubernetes.name,
+    "node_service_account": kubernetes.name,
+    "namespace": kubernetes.name,
+    "s3_secret": kubernetes.name,
+    "image_pull_secret": kubernetes.name,
+    "scratch_class": kubernetes.name,
+    "ca_config_map": kubernetes.volume,
+    "ca_secret": kubernetes.volume,
+    "ca_key": kubernetes.file,
+    "gpu_type": kubernetes.resource,
+    "gpu_node_selector": kubernetes.labels,
+    "gpu_tolerations": kubernetes.tolerations,
+    "environment": kubernetes.environment,
+    "pod_labels": kubernetes.labels,
+    "pod_annotations": kubernetes.annotations,
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from components.common import strict_json
 from components.common.cli import LOG_FORMAT_VARIABLE, arguments_of
 from components.common.storage.client import S3_VARIABLES
-from components.train.cluster.config import USER, ClusterConfig
+from components.train.cluster.config import CA_FOLDER, SCRATCH_FOLDER, ClusterConfig
 from components.train.config import TrainConfig
 
 MODULE = "components.train"
@@ -38,6 +38,7 @@ KIND, GROUP, VERSION, PLURAL = "TrainJob", "trainer.kubeflow.org", "v1alpha1", "
 API_VERSION = f"{GROUP}/{VERSION}"
 CONTAINER = "node"  # that trains, in each pod
 JOB_LABEL = "jobset.sigs.k8s.io/jobset-name"  # of the pods
+KUEUE = "kueue.x-k8s.io/"
 INSTALLED_BY = "Kubeflow Trainer 2.2 or later"
 
 
@@ -93,6 +94,7 @@ def job(
         "metadata": {
             "name": job_name(config.checkpoint_uri),
             "labels": {
+                **cluster.pod_labels,
                 "app.kubernetes.io/name": "train",
                 "app.kubernetes.io/part-of": "race-pipeline",
             },
@@ -111,7 +113,10 @@ def _spec(
 ) -> dict[str, Any]:
     # A profile of Kubeflow gives pods a proxy, which never ends, and which NCCL does not get past.
     off = {"sidecar.istio.io/inject": "false"}
-    node = {"metadata": {"labels": off, "annotations": off}, "spec": _pod(cluster)}
+    # Kueue admits the job as a whole: its pods are not to wait in the queue each for itself.
+    labels = {n: v for n, v in cluster.pod_labels.items() if not n.startswith(KUEUE)}
+    about = {"labels": {**labels, **off}, "annotations": {**cluster.pod_annotations, **off}}
+    node = {"metadata": about, "spec": _pod(cluster)}
     patch = {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": node}}}]}
     return {
         "runtimeRef": {
@@ -152,7 +157,7 @@ def _resources(cluster: ClusterConfig) -> dict[str, dict[str, str]]:
 
 
 def _environment(cluster: ClusterConfig, environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    plain = {"RACE_IMAGE": cluster.image}
+    plain = {**cluster.variables, "RACE_IMAGE": cluster.image}
     plain |= {name: environment[name] for name in HANDED_ON if environment.get(name)}
     found: list[dict[str, Any]] = [{"name": n, "value": value} for n, value in plain.items()]
     if cluster.s3_secret:
@@ -163,6 +168,8 @@ def _environment(cluster: ClusterConfig, environment: Mapping[str, str]) -> list
 
 
 def _pod(cluster: ClusterConfig) -> dict[str, Any]:
+    volumes = _volumes(cluster)
+    user = {} if cluster.run_as_user < 0 else {"runAsUser": cluster.run_as_user}
     pod: dict[str, Any] = {
         "containers": [
             {
@@ -172,22 +179,17 @@ def _pod(cluster: ClusterConfig) -> dict[str, Any]:
                     "allowPrivilegeEscalation": False,
                     "capabilities": {"drop": ["ALL"]},
                 },
-                # Fetched inputs, checkpoints and output are below /tmp until they are published.
                 "volumeMounts": [
-                    {"name": "shm", "mountPath": "/dev/shm"},
-                    {"name": "tmp", "mountPath": "/tmp"},
+                    {"name": volume["name"], "mountPath": path} for path, volume in volumes.items()
                 ],
             }
         ],
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
+            **user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumes": [
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": cluster.shm_size}},
-            {"name": "tmp", "emptyDir": {}},
-        ],
+        "volumes": list(volumes.values()),
     }
     if cluster.gpu_node_selector:
         pod["nodeSelector"] = dict(cluster.gpu_node_selector)
@@ -198,3 +200,25 @@ def _pod(cluster: ClusterConfig) -> dict[str, Any]:
     if cluster.node_service_account:
         pod["serviceAccountName"] = cluster.node_service_account
     return pod
+
+
+def _volumes(cluster: ClusterConfig) -> dict[str, dict[str, Any]]:
+    """The volumes of a pod, by the path where it has them."""
+    shm = {"medium": "Memory", "sizeLimit": cluster.shm_size}
+    found: dict[str, dict[str, Any]] = {"/dev/shm": {"name": "shm", "emptyDir": shm}}
+    # Fetched inputs, checkpoints and output are below /tmp until they are published.
+    found[SCRATCH_FOLDER] = {"name": "tmp", "emptyDir": {}}
+    if cluster.scratch_size:
+        claim: dict[str, Any] = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": cluster.scratch_size}},
+        }
+        if cluster.scratch_class:
+            claim["storageClassName"] = cluster.scratch_class
+        template = {"volumeClaimTemplate": {"spec": claim}}
+        found[SCRATCH_FOLDER] = {"name": "tmp", "ephemeral": template}
+    if cluster.ca_config_map:
+        found[CA_FOLDER] = {"name": "ca", "configMap": {"name": cluster.ca_config_map}}
+    elif cluster.ca_secret:
+        found[CA_FOLDER] = {"name": "ca", "secret": {"secretName": cluster.ca_secret}}
+    return found

@@ -205,7 +205,21 @@ BARE = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, BARE], ids=["all", "bare"])
+SET = {
+    "environment": {"HTTPS_PROXY": "http://proxy:3128"},
+    "ca_config_map": "company-ca",
+    "run_as_user": -1,
+    "pod_labels": {"team": "nlp", "kueue.x-k8s.io/queue-name": "nlp"},
+    "pod_annotations": {"note": "ours"},
+    "scratch_size": "200Gi",
+    "scratch_class": "fast",
+}
+BY_SECRET = {"ca_secret": "company-ca", "scratch_size": "1Gi"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, BARE, SET, BY_SECRET], ids=["all", "bare", "set", "by secret"]
+)
 def test_a_job_fits_its_published_schema(body, changes) -> None:
     check(body(**changes))
 
@@ -325,7 +339,8 @@ def container_of(made: Any) -> Any:
 
 
 def test_the_command_is_the_step_s_own_with_all_its_parameters(body, config) -> None:
-    given = {"epochs": 3, "save_optimizer": True, "keep_last": False, "resume_from": "s3://b/$(X)"}
+    given = {"epochs": 3, "save_optimizer": True, "keep_last": False}
+    given["resume_from"] = "s3://bucket/$(X)"
     made = container_of(body(**given))
     assert made["command"] == ["python", "-P", "-m", "components.train"]
     # Kubernetes puts the values of variables in place of $(NAME), and $ in place of $$.
@@ -383,6 +398,36 @@ def test_a_node_is_nobody_special(body, kind) -> None:
     }
     if kind != "trainjob":  # which may not say it; the runtime does
         assert pod["automountServiceAccountToken"] is False
+
+
+def test_a_node_has_what_every_pod_has(body) -> None:
+    made = body(**SET)
+    environment = {v["name"]: v.get("value") for v in container_of(made)["env"]}
+    assert environment["HTTPS_PROXY"] == "http://proxy:3128"
+    assert environment["SSL_CERT_FILE"] == environment["AWS_CA_BUNDLE"] == "/etc/race-ca/ca.crt"
+    pod = pod_of(made)
+    assert "runAsUser" not in pod["securityContext"]
+    assert pod["volumes"][1]["ephemeral"]["volumeClaimTemplate"]["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "200Gi"}},
+        "storageClassName": "fast",
+    }
+    assert pod["volumes"][2] == {"name": "ca", "configMap": {"name": "company-ca"}}
+    assert [m["mountPath"] for m in pod["containers"][0]["volumeMounts"]] == [
+        "/dev/shm",
+        "/tmp",
+        "/etc/race-ca",
+    ]
+
+
+def test_kueue_s_queue_is_the_job_s_and_not_each_pod_s(body) -> None:
+    made = body(**SET)
+    assert SET["pod_labels"].items() <= made["metadata"]["labels"].items()
+    (patch,) = made["spec"]["runtimePatches"]
+    (group,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    about = group["template"]["spec"]["template"]["metadata"]
+    assert about["labels"] == {"team": "nlp", "sidecar.istio.io/inject": "false"}
+    assert about["annotations"]["note"] == "ours"
 
 
 def test_credentials_come_from_the_secret_and_nothing_else_of_this_step(body) -> None:

@@ -41,7 +41,7 @@ def test_seeds_and_learning_rates_make_trials() -> None:
         (["seeds=1,2,3"], "parameter seeds: expected a JSON list"),
         (['learning_rates=["low"]'], "learning_rates: 'low' is not a number"),
         (["learning_rates=[1e-5,0.00001]"], "learning_rates: 1e-05 is given twice"),
-        (["seeds=[1,2]", "resume_from=s3://b/x"], "resume_from is about one training"),
+        (["seeds=[1,2]", "resume_from=s3://bucket/x"], "resume_from is about one training"),
         (["select_ensemble=0"], "select: ensemble is 0"),
     ],
 )
