@@ -117,7 +117,7 @@ def _download(name: str, kind: str, **fixed: Any) -> Step:
 STEPS: Mapping[str, Step] = {
     step.name: step
     for step in (
-        _download("race", "Dataset", unpack=True),
+        _download("race", "Dataset", pack=True),
         _download("bpe", "Artifact", files=["encoder.json", "vocab.bpe", "dict.txt"]),
         _download("roberta", "Model", unpack=True),
         Step(

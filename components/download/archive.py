@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from components.common import progress
 from components.common.errors import DataError
+from components.common.packed import Packing
 
 CHUNK = 1 << 20
 BLOCK = 512  # of a tar
@@ -63,7 +64,20 @@ class Unpacked:
     bytes: int
 
 
-def unpack(archive: Path, into: Path, limits: Limits | None = None) -> Unpacked:
+class Folder:
+    """Where members become folders and files; in `Packing` they become parts of one file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, path: str) -> None:
+        (self.root / path).mkdir()
+
+    def file(self, path: str, size: int) -> IO[bytes]:
+        return (self.root / path).open("xb")
+
+
+def unpack(archive: Path, into: Path | Packing, limits: Limits | None = None) -> Unpacked:
     """Unpack a tar, tar.gz or zip into the folder `into`; its content tells which of them it is.
 
     Only plain files and folders come out, with the permissions that new files have here. Memory
@@ -75,7 +89,8 @@ def unpack(archive: Path, into: Path, limits: Limits | None = None) -> Unpacked:
             has a member that is no plain data; names the archive and the member.
         OSError: `into` cannot be written.
     """
-    sink = _Sink(archive, into, limits or Limits())
+    target = Folder(into) if isinstance(into, Path) else into
+    sink = _Sink(archive, target, limits or Limits())
     with (
         archive.open("rb") as file,
         progress.bar(total=sink.packed, what=f"unpacking {archive.name}", bytes=True) as bar,
@@ -117,7 +132,7 @@ def kind_of(start: bytes) -> str:
 class _Sink:
     """Where members go, with every check of a name, a number or a size that all formats need."""
 
-    def __init__(self, archive: Path, into: Path, limits: Limits) -> None:
+    def __init__(self, archive: Path, into: Folder | Packing, limits: Limits) -> None:
         self.into = into
         self.limits = limits
         self.packed = archive.stat().st_size
@@ -168,7 +183,7 @@ class _Sink:
         self._count(name)
         self._names.add(path)
         self.files += 1
-        with self._new(name), open(self.into / path, "xb") as out:
+        with self._new(name), self.into.file(path, size) as out:
             left = size
             while left:
                 try:
@@ -223,7 +238,7 @@ class _Sink:
         self._make_folder(path.rpartition("/")[0], member)
         self._count(member)
         with self._new(member):
-            (self.into / path).mkdir()
+            self.into.folder(path)
         self._folders.add(path)
 
     @contextlib.contextmanager
@@ -293,7 +308,7 @@ def _second_opinion(member: tarfile.TarInfo, sink: _Sink) -> None:
     if not hasattr(tarfile, "data_filter"):  # before Python 3.11.4, such as Debian 12's own
         return
     try:
-        tarfile.data_filter(member, str(sink.into))
+        tarfile.data_filter(member, str(sink.into.root))
     except tarfile.FilterError as error:
         raise sink.refuse(f"refused by tarfile ({error})", member.name) from error
 

@@ -13,6 +13,7 @@ from components.common.cli import option
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
+from components.common.packed import Packing, packing
 from components.common.retry import Patience
 from components.common.storage.store import require_supported
 from components.common.transfer import shown_url
@@ -63,6 +64,10 @@ class DownloadConfig:
         metavar="URI",
     )
     unpack: bool = option(False, help="put each archive's content in its place: tar, tar.gz, zip")
+    pack: bool = option(
+        False,
+        help="put the archives' content into one file, content.zip, with its sha256 beside it",
+    )
     attempts: int = option(6, help="attempts in a row without progress before giving up")
     connect_timeout: float = option(10.0, help="seconds to wait for a connection")
     read_timeout: float = option(60.0, help="seconds to wait for the next byte")
@@ -82,6 +87,8 @@ class DownloadConfig:
             raise ConfigError("no URL is given", hint="Give at least one")
         for url in self.sources:
             check_url(url)
+        if self.unpack and self.pack:
+            raise ConfigError("unpack and pack exclude each other", hint="Give one of them")
         names = [file_name(url) for url in self.sources]
         for name in names:
             if names.count(name) > 1:
@@ -95,6 +102,11 @@ class DownloadConfig:
         for name in _POSITIVE:
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="Give more than 0")
+
+    @property
+    def archives(self) -> bool:
+        """Whether the files are archives, of which the content is wanted."""
+        return self.unpack or self.pack
 
     @property
     def sources(self) -> dict[str, str]:
@@ -113,10 +125,10 @@ class DownloadConfig:
 class Downloaded:
     """One file that has arrived.
 
-    `url` is fit for logs: without user, password and query. `path` is the file or, where it was
-    unpacked, the folder with its content. `bytes` and `sha256` are those of the file as it came;
-    `pinned` says that the digest was known beforehand, and agreed. `checked` names what else it was
-    compared with, such as the md5 that object storage has of it.
+    `url` is fit for logs: without user, password and query. `path` is the file or, of an
+    archive that was unpacked or packed, the folder with its content. `bytes` and `sha256` are those
+    of the file as it came; `pinned` says that the digest was known beforehand, and agreed.
+    `checked` names what else it was compared with, such as the md5 that object storage has of it.
     """
 
     url: str
@@ -155,20 +167,23 @@ def download(config: DownloadConfig) -> Downloads:
         OSError: the output exists already or cannot be written.
     """
     results = Downloads()
-    with atomic_folder(config.output) as folder:
+    with (
+        atomic_folder(config.output) as folder,
+        packing(folder) if config.pack else contextlib.nullcontext(folder) as target,
+    ):
         for url, expected in config.sources.items():
             # What is still to be unpacked lies apart: a member may have any name, even its own.
             with (
                 tempfile.TemporaryDirectory(prefix=".archive-", dir=folder)
-                if config.unpack
+                if config.archives
                 else contextlib.nullcontext(folder)
             ) as arrival:
-                results.append(_download(url, expected, Path(arrival), folder, config))
+                results.append(_download(url, expected, Path(arrival), target, config))
     return results
 
 
 def _download(
-    url: str, expected: str, arrival: Path, folder: Path, config: DownloadConfig
+    url: str, expected: str, arrival: Path, target: Path | Packing, config: DownloadConfig
 ) -> Downloaded:
     name, shown = file_name(url), shown_url(url)
     mirror = Mirror(config.mirror_uri)
@@ -176,7 +191,7 @@ def _download(
 
     def check(path: Path) -> None:
         if not expected:
-            check_format(path, name, archive=config.unpack)
+            check_format(path, name, archive=config.archives)
 
     mirrored = mirror.take(url, expected, arrival / name, check)
     fetched = mirrored or fetch(
@@ -192,15 +207,15 @@ def _download(
         )
     if mirrored is None:
         check(arrival / name)
-    path = config.output if config.unpack else config.output / name
+    path = config.output if config.archives else config.output / name
     result = Downloaded(shown, path, fetched.bytes, fetched.sha256, bool(expected), fetched.checked)
     seconds = time.monotonic() - started
     verb = "downloaded" if mirrored is None else "took from the mirror"
     line = f"{verb} {name} {_mib(fetched.bytes)} in {seconds:.1f} s, sha256 {fetched.sha256} "
     line += f"({result.trust})"
-    if config.unpack:
+    if config.archives:
         started = time.monotonic()
-        unpacked = unpack(arrival / name, folder, _limits(config))
+        unpacked = unpack(arrival / name, target, _limits(config))
         line += _unpacked_line(unpacked, time.monotonic() - started)
     if mirrored is None:  # not before it has shown to be fit for use
         mirror.keep(url, arrival / name, fetched)

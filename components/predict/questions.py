@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.common.dataset import LETTERS
-from components.preprocess.core import MAX_FILE_BYTES
 from components.preprocess.passage import InvalidPassage, check, decode, lines
+from components.preprocess.source import MAX_FILE_BYTES
 
 # What is taken from the input at a time, and answered before more is waited for.
 STRETCH_BYTES = 1 << 20

@@ -14,10 +14,7 @@ as they were asked: each line a JSON list of the question, its blanks as undersc
 options.
 """
 
-import errno
 import logging
-import os
-import stat
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -33,14 +30,13 @@ from components.common.files import atomic_folder
 from components.common.progress import bar
 from components.common.text import columns
 from components.preprocess.passage import InvalidPassage, Passage, lines, parse
+from components.preprocess.source import Source, open_source
 
 log = logging.getLogger(__name__)
 
 # What input1 to input4 put together.
 ASKED = "question"
 FOLDERS = ("train", "dev", "test")
-# RACE's own files have at most 10 kB.
-MAX_FILE_BYTES = 4 << 20
 # Files that are converted and written at a time.
 BATCH = 256
 SUMMARY_FILE = "summary.json"
@@ -174,7 +170,10 @@ class PreprocessConfig:
         ConfigError: a value is out of its range.
     """
 
-    race: Path = option(help="folder that holds RACE's train, dev and test (or RACE/ with them)")
+    race: Path = option(
+        help="folder that holds RACE's train, dev and test (or RACE/ with them), or their"
+        " content.zip"
+    )
     output: Path = option(help="new folder for the text columns")
     options: int = option(OPTIONS, help="options of each question")
     invalid: Literal["stop", "skip"] = option(
@@ -195,8 +194,14 @@ def preprocess(config: PreprocessConfig) -> Summary:
         DataError: a folder of a split is missing, or a file is invalid and these are not skipped.
         OSError: the output cannot be written, or is there already.
     """
-    root = _find_splits(config.race)
-    files = {part: _list_files(root / part.path) for part in parts(_find_levels(root))}
+    with open_source(config.race) as source:
+        return _preprocess(source, config)
+
+
+def _preprocess(source: Source, config: PreprocessConfig) -> Summary:
+    root = _find_splits(source)
+    levels = _find_levels(source, root)
+    files = {part: _list_files(source, root + part.path) for part in parts(levels)}
     counts: dict[Part, Count] = {}
     skipped: list[Invalid] = []
     with (
@@ -212,7 +217,7 @@ def preprocess(config: PreprocessConfig) -> Summary:
                 ]
                 columns = [stack.enter_context(name.open("ab")) for name in names]
                 for start in range(0, len(paths), BATCH):
-                    batch = _convert(part, paths[start : start + BATCH], config)
+                    batch = _convert(source, part, paths[start : start + BATCH], config)
                     for column, content in zip(columns, batch.columns, strict=True):
                         column.write(content)
                     counts[part] += batch.count
@@ -225,21 +230,21 @@ def preprocess(config: PreprocessConfig) -> Summary:
     return summary
 
 
-def _convert(part: Part, paths: list[str], config: PreprocessConfig) -> Batch:
+def _convert(source: Source, part: Part, paths: list[str], config: PreprocessConfig) -> Batch:
     columns = part.columns(config.options)
     passages = []
     skipped = []
     for path in paths:
-        base = os.path.basename(path)
+        base = path.rpartition("/")[2]
         name = f"{part.level}/{base}" if part.level else base
         try:
-            passage = parse(_read(path), config.options)
+            passage = parse(source.read(path), config.options)
             found = lines(passage, config.options)
         except InvalidPassage as error:
             if config.invalid == "stop":
                 hint = "Correct the file, or pass --invalid skip"
-                raise DataError(f"{path}: {error}", hint=hint) from None
-            log.warning("skipped %s: %s", path, error)
+                raise DataError(f"{source.root / path}: {error}", hint=hint) from None
+            log.warning("skipped %s: %s", source.root / path, error)
             skipped.append(Invalid(f"{part.folder}/{name}", str(error)))
             continue
         ids = "".join([f"{name}#{i}\n" for i in range(found.questions)])
@@ -256,31 +261,34 @@ def _asked(passage: Passage) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _find_splits(race: Path) -> Path:
-    """The folder itself, or the first in it, that holds splits."""
-    inside = sorted(path for path in race.iterdir() if path.is_dir()) if race.is_dir() else []
-    for root in (race, *inside):
-        if any((root / folder).is_dir() for folder in FOLDERS):
+def _find_splits(source: Source) -> str:
+    """What is in front of the splits' names: nothing, or the first folder with splits and a "/"."""
+    inside = sorted(name for name, is_folder in source.entries("").items() if is_folder)
+    for root in ("", *(f"{name}/" for name in inside)):
+        found = source.entries(root.rstrip("/"))
+        if any(found.get(folder) for folder in FOLDERS):
             break
     else:
         raise DataError(
-            f"{race}: no RACE data here", hint=f"It should hold the folders {', '.join(FOLDERS)}"
+            f"{source.root}: no RACE data here",
+            hint=f"It should hold the folders {', '.join(FOLDERS)}",
         )
     for folder in FOLDERS:
-        if not (root / folder).is_dir():
-            raise _missing(root, folder)
+        if not found.get(folder):
+            raise _missing(source, root, folder)
     return root
 
 
-def _find_levels(root: Path) -> list[str]:
+def _find_levels(source: Source, root: str) -> list[str]:
     """The levels of a data set, the same in each split: the names of the folders in it."""
     levels: dict[str, set[str]] = {}
     for folder in FOLDERS:
-        entries = [path for path in (root / folder).iterdir() if not path.name.startswith(".")]
-        levels[folder] = {path.name for path in entries if path.is_dir()}
+        found = source.entries(root + folder)
+        entries = [name for name in found if not name.startswith(".")]
+        levels[folder] = {name for name in entries if found[name]}
         if levels[folder] and len(levels[folder]) < len(entries):
             raise DataError(
-                f"{root / folder}: holds files beside the folders of its levels",
+                f"{source.root / root / folder}: holds files beside the folders of its levels",
                 hint="Put the files into those folders, or take the folders away",
             )
     every = in_order(set().union(*levels.values()))
@@ -288,51 +296,30 @@ def _find_levels(root: Path) -> list[str]:
         for level in every:
             # A level becomes part of ids and of file names.
             if not level.isprintable():
-                raise DataError(f"{root / folder}: the level {level!a} cannot be part of an id")
+                where = source.root / root / folder
+                raise DataError(f"{where}: the level {level!a} cannot be part of an id")
             if level not in levels[folder]:
-                raise _missing(root, f"{folder}/{level}")
+                raise _missing(source, root, f"{folder}/{level}")
     return every or [""]
 
 
-def _missing(root: Path, folder: str) -> DataError:
+def _missing(source: Source, root: str, folder: str) -> DataError:
     return DataError(
-        f"{root}: the folder {folder} is missing",
-        hint="Unpack RACE.tar.gz again: the download may be incomplete",
+        f"{source.root / root}: the folder {folder} is missing",
+        hint="Download RACE.tar.gz again: it may be incomplete",
     )
 
 
-def _list_files(folder: Path) -> list[str]:
+def _list_files(source: Source, folder: str) -> list[str]:
     """The paths of a folder's files by the numbers in their names, hidden ones left out."""
-    names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    names = [name for name in source.entries(folder) if not name.startswith(".")]
     for name in names:
         # A name becomes part of an id, one a line.
         if not name.isprintable():
-            raise DataError(f"{folder}: the file name {name!a} cannot be part of an id")
+            where = source.root / folder
+            raise DataError(f"{where}: the file name {name!a} cannot be part of an id")
     names.sort(key=natural)
-    return [os.path.join(folder, name) for name in names]
-
-
-def _read(path: str) -> bytes:
-    # Plain calls: opening as a Python file takes several times as long as reading these few bytes.
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us waiting
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        raise InvalidPassage("a socket where a file is wanted") from None
-    try:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
-            raise InvalidPassage(f"{kind} where a file is wanted")
-        content = b""
-        while piece := os.read(handle, 64 << 10):
-            content += piece
-            if len(content) > MAX_FILE_BYTES:
-                raise InvalidPassage(f"more than {MAX_FILE_BYTES >> 20} MiB")
-    finally:
-        os.close(handle)
-    return content
+    return [f"{folder}/{name}" for name in names]
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:

@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 from components.binarize.core import BinarizeConfig, binarize
 from components.download.archive import unpack
+from components.download.core import DownloadConfig, download
 from components.preprocess.core import PreprocessConfig, preprocess
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +99,10 @@ def stock(race: Path, bpe: Path, work: Path) -> tuple[dict[str, bytes], dict[str
 
 
 def ours(race: Path, bpe: Path, work: Path, **options) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    preprocess(PreprocessConfig(race, work / "text"))
+    with tarfile.open(work / "race.tar", "w") as archive:
+        archive.add(race, "RACE")
+    download(DownloadConfig((str(work / "race.tar"),), work / "packed", pack=True))
+    preprocess(PreprocessConfig(work / "packed", work / "text"))
     binarize(BinarizeConfig(work / "text", bpe, work / "bin", **options))
     text = {n: b for n, b in files(work / "text").items() if Path(n).suffix not in OURS_ALONE}
     return text, {n: b for n, b in files(work / "bin").items() if Path(n).suffix not in OURS_ALONE}

@@ -46,7 +46,7 @@ def steps(source: str, place: str) -> dict[str, list[str]]:
     """Name to command line of each step; inputs below `source`, outputs below `place`."""
     bpe = [f"--url={source}/bpe/{name}" for name in ("encoder.json", "vocab.bpe", "dict.txt")]
     return {
-        "download race": [f"--url={source}/RACE.tar.gz", "--unpack", f"--output={place}race"],
+        "download race": [f"--url={source}/RACE.tar.gz", "--pack", f"--output={place}race"],
         "download bpe": [*bpe, f"--output={place}bpe"],
         "download roberta": [
             f"--url={source}/roberta.tiny.tar.gz",

@@ -39,7 +39,7 @@ def trained(tiny_race: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained
 def answering(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder: a model trained a little on the sample, its scores spread, with its BPE.
 
-    race/, bpe/, roberta/, text/, data/, model/ and report/ as `race run` leaves them.
+    bpe/, roberta/, text/, data/, model/ and report/ as `race run` leaves them, and race/ unpacked.
     """
     from components.binarize.core import BinarizeConfig, binarize
     from components.download.archive import unpack

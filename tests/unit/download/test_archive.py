@@ -1,4 +1,4 @@
-"""What unpack promises: the whole content of an honest archive, and nothing of any other."""
+"""What unpack promises, to a folder and to one file: all of an honest archive, none of another."""
 
 import gzip
 import io
@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 from components.common.errors import DataError
+from components.common.packed import SUMS, packing, unpacked
 from components.download.archive import Limits, Unpacked, unpack
+
+PACKED = ".packed"
 
 FILES = {
     "RACE/train/high/1.txt": b"one",
@@ -42,10 +45,14 @@ def refused(into: Path) -> Any:
 
     def check(archive: Path, *parts: str, limits: Limits | None = None) -> None:
         target = into / str(len(os.listdir(into)))
-        target.mkdir()
+        (target / PACKED).mkdir(parents=True)
         with pytest.raises(DataError) as failure:
             unpack(archive, target, limits)
         line = str(failure.value)
+        with pytest.raises(DataError) as packed, packing(target / PACKED) as one_file:
+            unpack(archive, one_file, limits)
+        assert str(packed.value) == line
+        assert not (target / PACKED / SUMS).exists()
         assert line.startswith(f"{archive.name}: ")
         for part in parts:
             assert part in line
@@ -61,6 +68,18 @@ def content(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def packed_content(archive: Path, folder: Path) -> dict[str, bytes]:
+    """The files of an archive that was packed, and read again."""
+    (folder / PACKED).mkdir()
+    with packing(folder / PACKED) as one_file:
+        made = unpack(archive, one_file)
+    with unpacked(folder / PACKED) as found:
+        paths = [f"{path}/{name}" for path, names in found.entries.items() for name in names]
+        files = [path.lstrip("/") for path in paths if path.lstrip("/") not in found.entries]
+        assert made == Unpacked(len(files), sum(map(found.size, files)))
+        return {path: found.read(path) for path in files}
 
 
 def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
@@ -93,6 +112,7 @@ def test_an_honest_tar_comes_out_whole(
     archive = make_tar(*FILES.items(), name=name, format=format)
     assert unpack(archive, into) == Unpacked(4, sum(map(len, FILES.values())))
     assert content(into) == FILES
+    assert packed_content(archive, into) == FILES
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -100,6 +120,7 @@ def test_an_honest_zip_comes_out_whole(tmp_path: Path, into: Path, method: int) 
     archive = make_zip(tmp_path / "a.zip", *FILES.items(), method=method)
     assert unpack(archive, into) == Unpacked(4, sum(map(len, FILES.values())))
     assert content(into) == FILES
+    assert packed_content(archive, into) == FILES
 
 
 def test_folders_come_out_even_when_empty_or_listed_twice(

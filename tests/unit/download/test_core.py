@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from components.common.errors import ConfigError, DataError, TransferError
+from components.common.packed import unpacked
 from components.download import known
 from components.download.core import DownloadConfig, Downloaded, download
 
@@ -75,6 +76,28 @@ def test_two_archives_may_not_overwrite_each_other(
     with pytest.raises(DataError, match=r"2\.tar: a: its name is taken already"):
         download(DownloadConfig((str(one), str(two)), place / "out", unpack=True))
     assert left_behind(place) == []
+
+
+def test_an_archive_is_packed_into_one_file(make_tar: Callable[..., Path], place: Path) -> None:
+    one, two = make_tar(("a/b", b"1"), name="1.tar.gz"), make_tar(("c", b"2"), name="2.tar")
+    first, _ = download(DownloadConfig((str(one), str(two)), place / "out", pack=True))
+    assert first.path == place / "out"
+    assert left_behind(place / "out") == ["SHA256SUMS", "content.zip"]
+    with unpacked(place / "out") as packed:
+        assert (packed.read("a/b"), packed.read("c")) == (b"1", b"2")
+
+
+def test_a_bad_archive_is_not_packed_and_two_do_not_overwrite_each_other(
+    make_tar: Callable[..., Path], place: Path
+) -> None:
+    one, two = make_tar(("a", b"1"), name="1.tar"), make_tar(("a", b"2"), name="2.tar")
+    with pytest.raises(DataError, match=r"2\.tar: a: its name is taken already"):
+        download(DownloadConfig((str(one), str(two)), place / "out", pack=True))
+    with pytest.raises(DataError, match="climbs out of the output folder"):
+        download(DownloadConfig((str(make_tar(("../x", b""))),), place / "out", pack=True))
+    assert left_behind(place) == []
+    with pytest.raises(ConfigError, match="unpack and pack exclude each other"):
+        DownloadConfig((str(one),), place / "out", unpack=True, pack=True)
 
 
 def test_archives_of_one_folder_join(make_tar: Callable[..., Path], place: Path) -> None:

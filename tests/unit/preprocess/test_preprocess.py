@@ -8,7 +8,7 @@ import pytest
 
 from components.common.cli import run_step
 from components.common.errors import DataError
-from components.preprocess import core
+from components.common.packed import CONTENT, packing
 from components.preprocess.__main__ import main
 from components.preprocess.core import (
     OFFICIAL,
@@ -18,6 +18,7 @@ from components.preprocess.core import (
     PreprocessConfig,
     preprocess,
 )
+from components.preprocess.source import MAX_FILE_BYTES
 
 SPLITS = ("train", "dev", "test-middle", "test-high")
 COLUMNS = ("input0", "input1", "input2", "input3", "input4", "label", "id")
@@ -119,6 +120,81 @@ def test_hidden_files_are_no_passages(race: Path, tmp_path: Path) -> None:
     assert len(read(tmp_path / "text", "dev.id")) == 6
 
 
+def packed(race: Path, name: str = "packed") -> Path:
+    """The data set as download hands it on."""
+    folder = race.parent / name
+    folder.mkdir()
+    with packing(folder) as into:
+        for path in sorted(race.rglob("*")):
+            if path.is_dir():
+                into.folder(path.relative_to(race).as_posix())
+                continue
+            with into.file(path.relative_to(race).as_posix(), path.stat().st_size) as out:
+                out.write(path.read_bytes())
+    return folder
+
+
+def test_one_file_gives_the_same_text_as_the_folder(race: Path, tmp_path: Path) -> None:
+    write(race / "dev" / "high" / "señor 3.txt", "a name is text")
+    (race / "dev" / "high" / "._9.txt").write_bytes(b"\0\5\x16\7")
+    (race / "dev" / "high" / "30.txt").write_bytes(b" " * (MAX_FILE_BYTES + 1))
+    (race / "dev" / "high" / "31.txt").mkdir()
+    for path in (race / "test" / "middle").iterdir():
+        path.unlink()
+    (tmp_path / "above").mkdir()
+    race = race.rename(tmp_path / "above" / "RACE")
+    sources = {"folder": race.parent, "inside": race}
+    sources["packed"] = packed(race.parent, "../one")
+    sources["packed inside"] = packed(race, "../two")
+    made = {}
+    for name, source in sources.items():
+        output = tmp_path / "text" / name
+        summary = preprocess(PreprocessConfig(source, output, invalid="skip"))
+        assert [i.file for i in summary.skipped] == ["dev/high/30.txt", "dev/high/31.txt"]
+        made[name] = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert len(made["folder"]) > 30
+    for name in sources:
+        assert made[name] == made["folder"], name
+
+
+@pytest.mark.parametrize(
+    ("victim", "says"),
+    [
+        ("dev/high/9.txt", r"content\.zip/dev/high/9\.txt: not JSON"),
+        ("dev/middle", r"content\.zip: the folder dev/middle is missing"),
+        ("test", r"content\.zip: the folder test is missing"),
+        ("train/9.txt", r"content\.zip/train: holds files beside the folders"),
+        ("dev/high/1\n2.txt", r"content\.zip/dev/high: the file name '1\\n2.txt' cannot"),
+    ],
+)
+def test_what_is_wrong_in_one_file_is_named(
+    race: Path, tmp_path: Path, victim: str, says: str
+) -> None:
+    path = race / victim
+    if path.is_dir():
+        path.rename(tmp_path / "elsewhere")
+    else:
+        path.write_text("{")
+    with pytest.raises(DataError, match=says):
+        preprocess(PreprocessConfig(packed(race), tmp_path / "text"))
+    assert not (tmp_path / "text").exists()
+
+
+def test_a_damaged_file_of_them_all_is_refused(race: Path, tmp_path: Path) -> None:
+    folder = packed(race)
+    (folder / CONTENT).write_bytes((folder / CONTENT).read_bytes()[:-9])
+    with pytest.raises(DataError, match="does not have the sha256") as failure:
+        preprocess(PreprocessConfig(folder, tmp_path / "text"))
+    assert failure.value.hint == "Download it again"
+
+
+def test_an_archive_itself_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "RACE.tar.gz").touch()
+    with pytest.raises(DataError, match="a file where a folder is wanted") as failure:
+        preprocess(PreprocessConfig(tmp_path / "RACE.tar.gz", tmp_path / "text"))
+    assert "components.download --pack" in failure.value.hint
+
+
 def test_folder_without_race_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no RACE data here"):
         preprocess(PreprocessConfig(tmp_path, tmp_path / "text"))
@@ -138,7 +214,7 @@ BAD = {
     "answer E": lambda path: write(path, "a", "E"),
     "not UTF-8": lambda path: path.write_bytes(b'"\xff"'),
     "surrogate": lambda path: write(path, "a \ud800"),
-    "too large": lambda path: path.write_bytes(b" " * (core.MAX_FILE_BYTES + 1)),
+    "too large": lambda path: path.write_bytes(b" " * (MAX_FILE_BYTES + 1)),
     "folder": lambda path: (path.unlink(), path.mkdir()),
     "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
 }

@@ -1,0 +1,102 @@
+"""Where a data set's files are read from: a folder, or the one file that download packs."""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from components.common.errors import DataError
+from components.common.packed import CONTENT, Packed, unpacked
+from components.preprocess.passage import InvalidPassage
+
+# RACE's own files have at most 10 kB.
+MAX_FILE_BYTES = 4 << 20
+
+
+class Source(Protocol):
+    """Folders and files, by paths with "/" below `root`; the path of `root` itself is empty."""
+
+    root: Path
+
+    def entries(self, folder: str) -> dict[str, bool]:
+        """The names in a folder, with which are folders; none where there is no such folder."""
+
+    def read(self, path: str) -> bytes:
+        """The content of a file; InvalidPassage where it can be none of a passage."""
+
+
+@contextlib.contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """The files below a folder, or packed in it.
+
+    Raises:
+        DataError: a file is there, or what was packed is not whole.
+    """
+    if path.is_file():
+        raise DataError(
+            f"{path}: a file where a folder is wanted",
+            hint="Give the folder that `python -m components.download --pack` makes of an archive",
+        )
+    if not (path / CONTENT).exists():
+        yield FolderSource(path)
+        return
+    with unpacked(path) as packed:
+        yield PackedSource(packed)
+
+
+class FolderSource:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def entries(self, folder: str) -> dict[str, bool]:
+        try:
+            with os.scandir(self.root / folder) as found:
+                return {entry.name: entry.is_dir() for entry in found}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def read(self, path: str) -> bytes:
+        # Plain calls: opening as a Python file takes several times as long as reading these few
+        # bytes.
+        try:
+            # A pipe must not keep us waiting.
+            handle = os.open(os.path.join(self.root, path), os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            raise InvalidPassage("a socket where a file is wanted") from None
+        try:
+            mode = os.fstat(handle).st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+                raise InvalidPassage(f"{kind} where a file is wanted")
+            content = b""
+            while piece := os.read(handle, 64 << 10):
+                content += piece
+                _limit(len(content))
+        finally:
+            os.close(handle)
+        return content
+
+
+class PackedSource:
+    def __init__(self, packed: Packed) -> None:
+        self._packed = packed
+        self.root = packed.root
+
+    def entries(self, folder: str) -> dict[str, bool]:
+        return self._packed.entries.get(folder, {})
+
+    def read(self, path: str) -> bytes:
+        if path in self._packed.entries:
+            raise InvalidPassage("a folder where a file is wanted")
+        _limit(self._packed.size(path))
+        return self._packed.read(path)
+
+
+def _limit(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise InvalidPassage(f"more than {MAX_FILE_BYTES >> 20} MiB")
