@@ -147,9 +147,10 @@ def resources() -> str:
     rows.append(("each of several nodes", cpu, memory, gpus, f"{DEADLINE // HOUR} hours"))
     once = [step.name for step in STEPS.values() if not step.retries]
     return (
-        f"{markdown(rows)}\n\nA step that fails is tried again up to"
+        f"{markdown(rows)}\n\nA step is tried again up to"
         f" {max(step.retries for step in STEPS.values())} times within"
-        f" {RETRY_WINDOW // DAY} days of its first start, but for {' and '.join(once)}."
+        f" {RETRY_WINDOW // DAY} days of its first start, but for {' and '.join(once)}; after"
+        "\nwhich failures is up to the server, see [below](#interruptions-and-spot-nodes)."
         "\n/dev/shm of train and evaluate may take"
         f" {SHM_SIZE} of their memory."
     )

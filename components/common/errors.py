@@ -24,6 +24,8 @@ class RaceError(Exception):
     """
 
     exit_status = 1
+    transient = False
+    """Whether the same may end well when it is tried again; of a TrainingError, each knows."""
 
     def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(what)
@@ -65,6 +67,7 @@ class DataError(RaceError):
 
 class TransferError(RaceError):
     exit_status = 4
+    transient = True
 
 
 class OutputError(RaceError):

@@ -145,8 +145,18 @@ class TrainConfig:
     checkpoint_interval: int = option(
         1000,
         least=0,
-        help="with checkpoint_uri: updates between two checkpoints, besides those after each"
-        " epoch; 0 is none",
+        help="updates between two checkpoints, besides those after each epoch; 0 is none",
+    )
+    checkpoint_minutes: float = option(
+        10.0,
+        least=0,
+        help="minutes after which there is a checkpoint at the next update's end; 0 is none",
+    )
+    max_restarts: int = option(
+        3,
+        least=0,
+        help="times that a training on one machine starts its processes again by itself, from its"
+        " newest checkpoint, after a failure that may pass; 0 never does",
     )
     keep_checkpoints: int = option(2, least=1, help="at checkpoint_uri; older ones are removed")
     keep_checkpoints_after_end: bool = option(
@@ -220,6 +230,11 @@ class TrainConfig:
                 object.__setattr__(self, name, f"{uri.rstrip('/')}/{run}")
         object.__setattr__(self, "run_id", "")
         object.__setattr__(self, "trial", "")
+
+    @property
+    def restartable(self) -> bool:
+        """Whether it may go on by itself; nodes have to start together, which no node can do."""
+        return self.num_nodes == 1 and self.max_restarts > 0 and self.save_optimizer
 
     def shape(self, vocabulary: int) -> Shape:
         """The size of the model to train: the architecture's, or what was asked for instead."""

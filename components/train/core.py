@@ -28,14 +28,15 @@ from components.train.supervisor.log import TrainLog, duration
 from components.train.supervisor.provenance import Provenance, provenance
 from components.train.supervisor.publish import publish_output, require_free
 from components.train.supervisor.report import write_report
+from components.train.supervisor.restarts import train_on
 from components.train.supervisor.resume import (
+    KEPT,
     Checkpoints,
     Resumed,
     remove_checkpoints,
     restore,
     write_records,
 )
-from components.train.supervisor.session import run_fairseq
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
@@ -73,8 +74,9 @@ def train(config: TrainConfig) -> TrainResult:
     then, metrics.json has the reason as `collapsed`, and nothing is published.
 
     With `checkpoint_uri`, a run that was interrupted goes on from its newest checkpoint there, and
-    ends as if it had not been interrupted; see components.train.supervisor.resume. The result's
-    `end` removes the checkpoints, unless `keep_checkpoints_after_end`.
+    ends as if it had not been interrupted; see components.train.supervisor.resume. What may pass,
+    such as a killed process, does not end a run: see components.train.supervisor.restarts. The
+    result's `end` removes the checkpoints, unless `keep_checkpoints_after_end`.
 
     With `nodes` above 1 this is one of several calls, each on a machine of its own, which belong
     together by their environment; see components.train.node. Node 0 does what is said here. The
@@ -132,6 +134,7 @@ def train(config: TrainConfig) -> TrainResult:
 
         kept = () if collapsed else CHECKPOINTS if config.keep_last else CHECKPOINTS[:1]
         _keep_checkpoints(run.save_dir, folder, kept)
+        shutil.rmtree(folder / KEPT, ignore_errors=True)
         write_records(folder / "train_log.jsonl", log.records)
         metrics = _metrics(config, the_plan, log, questions, seconds, collapsed)
         write_metrics(folder, metrics)
@@ -167,25 +170,23 @@ def _follow(
 
 
 def _log(resumed: Resumed | None) -> TrainLog:
-    if resumed is None:
-        return TrainLog()
-    progress = resumed.progress
-    return TrainLog(
-        records=resumed.records,
-        skipped_updates=progress.skipped_updates,
-        before=progress.seconds,
-    )
+    log = TrainLog()
+    if resumed:
+        log.go_back(resumed.records, resumed.progress.skipped_updates, resumed.progress.seconds)
+    return log
 
 
 def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
     """Train; gives the reason of a collapse that is to be marked, else ""."""
     try:
-        if not run.config.checkpoint_uri or not run.node.leads:
-            run_fairseq(run, log, folder, None)
+        takes = run.node.leads and (run.config.checkpoint_uri or run.config.restartable)
+        if not run.config.restartable:
+            shutil.rmtree(folder / KEPT, ignore_errors=True)
+        if takes:
+            with Checkpoints(run.config, origin, log, folder).closed() as checkpoints:
+                train_on(run, log, folder, checkpoints)
         else:
-            checkpoints = Checkpoints(run.config, origin, log, folder / "tensorboard")
-            with checkpoints.closed():
-                run_fairseq(run, log, folder, checkpoints)
+            train_on(run, log, folder, None)
     except CollapseError as error:
         if run.config.on_collapse == "fail":
             raise
@@ -275,6 +276,7 @@ def _metrics(
         "options": count_options(config.data),
         "questions_per_second": log.questions_per_second(config.effective_batch_size),
         "seconds": round(seconds, 1),
+        "restarts": log.restarts,
         "collapsed": collapsed,
         "nodes": the_plan.nodes,
         "processes": the_plan.ranks,  # of all nodes

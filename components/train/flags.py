@@ -90,6 +90,8 @@ OURS = (
     "trial",
     "resume_from",
     "checkpoint_interval",
+    "checkpoint_minutes",
+    "max_restarts",
     "keep_checkpoints",
     "keep_checkpoints_after_end",
     "publish_uri",

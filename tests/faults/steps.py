@@ -14,8 +14,15 @@ import torch
 
 from components.train import checkpoints
 
-# What depends on the time that something took.
-TIMES = {"seconds", "questions_per_second", "tokens_per_second", "memory_gb", "percent_of_peak"}
+# What depends on the time that something took, or on what happened on the way.
+TIMES = {
+    "restarts",
+    "seconds",
+    "questions_per_second",
+    "tokens_per_second",
+    "memory_gb",
+    "percent_of_peak",
+}
 # With stock the interval is 3 of 24 updates; the packed engine makes them several times as fast.
 ENGINES = {
     "stock": {"engine": "stock", "epochs": 4, "checkpoint_interval": 3},

@@ -173,12 +173,12 @@ def trained(sandbox: Path) -> dict[str, Callable[[Path], object]]:
         model.answer([question], ["a question"], batch_tokens=1)
 
     def resumed(path: Path) -> None:
-        (fetched := sandbox / "fetched").mkdir()
+        (fetched := sandbox / "output" / resume.KEPT).mkdir()
         shutil.copyfile(path, fetched / "checkpoint.pt")
         (fetched / "progress.json").write_text(json.dumps(PROGRESS))
         (fetched / "train_log.jsonl").write_text(json.dumps(RECORD))
         try:
-            resume._placed(config(path), fetched, sandbox / "output", "s3://bucket/run")
+            resume.place(config(path), sandbox / "output", "s3://bucket/run")
         finally:
             shutil.rmtree(fetched, ignore_errors=True)
 

@@ -70,6 +70,47 @@ def test_a_run_that_is_killed_and_terminated_ends_as_if_it_had_not_been(
     assert_same(found, uninterrupted)
 
 
+def _goes_on_in_place(tiny_race: Any, folder: Path, kills: int, **parameters: Any) -> Step:
+    """A training whose ranks are killed, after a checkpoint each time, and which ends well."""
+    step = Step(tiny_race, folder, **parameters)
+    for number in range(1, kills + 1):
+        assert step.wait_for(f'"update": {20 * number},')
+        while not list(step.folder.glob("*/kept/progress.json")):
+            time.sleep(0.02)
+        os.kill(step.ranks()[-1], signal.SIGKILL)
+        while f"(restart {number} of at most 3)" not in step.screen.read_text():
+            assert step.process.poll() is None, step.screen.read_text()
+            time.sleep(0.02)
+    assert step.end() == 0, step.screen.read_text()
+    return step
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_started_again_and_nothing_changes(
+    tiny_race: Any, uninterrupted: Any, tmp_path: Path
+) -> None:
+    step = _goes_on_in_place(tiny_race, tmp_path / "pod", 2, **ENGINES["packed"])
+    assert_same(result(step.output), uninterrupted)
+    assert json.loads((step.output / "metrics.json").read_text())["restarts"] == 2
+    assert "Its processes were started again 2 times." in (step.output / "report.html").read_text()
+    assert not {"kept", "control"} & set(os.listdir(step.output))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["folder", "none"])
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_ranks_that_were_started_again_train_the_same(
+    tiny_race: Any, tmp_path: Path, engine: str, store: str
+) -> None:
+    parameters = {**ENGINES[engine], "processes": 2, "precision": "bf16", "epochs": 12}
+    expected = run(tiny_race, tmp_path / "uninterrupted", **parameters)
+    if store == "folder":
+        parameters["checkpoint_uri"] = tmp_path / "checkpoints"
+    step = _goes_on_in_place(tiny_race, tmp_path / "pod", 1, **parameters)
+    assert_same(result(step.output), expected)
+    assert list(tmp_path.glob("checkpoints/*")) == []
+
+
 @pytest.fixture
 def slow_bucket(bucket: str, proxy: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """A bucket in which a checkpoint takes longer to arrive than an interval takes."""
@@ -241,11 +282,22 @@ def test_16_bit_training_goes_on_exactly_too(tiny_race: Any, tmp_path: Path, eng
     found = run(tiny_race, tmp_path / "resumed", **parameters)
     assert f"{store}/update-000004, update 4" in (tmp_path / "resumed/screen").read_text()
     assert_same(found, expected)
+    # Checkpoints by the clock round nothing, and so change nothing.
+    parameters["checkpoint_minutes"] = 1e-6
+    shutil.rmtree(store)
+    assert_same(run(tiny_race, tmp_path / "clocked", **parameters), expected)
+    for folder in store.iterdir():
+        if folder.name > "update-000005":
+            shutil.rmtree(folder)
+    assert_same(run(tiny_race, tmp_path / "on", **parameters), expected)
+    assert f"{store}/update-000005, update 5" in (tmp_path / "on/screen").read_text()
 
 
 @pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_step(tiny_race: Any, tmp_path: Path) -> None:
-    step = Step(tiny_race, tmp_path / "pod", epochs=10000, processes=2, stall_timeout=15)
+    step = Step(
+        tiny_race, tmp_path / "pod", epochs=10000, processes=2, stall_timeout=15, max_restarts=0
+    )
     assert step.wait_for("| train_inner |")
     ranks = step.ranks()
     assert len(ranks) == 2

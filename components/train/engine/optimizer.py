@@ -63,6 +63,7 @@ class PackedAdam(FairseqOptimizer):  # type: ignore[misc]
         self.exp_avg = torch.zeros_like(self.master)
         self.exp_avg_sq = torch.zeros_like(self.master)
         self.steps = 0
+        self.rounded = False  # the moments, since the last update
         self.scaler = _loss_scaler(cfg) if first.dtype == torch.float16 else None
 
     def _places(self) -> list[int]:
@@ -118,6 +119,7 @@ class PackedAdam(FairseqOptimizer):  # type: ignore[misc]
             scale: the gradients are first divided by this.
         """
         self.steps += 1
+        self.rounded = False
         factor = 1 / scale
         if not self.reduced:
             if factor != 1:
@@ -155,8 +157,13 @@ class PackedAdam(FairseqOptimizer):  # type: ignore[misc]
         )
 
     def round_moments(self) -> None:
-        """In 16-bit training, round the two moments as `state_dict` does."""
+        """In 16-bit training, round the two moments to bfloat16, as a checkpoint has them.
+
+        It is a third smaller so. They are means over the last tens of updates, so the rounding is
+        soon forgotten.
+        """
         if self.reduced:
+            self.rounded = True
             for moment in (self.exp_avg, self.exp_avg_sq):
                 for start in range(0, len(moment), _PIECE):
                     piece = moment[start : start + _PIECE]
@@ -165,11 +172,9 @@ class PackedAdam(FairseqOptimizer):  # type: ignore[misc]
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs besides the parameters.
 
-        In 16-bit training the two moments are rounded to bfloat16, which makes a checkpoint a third
-        smaller. They are means over the last tens of updates, so the rounding is soon forgotten.
         The parameters are kept in float32 (fairseq's own checkpoints have them rounded).
         """
-        kind = torch.bfloat16 if self.reduced else self.master.dtype
+        kind = torch.bfloat16 if self.rounded else self.master.dtype
         return {
             "steps": self.steps,
             "shapes": [list(parameter.shape) for parameter in self.parameters],

@@ -41,6 +41,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     next update.
     """
 
+    exact = False  # whether the checkpoint that is being written holds all bits
+
     def __init__(self, cfg: Any, task: Any, model: Any, criterion: Any, quantizer: Any) -> None:
         _require_supported(cfg, quantizer)
         super().__init__(cfg, task, model, criterion, quantizer)
@@ -221,10 +223,12 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def consolidate_optimizer(self) -> None:
         """Called on all ranks before one of them saves: go on from what the checkpoint will hold.
 
-        A run that is resumed from it then makes the same updates as one that goes on.
+        A run that is resumed from it then makes the same updates as one that goes on. With `exact`
+        it is a checkpoint of one rank that holds all bits instead, and a third larger in 16 bits.
         """
         self._gathered_optim_state = None
-        self.optimizer.round_moments()
+        if not self.exact:
+            self.optimizer.round_moments()
 
     def save_checkpoint(self, filename: str, extra_state: dict[str, Any]) -> None:
         """Write a checkpoint; the file is there whole or not at all."""

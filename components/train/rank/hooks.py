@@ -75,6 +75,7 @@ class Boundaries:
         rank: of this process.
         group: the ranks of all nodes, if there are several.
         patience: seconds to wait for the publication of a checkpoint, before the next one.
+        longest: seconds after which there is a checkpoint at the next boundary; 0 is never.
     """
 
     def __init__(
@@ -84,13 +85,15 @@ class Boundaries:
         rank: int,
         group: Group | None = None,
         patience: float = PATIENCE,
+        longest: float = 0,
     ) -> None:
         self.control, self.interval, self.rank, self.group = control, interval, rank, group
-        self.patience = patience
+        self.patience, self.longest = patience, longest
         self.stop = SharedStop(group, control / STOP) if group else Stop(control)
         self.passed = 0
         self.stop_after: int | None = None
         self.saved_at = -1  # updates
+        self.saved_when = time.monotonic()
         self.fresh = False  # saved since the last boundary
         self.saving_took = 0.0  # seconds
 
@@ -120,7 +123,8 @@ class Boundaries:
         def saving(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> None:
             started = time.monotonic()
             save(cfg, trainer, epoch_itr, val_loss)
-            self.saving_took = time.monotonic() - started
+            self.saved_when = time.monotonic()
+            self.saving_took = self.saved_when - started
             self.saved_at, self.fresh = trainer.get_num_updates(), True
 
         @functools.wraps(load)
@@ -171,14 +175,22 @@ class Boundaries:
         updates = trainer.get_num_updates()
         stops = self._stops() and not last
         due = self.interval and updates and updates % self.interval == 0
-        if (stops or due) and self.saved_at != updates:
+        if (due or ((stops or self._late()) and self.rank == 0)) and self.saved_at != updates:
+            # Where an uninterrupted run would write none, that must not change what follows: it is
+            # up to rank 0 alone, and a trainer that goes on from what it wrote does not.
+            trainer.exact = not due
             # Without a score, it is not a candidate for the best one.
             checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+            trainer.exact = False
         if self.fresh and self.rank == 0 and self.interval is not None:
             self._hand_over(Path(cfg.checkpoint.save_dir), updates, epoch_itr, last)
         self.fresh = False
         if stops:
             raise Stopped
+
+    def _late(self) -> bool:
+        """Whether the last checkpoint is older than it may be."""
+        return 0 < self.longest < time.monotonic() - self.saved_when
 
     def _stops(self) -> bool:
         """Whether to end here, which all ranks find at the same boundary."""

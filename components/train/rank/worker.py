@@ -1,7 +1,8 @@
 """One rank of a training: fairseq-train in a process that dies with the one that started it.
 
     python -m components.train.rank.worker [--links DIR] [--control DIR] \\
-        [--checkpoint-interval N] [--patience S] [--group FILE] DATA --arch ...
+        [--checkpoint-interval N] [--checkpoint-minutes M] [--patience S] [--group FILE] \\
+        DATA --arch ...
 
 `--links` is the folder that it works in, see components.train.flags.fairseq_arguments. `--control`
 is the folder that joins it with the process that supervises, see components.train.rank.hooks; the
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own.add_argument("--links", type=Path, default=Path())
     own.add_argument("--control", type=Path)
     own.add_argument("--checkpoint-interval", type=int)
+    own.add_argument("--checkpoint-minutes", type=float, default=0)
     own.add_argument("--patience", type=float, default=hooks.PATIENCE)
     own.add_argument("--group", type=Path)
     options, arguments = own.parse_known_args(argv)
@@ -66,14 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _train(arguments, boundaries)
     except Exception as raised:
         traceback.print_exc()
-        # The folder `control` lies in the output that is being made.
-        output = options.control.parents[1] if options.control else Path()
+        # The folder `control` lies below the output that is being made.
+        output = options.control.parents[2] if options.control else Path()
         places = (output, Path(tempfile.gettempdir()))
         error = raised if isinstance(raised, RaceError) else no_space(raised, *places) or raised
         # What is ours already says what to do.
         message, hint = getattr(error, "what", str(error)), getattr(error, "hint", "")
         report = {"type": type(error).__name__, "message": message, "hint": hint}
         report["rank"] = hooks.rank()
+        report["transient"] = _transient(error)
         records.write(FAILED, report)
         sys.stderr.flush()
         # The threads of a broken process group can hang an orderly exit.
@@ -81,12 +84,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _transient(error: Exception) -> bool:
+    """Whether a second try may end well: what the GPU or the ranks' connection said by its type."""
+    if isinstance(error, RaceError):
+        return error.transient
+    import torch
+
+    return isinstance(error, (torch.AcceleratorError, torch.distributed.DistError))
+
+
 def _boundaries(options: argparse.Namespace) -> hooks.Boundaries:
     alive = options.control / hooks.ALIVE
     alive.touch()
     group = Group(**strict_json.read(options.group), live=alive.touch) if options.group else None
     return hooks.Boundaries(
-        options.control, options.checkpoint_interval, hooks.rank(), group, options.patience
+        options.control,
+        options.checkpoint_interval,
+        hooks.rank(),
+        group,
+        options.patience,
+        60 * options.checkpoint_minutes,
     )
 
 

@@ -7,15 +7,18 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from components.train import records
 from components.train.node import Node
 from components.train.rank.worker import die_with_parent
+
+ENDED = "ENDED "  # and the exit statuses of the ranks that failed, as JSON
 
 
 def torchrun_arguments(processes: int, node: Node, patience: int) -> list[str]:
     """What torchrun is told before the module that it runs.
 
-    No rank is ever started again by itself: all have to go on from the same checkpoint, which the
-    whole step fetches when whoever started it does so again.
+    No rank is ever started again by torchrun: all have to go on from the same checkpoint, which
+    components.train.supervisor.restarts sees to, or whoever starts the nodes again.
 
     Args:
         processes: ranks of this machine.
@@ -39,8 +42,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     die_with_parent(signal.SIGTERM)
 
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    run.main(sys.argv[1:] if argv is None else argv)
+    try:
+        run.main(sys.argv[1:] if argv is None else argv)
+    except ChildFailedError as error:
+        statuses = [failure.exitcode for failure in error.failures.values()]
+        # torchrun itself ends the others by SIGTERM.
+        first = [status for status in statuses if status != -signal.SIGTERM] or statuses
+        records.write(ENDED, {"statuses": first})
+        raise
 
 
 if __name__ == "__main__":

@@ -24,9 +24,21 @@ class TrainLog:
     skipped_updates: int = 0
     before: float = 0.0
     """Seconds that the run took until it was interrupted; `records` are those of that time."""
+    restarts: int = 0
+    """How often the ranks were started again by this process."""
 
     def __post_init__(self) -> None:
         self._start = self.clock()
+
+    def go_back(self, records: list[Record], skipped_updates: int, seconds: float) -> None:
+        """Be the log of a run as it was when it had taken so long, and go on now."""
+        self.records, self.skipped_updates, self.before = records, skipped_updates, seconds
+        self._start = self.clock()
+
+    @property
+    def update(self) -> int:
+        """The last update that was told of."""
+        return max((record["update"] for record in self.records), default=0)
 
     @property
     def seconds(self) -> float:
@@ -88,6 +100,7 @@ class Display:
 
     Args:
         show: where finished lines go.
+        restarts: how often the ranks were started again.
     """
 
     EVERY_SECONDS = 10.0
@@ -98,7 +111,9 @@ class Display:
         epochs: int,
         show: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        restarts: int = 0,
     ) -> None:
+        self._restarted = f", restarts: {restarts}" if restarts else ""
         self._plan, self._epochs, self._show, self._clock = plan, epochs, show, clock
         self._bar = bar(total=plan.updates, what="train", unit="update")
         self._shown_at = clock()
@@ -120,6 +135,7 @@ class Display:
             figures += f", {record['tokens_per_second']:.0f} tokens/s"
         if record.get("percent_of_peak"):
             figures += f", {record['percent_of_peak']:.0f} % of the GPU's peak"
+        figures += self._restarted
         self._bar.set_postfix_str(
             f"epoch {record['epoch']}/{self._epochs}, {figures}", refresh=False
         )

@@ -1,8 +1,9 @@
-"""Checkpoints in a store: published while training runs, found again when it starts.
+"""Checkpoints: kept and published while training runs, found again when it starts or goes on.
 
 An artifact `checkpoint_uri/update-000500` holds checkpoint.pt, checkpoint_best.pt unless that is
 the same one, the records of the log up to then, TensorBoard's files, and progress.json. Its
-manifest says what the run was made of, so that no other run goes on from it.
+manifest says what the run was made of, so that no other run goes on from it. The newest one, and
+that from which the run started, is also in the folder `KEPT` of the output that is being made.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from components.train.supervisor.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 
+KEPT = "kept"
 PROGRESS, LOG, TENSORBOARD = "progress.json", "train_log.jsonl", "tensorboard"
 
 # fairseq makes each by its name.
@@ -85,11 +87,10 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
                 f"{newest.address} is of another training: {'; '.join(differences)}",
                 hint="Use its parameters and data, or another checkpoint_uri",
             )
-        fetched = folder / "fetched"
         started = time.monotonic()
-        artifact = storage.fetch_newest(uri, fetched)
+        artifact = storage.fetch_newest(uri, folder / KEPT)
         if artifact:
-            resumed = _placed(config, fetched, folder, artifact.address)
+            resumed = place(config, folder, artifact.address)
             progress = resumed.progress
             logger.info(
                 "going on from %s, update %d: fetched and checked in %.1f s",
@@ -106,8 +107,16 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
     return None
 
 
-def _placed(config: TrainConfig, fetched: Path, folder: Path, where: str) -> Resumed:
-    """Read what was fetched, and put its files where a run has them."""
+def place(config: TrainConfig, folder: Path, where: str) -> Resumed:
+    """Read what is kept, and give its files the places where a run has them as well.
+
+    Args:
+        where: what it is called.
+
+    Raises:
+        DataError: it cannot be gone on from.
+    """
+    fetched = folder / KEPT
     progress = read_progress(fetched / PROGRESS, where)
     wanted = config.shape(vocabulary_size(config.data))
     try:
@@ -123,14 +132,11 @@ def _placed(config: TrainConfig, fetched: Path, folder: Path, where: str) -> Res
     records = read_records(fetched / LOG, where)
     save_dir = folder / "checkpoints"
     save_dir.mkdir()
-    (fetched / CHECKPOINT).rename(save_dir / "checkpoint_last.pt")
-    if progress.best == BEST:
-        (fetched / BEST).rename(save_dir / "checkpoint_best.pt")
-    elif progress.best:
-        link_or_copy(save_dir / "checkpoint_last.pt", save_dir / "checkpoint_best.pt")
+    link_or_copy(fetched / CHECKPOINT, save_dir / "checkpoint_last.pt")
+    if progress.best:
+        link_or_copy(fetched / progress.best, save_dir / "checkpoint_best.pt")
     if (fetched / TENSORBOARD).is_dir():
-        (fetched / TENSORBOARD).rename(folder / TENSORBOARD)
-    shutil.rmtree(fetched)
+        shutil.copytree(fetched / TENSORBOARD, folder / TENSORBOARD)
     return Resumed(progress, records)
 
 
@@ -255,23 +261,25 @@ def remove_checkpoints(config: TrainConfig, origin: Provenance) -> None:
 
 
 class Checkpoints:
-    """Publishes the checkpoints that the ranks hand over, while training goes on.
+    """Keeps the newest checkpoint that the ranks hand over, and publishes all while they train.
 
     Args:
-        tensorboard: folder of TensorBoard's files, if any.
+        folder: the output that is being made.
     """
 
     def __init__(
-        self, config: TrainConfig, origin: Provenance, log: TrainLog, tensorboard: Path
+        self, config: TrainConfig, origin: Provenance, log: TrainLog, folder: Path
     ) -> None:
-        from components.common import storage
-
-        self._origin, self._log, self._tensorboard = origin, log, tensorboard
+        self._config, self._origin, self._log, self._folder = config, origin, log, folder
         self._held: dict[str, Any] | None = None
         # How many, and seconds in which nothing was trained: for the writing, and for the store.
         self._saved, self._saving, self._waited = 0, 0.0, 0.0
-        self._patience = config.stop_timeout
-        self._publisher = storage.Publisher(config.checkpoint_uri, keep=config.keep_checkpoints)
+        self._started = time.monotonic()
+        self._publisher = None
+        if config.checkpoint_uri:
+            from components.common import storage
+
+            self._publisher = storage.Publisher(config.checkpoint_uri, keep=config.keep_checkpoints)
 
     def saved(self, about: Mapping[str, Any]) -> None:
         """Take over what a rank says after `hooks.SAVED`."""
@@ -307,19 +315,50 @@ class Checkpoints:
         )
         strict_json.write(folder / PROGRESS, asdict(progress))
         write_records(folder / LOG, self._log.records)
-        if self._tensorboard.is_dir():
-            shutil.copytree(self._tensorboard, folder / TENSORBOARD)
-        producer, inputs = self._origin.producer, self._origin.inputs
-        self._publisher.submit(folder, folder.name, producer=producer, inputs=inputs)
+        if (self._folder / TENSORBOARD).is_dir():
+            shutil.copytree(self._folder / TENSORBOARD, folder / TENSORBOARD)
+        if self._config.restartable:
+            shutil.rmtree(self._folder / KEPT, ignore_errors=True)
+            shutil.copytree(folder, self._folder / KEPT, copy_function=link_or_copy)
+        if self._publisher:
+            producer, inputs = self._origin.producer, self._origin.inputs
+            self._publisher.submit(folder, folder.name, producer=producer, inputs=inputs)
+        else:
+            shutil.rmtree(folder)
+
+    def kept(self) -> int:
+        """The update of the checkpoint that is kept; 0 where there is none."""
+        if not (self._folder / KEPT).is_dir():
+            return 0
+        return read_progress(self._folder / KEPT / PROGRESS, KEPT).update
+
+    def go_back(self) -> Progress | None:
+        """Have the run as it was at the checkpoint that is kept, or at its start: None.
+
+        Raises:
+            DataError: the checkpoint cannot be gone on from.
+        """
+        self._held = None
+        for name in ("checkpoints", TENSORBOARD):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        if not (self._folder / KEPT).is_dir():
+            self._log.go_back([], 0, 0.0)
+            return None
+        resumed = place(self._config, self._folder, "the checkpoint on this machine")
+        progress = resumed.progress
+        self._log.go_back(resumed.records, progress.skipped_updates, progress.seconds)
+        return progress
 
     def finish(self, seconds: float | None = None) -> None:
         """Wait until all is published, at most so long (seconds); a failure is only logged.
 
         What was trained is not to be lost because the store is.
         """
+        if not self._publisher:
+            return
         if self._saved:
             spent = self._saving + self._waited
-            share = 100 * spent / max(self._log.seconds - self._log.before, 1e-9)
+            share = 100 * spent / max(time.monotonic() - self._started, 1e-9)
             logger.info(
                 "wrote %d checkpoints, in %.1f s, and waited %.1f s for the store (%.2f %% of the"
                 " time)",
@@ -343,10 +382,11 @@ class Checkpoints:
         try:
             yield self
         except Exception:
-            self.finish(self._patience)
+            self.finish(self._config.stop_timeout)
             raise
         except BaseException:
-            self._publisher.stop()
+            if self._publisher:
+                self._publisher.stop()
             raise
         else:
             self.finish()

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -13,18 +12,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.common import errors, strict_json
+from components.common import strict_json
 from components.common.cli import Terminated
-from components.common.disk import no_space
-from components.common.errors import CollapseError, TrainingError
+from components.common.errors import CollapseError, OutputError, TrainingError
 from components.common.files import scratch_folder
 from components.common.processes import python
 from components.train.flags import Run, fairseq_arguments
-from components.train.node import ALONE, Node
 from components.train.rank import hooks
 from components.train.rank.worker import FAILED
 from components.train.records import RECORD
 from components.train.supervisor import supervise
+from components.train.supervisor.failure import (
+    NodeLost,
+    explain,
+    may_pass,
+    out_of_memory_kills,
+    where,
+)
+from components.train.supervisor.launch import ENDED
 from components.train.supervisor.log import Display, TrainLog
 from components.train.supervisor.resume import TENSORBOARD, Checkpoints
 
@@ -41,23 +46,26 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
     Args:
         log: gets the records.
         folder: gets train.log and, below `control`, what the ranks hand over.
-        published: publishes the checkpoints; only node 0 does. With `checkpoint_uri` SIGTERM to
+        published: takes the checkpoints over; only on node 0. With `checkpoint_uri` SIGTERM to
             any node lets training end with a checkpoint, without it at once.
 
     Raises:
-        OutputError, TrainingError, or what a rank raised of ours.
+        OutputError, TrainingError, or what a rank raised of ours; `transient` if it may pass.
         Terminated: SIGTERM was received, by this node or another; the newest checkpoint is with
             `published`.
     """
     stoppable = bool(run.config.checkpoint_uri)
-    session = _Session(run, log, folder / "control", published)
-    session.control.mkdir()
+    # What is being published of an earlier try stays where it is.
+    session = _Session(run, log, folder / "control" / str(log.restarts), published)
+    session.control.mkdir(parents=True)
+    killed_before = out_of_memory_kills()
     # fairseq makes no folder where it finds a link to none.
     for made in (run.save_dir, folder / TENSORBOARD):
         made.mkdir(exist_ok=True)
     worker = ["--control", str(session.control)]
-    if stoppable:
+    if stoppable or published:
         worker += ["--checkpoint-interval", str(run.config.checkpoint_interval)]
+        worker += ["--checkpoint-minutes", str(run.config.checkpoint_minutes)]
     if not run.node.alone:
         group = session.control / "group.json"
         group.write_text(strict_json.dumps({"common": dict(run.common), "ended": run.ended}))
@@ -85,13 +93,24 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
                 on_tick=session.on_tick,
             )
             if status:
-                error = _explain(
-                    status, session.failures, list(session.tail), log, run.node, folder.parent
+                statuses = session.statuses or [status]
+                out_of_memory = out_of_memory_kills() > killed_before
+                error = explain(
+                    statuses,
+                    session.failures,
+                    list(session.tail),
+                    log,
+                    run.node,
+                    folder.parent,
+                    out_of_memory=out_of_memory,
                 )
+                lasts = out_of_memory or session.stop_asked is not None
+                lasts = lasts or isinstance(error, OutputError)
+                error.transient = not lasts and may_pass(session.failures, statuses)
                 # A collapse that is to be marked is no surprise, and of another node's end the log
                 # of this one says nothing.
                 marked = isinstance(error, CollapseError) and run.config.on_collapse == "mark"
-                if not (marked or isinstance(error, _NodeLost)):
+                if not (marked or isinstance(error, NodeLost)):
                     session.show_tail()
                 raise error
             if session.stop_asked is not None and stoppable:
@@ -114,10 +133,13 @@ class _Session:
         self.node = run.node
         # Only node 0 hears of updates.
         self.display = (
-            Display(run.plan, run.config.epochs, logger.info) if self.node.leads else None
+            Display(run.plan, run.config.epochs, logger.info, restarts=log.restarts)
+            if self.node.leads
+            else None
         )
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self.failures: list[dict[str, Any]] = []
+        self.statuses: list[int] = []  # of the ranks that failed, where torchrun tells
         self.stop_asked: float | None = None
         self.sign_of_life = time.monotonic()
         self.touched = 0
@@ -126,6 +148,9 @@ class _Session:
         self.sign_of_life = time.monotonic()
         if line.startswith(FAILED):
             self.failures.append(strict_json.loads(line.removeprefix(FAILED)))
+            return
+        if line.startswith(ENDED):
+            self.statuses = strict_json.loads(line.removeprefix(ENDED))["statuses"]
             return
         if line.startswith(hooks.SAVED):
             if self.published:
@@ -165,11 +190,13 @@ class _Session:
                     hint="Start all nodes, and see that they reach that address; if they take so"
                     " long, raise stall_timeout",
                 )
-            raise TrainingError(
-                f"training hangs {_where(self.log, self.node)}: no sign of life for {silent:.0f} s",
+            hangs = TrainingError(
+                f"training hangs {where(self.log, self.node)}: no sign of life for {silent:.0f} s",
                 hint="The last lines of its log are above; if an update may take so long, raise"
                 " stall_timeout",
             )
+            hangs.transient = self.stop_asked is None
+            raise hangs
 
     def ask_to_stop(self, signum: int, frame: object) -> None:
         """What SIGTERM does: the ranks end at the next update's end; a second one ends them now."""
@@ -193,101 +220,3 @@ def _sigterm(handler: Callable[[int, object], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-_MEMORY_HINT = "Lower batch_size or max_positions, or use a GPU with more memory"
-
-# (pattern in what failed, what to do about it), the first that matches.
-_HINTS = (
-    (r"out of memory", _MEMORY_HINT),
-    (
-        r"[Mm]inimum loss scale|gradients are Nan/Inf",
-        "Lower learning_rate, set warmup_updates, or use precision bf16 or fp32",
-    ),
-    (
-        r"NCCL|ncclUnhandled|ProcessGroupNCCL",
-        "Set NCCL_DEBUG=INFO to see why; a small /dev/shm is a common cause",
-    ),
-    (r"DataLoader worker .* is killed|bus error", "Give the step more memory and /dev/shm"),
-    (r"No such file or directory", "Check the path"),
-)
-
-# What the other ranks see of a rank that failed; the cause is in the failure of that one.
-_SECONDARY = re.compile(
-    r"[Cc]onnection (closed|reset|refused)|Broken pipe|timed? ?out|gloo|recv, got 0 bytes"
-    r"|ncclRemoteError|remote process"
-)
-
-
-class _NodeLost(TrainingError):
-    """The cause is on another machine."""
-
-
-def _explain(
-    status: int,
-    failures: list[dict[str, Any]],
-    tail: list[str],
-    log: TrainLog,
-    node: Node = ALONE,
-    folder: Path = Path(),
-) -> errors.RaceError:
-    """The error for a training in `folder` that ended with an exit status other than 0."""
-    where = _where(log, node)
-    failure = next((f for f in failures if not _SECONDARY.search(f["message"])), None)
-    signal_number = _signal_of(status, tail)
-    if failure is None and signal_number is None and failures:
-        failure = failures[0]
-        if not node.alone:
-            said = _short(failure["message"].strip(), 140)
-            return _NodeLost(
-                f"training stopped {where}: another node failed or was lost ({said})",
-                hint="Its own log has the cause; started again together, the nodes go on from the"
-                " newest checkpoint",
-            )
-    if failure is None:
-        if full := no_space("\n".join(tail), folder):
-            return full
-        if signal_number == 9:
-            return TrainingError(
-                f"training stopped {where}: a process was killed (signal 9)",
-                hint="Often the memory was not enough: give the step more",
-            )
-        cause = f"signal {signal_number}" if signal_number else f"exit status {status}"
-        return TrainingError(
-            f"training stopped {where}: a process ended with {cause}",
-            hint="The last lines of its log are above",
-        )
-    ours = getattr(errors, failure["type"], None)
-    if isinstance(ours, type) and issubclass(ours, errors.RaceError):
-        return ours(failure["message"], hint=failure["hint"])
-    message = failure["message"].strip() or "no message"
-    if full := no_space(message, folder):
-        return full
-    message = _short(message, 300)
-    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, message)), "")
-    return TrainingError(
-        f"training stopped {where}, rank {failure['rank']}: {failure['type']}: {message}",
-        hint=hint or "The last lines of its log are above",
-    )
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[:most] + "..."
-
-
-def _where(log: TrainLog, node: Node) -> str:
-    if not node.leads:  # which alone knows the updates
-        return f"on {node}"
-    if not log.records:
-        return "before the first record"
-    return f"after update {log.records[-1]['update']}"
-
-
-def _signal_of(status: int, tail: list[str]) -> int | None:
-    if status < 0:
-        return -status
-    for line in reversed(tail):  # torchrun's report
-        found = re.search(r"exitcode\s*:\s*-(\d+)", line)
-        if found:
-            return int(found[1])
-    return None

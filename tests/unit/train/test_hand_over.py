@@ -14,6 +14,42 @@ from components.train import compat
 from components.train.rank import hooks
 
 
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("rank", "expected"),
+    [(0, [(5, False), (7, True), (9, True), (10, False)]), (1, [(5, False), (10, False)])],
+)
+def test_a_checkpoint_by_the_clock_is_rank_0s_alone_and_holds_all_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, expected: list[tuple[int, bool]]
+) -> None:
+    compat.import_fairseq()
+    from fairseq import checkpoint_utils
+
+    clock, written = Clock(), []
+    monkeypatch.setattr(hooks, "time", clock)
+    ranks = hooks.Boundaries(tmp_path, 5, rank, longest=60)
+    trainer: Any = SimpleNamespace()
+
+    def save(*_: object) -> None:
+        written.append((trainer.get_num_updates(), trainer.exact))
+        ranks.saved_at, ranks.saved_when = trainer.get_num_updates(), clock.now
+
+    monkeypatch.setattr(checkpoint_utils, "save_checkpoint", save)
+    for update in range(1, 11):
+        clock.now += 40
+        trainer.get_num_updates = lambda update=update: update
+        if update < 6:  # fairseq has saved by itself
+            ranks.saved_when = clock.now
+        ranks.reached(SimpleNamespace(checkpoint=None), trainer, None, last=False)
+    assert written == expected
+
+
 @pytest.fixture
 def ranks(tmp_path: Path) -> Any:
     """Rank 0, and a folder `saved` with its checkpoint; `update-000005` is being published."""

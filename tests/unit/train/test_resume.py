@@ -1,7 +1,10 @@
 """What a run goes on from, what it refuses, and what it publishes."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from components.train import __main__, checkpoints, core
 from components.train.config import TrainConfig
 from components.train.core import train
 from components.train.rank.hooks import EXACT
+from components.train.supervisor.resume import Checkpoints
 
 
 def config(tiny_race: Any, output: Path, **parameters: object) -> TrainConfig:
@@ -44,7 +48,7 @@ def no_fairseq(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise AssertionError("fairseq was started")
 
-    monkeypatch.setattr(core, "run_fairseq", refuse)
+    monkeypatch.setattr(core, "train_on", refuse)
 
 
 def test_the_newest_checkpoints_are_kept(finished: Path) -> None:
@@ -65,6 +69,51 @@ def test_a_run_that_had_ended_only_writes_its_output_again(
     assert (tmp_path / "out/train_log.jsonl").read_text() == log
     for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
         assert (tmp_path / "out" / name).read_bytes() == (finished / "out" / name).read_bytes()
+
+
+def test_a_rank_that_is_killed_is_started_again_and_the_end_is_the_same(
+    tiny_race: Any,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on, killed, saved = Checkpoints._submit, [], []
+
+    def then_kill(self: Checkpoints, about: Any) -> None:
+        go_on(self, about)
+        saved.append(about["update"])
+        ranks = [] if killed else _processes("components.train.rank.worker", str(tmp_path))
+        for pid in ranks:
+            os.kill(pid, signal.SIGKILL)
+        killed.extend(ranks)
+
+    monkeypatch.setattr(Checkpoints, "_submit", then_kill)
+    result = train(config(tiny_race, tmp_path / "out", checkpoint_minutes=1e-6))
+    assert len(killed) == 1
+    assert saved[0] == 1, "by the clock, within an epoch"
+    assert result.metrics["restarts"] == 1
+    for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+        found, expected = (checkpoints.load(p / "out" / name) for p in (tmp_path, finished))
+        assert found["model"].keys() == expected["model"].keys()
+        for parameter, value in expected["model"].items():
+            assert torch.equal(found["model"][parameter], value), parameter
+    told, theirs = ((p / "out/train_log.jsonl").read_text() for p in (tmp_path, finished))
+    losses = [[json.loads(line)["loss"] for line in log.splitlines()] for log in (told, theirs)]
+    assert losses[0] == losses[1]
+    assert "started again 1 time." in (tmp_path / "out/report.html").read_text()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in (finished / "out").iterdir()
+    }
+
+
+def _processes(*words: str) -> list[int]:
+    """Those with all the words in their command."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if all(word in path.read_text() for word in words):
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.fixture

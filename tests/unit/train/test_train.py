@@ -17,8 +17,8 @@ from components.train import checkpoints
 from components.train.config import TrainConfig
 from components.train.core import train
 from components.train.node import Node
+from components.train.supervisor.failure import explain
 from components.train.supervisor.log import TrainLog
-from components.train.supervisor.session import _explain
 
 
 def records(output: Path) -> list[dict[str, Any]]:
@@ -195,6 +195,7 @@ class Step:
             "output": folder / "out",
             "epochs": 10000,
             "processes": processes,
+            "max_restarts": 0,
         }
         flags = [
             text
@@ -309,7 +310,7 @@ def failure(kind: str, message: str, rank: int = 0) -> dict[str, Any]:
 def test_known_causes_have_a_mend(
     failures: list[dict[str, Any]], error: type[Exception], message: str
 ) -> None:
-    explained = _explain(1, failures, [], TrainLog())
+    explained = explain([1], failures, [], TrainLog())
     assert type(explained) is error
     assert message in str(explained)
 
@@ -325,13 +326,13 @@ def test_known_causes_have_a_mend(
 def test_on_several_nodes_what_only_tells_of_another_ones_end_is_told_so(message: str) -> None:
     lost = failure("RuntimeError", message)
     for rank, where in ((0, "before the first record"), (1, "on node 1 of 2")):
-        explained = _explain(1, [lost], [], TrainLog(), Node(rank, 2))
+        explained = explain([1], [lost], [], TrainLog(), Node(rank, 2))
         assert explained.what.startswith(
             f"training stopped {where}: another node failed or was lost ("
         )
         assert explained.exit_status == TrainingError.exit_status
     both = [lost, failure("ValueError", "the cause", rank=1)]
-    assert "rank 1: ValueError: the cause" in _explain(1, both, [], TrainLog(), Node(1, 2)).what
+    assert "rank 1: ValueError: the cause" in explain([1], both, [], TrainLog(), Node(1, 2)).what
 
 
 def test_a_node_that_is_not_told_which_one_it_is_is_refused(tiny_race: Any, tmp_path: Path) -> None:
@@ -342,16 +343,15 @@ def test_a_node_that_is_not_told_which_one_it_is_is_refused(tiny_race: Any, tmp_
 
 def test_an_error_of_ours_comes_through_as_it_is() -> None:
     collapsed = failure("ConfigError", "token_budget is 10") | {"hint": "Set it to 512 or more"}
-    explained = _explain(1, [collapsed], [], TrainLog())
+    explained = explain([1], [collapsed], [], TrainLog())
     assert type(explained) is ConfigError
     assert str(explained) == "token_budget is 10. Set it to 512 or more"
 
 
-def test_a_death_by_signal_is_told_from_torchruns_report() -> None:
-    report = ["  exitcode  : -9 (pid: 1234)", "  error_file: <N/A>"]
-    assert "killed (signal 9)" in _explain(1, [], report, TrainLog()).what
+def test_a_death_by_signal_is_told_by_the_exit_statuses() -> None:
+    assert "killed (signal 9)" in explain([-9], [], [], TrainLog()).what
     lost = failure("RuntimeError", "gloo: Connection closed by peer [127.0.0.1]:1")
-    assert "killed (signal 9)" in _explain(1, [lost], report, TrainLog()).what
-    assert "rank 0: RuntimeError: gloo" in _explain(1, [lost], [], TrainLog()).what
-    assert "killed (signal 9)" in _explain(-9, [], [], TrainLog()).what
-    assert "exit status 2" in _explain(2, [], [], TrainLog()).what
+    assert "killed (signal 9)" in explain([1, -9], [lost], [], TrainLog()).what
+    assert "rank 0: RuntimeError: gloo" in explain([1], [lost], [], TrainLog()).what
+    assert "exit status 2" in explain([2], [], [], TrainLog()).what
+    assert "memory was not enough" in explain([-9], [], [], TrainLog(), out_of_memory=True).what
