@@ -11,7 +11,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,6 +83,37 @@ class Server:
     def address(self, kind: str, identity: str) -> str:
         """Where the user interface shows a run or a recurring run."""
         return f"{self.host.rstrip('/')}/#/{kind}/details/{identity}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the server tells of it; `state` is empty while it takes the run up.
+
+    `history` has the states that it had, and `tasks` the API's own task details; neither these nor
+    `parameters` are in lists of runs.
+    """
+
+    run_id: str
+    name: str
+    created: str
+    state: str
+    history: tuple[str, ...]
+    parameters: Mapping[str, Any]
+    tasks: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Run":
+        config = answer.get("runtime_config") or {}
+        details = answer.get("run_details") or {}
+        return cls(
+            run_id=answer.get("run_id") or "",
+            name=answer.get("display_name") or "",
+            created=answer.get("created_at") or "",
+            state=answer.get("state") or "",
+            history=tuple(h.get("state") or "" for h in answer.get("state_history") or []),
+            parameters=config.get("parameters") or {},
+            tasks=details.get("task_details") or [],
+        )
 
 
 class Api:
@@ -194,13 +225,14 @@ class Api:
 
         return self._call(recurring)
 
-    def run(self, run_id: str) -> Any:
-        """The run as it stands, a kfp_server_api.V2beta1Run."""
-        return self._call(lambda: self._client.get_run(run_id))
+    def run(self, run_id: str) -> Run:
+        """The run as it stands."""
+        path = "/apis/v2beta1/runs/{run}"
+        return self._call(lambda: Run.of(self._get(path, run=run_id, response_type="object")))
 
-    def runs(self, experiment: str = "", limit: int = 20) -> list[Any]:
+    def runs(self, experiment: str = "", limit: int = 20) -> list[Run]:
         """The newest runs, of one experiment if its id is given; without inputs and steps."""
-        found: list[Any] = []
+        found: list[Run] = []
         token = ""
         while len(found) < limit:
             page = self._call(
@@ -213,7 +245,7 @@ class Api:
                     namespace=self.server.namespace or None,
                 )
             )
-            found += page.runs or []
+            found += map(Run.of, self._http.sanitize_for_serialization(page.runs or []))
             token = page.next_page_token or ""
             if not token:
                 break
@@ -269,7 +301,7 @@ class Api:
                 if error.status != refused:
                     raise
                 # The answer to an earlier attempt may be lost.
-                if self._client.get_run(run_id).state not in done:
+                if self.run(run_id).state not in done:
                     raise ConfigError(f"run {run_id}: {told(error.body, error.reason)}") from error
 
         self._call(change)

@@ -4,11 +4,10 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from components.common.errors import ConfigError, RaceError
 from components.common.progress import duration
-from pipeline.client import ENDED, GOING, AnswerError, Api, no_answer
+from pipeline.client import ENDED, GOING, AnswerError, Api, Run, no_answer
 from pipeline.display import say, step_line
 from pipeline.parameters import trials
 from pipeline.steps import STEPS
@@ -88,13 +87,13 @@ class Follower:
         if run.state != "SUCCEEDED":
             raise self._failure(run, steps)
 
-    def _run(self) -> Any:
+    def _run(self) -> Run:
         """The run, as soon as the server says how it stands."""
         silent = 0
         while True:
             try:
                 run = self.api.run(self.run_id)
-                if getattr(run, "state", None) in (*ENDED, *GOING):
+                if run.state in (*ENDED, *GOING):
                     return run
                 # A run that its server is taking up has no state for some seconds.
                 raise no_answer(self.api.server.host, f"without the state of run {self.run_id}")
@@ -103,7 +102,7 @@ class Follower:
                     raise
                 time.sleep(self.every)
 
-    def _steps(self, run: Any) -> list[StepStatus]:
+    def _steps(self, run: Run) -> list[StepStatus]:
         workflow = self._workflow()
         for _ in range(LATER):
             if workflow is None or workflow.ended or run.state not in ENDED:
@@ -112,7 +111,7 @@ class Follower:
             workflow = self._workflow()
         if workflow is not None:
             return list(workflow.steps)
-        return steps_of_tasks((run.run_details and run.run_details.task_details) or [], STEPS)
+        return steps_of_tasks(run.tasks, STEPS)
 
     def _workflow(self) -> Workflow | None:
         return read_workflow(self.api.manifest(self.run_id))
@@ -127,7 +126,8 @@ class Follower:
         if status.state == "retrying":
             said = f"attempt {attempts} failed: {self._reason(status)[0]}"
         elif status.state == "failed" and not self._canceling and before != ("retrying", attempts):
-            said += f": {self._reason(status)[0]}"
+            reason = self._reason(status)[0]
+            said += f": {reason}" if reason else ""
         say(step_line(label, duration(status.seconds) if status.seconds else "", said))
 
     def _watch(self, status: StepStatus) -> None:
@@ -161,7 +161,7 @@ class Follower:
         page = self.api.server.address("runs", self.run_id)
         return RunError(what, hint=f"The run {goes}: {page}")
 
-    def _failure(self, run: Any, steps: Sequence[StepStatus]) -> RunError:
+    def _failure(self, run: Run, steps: Sequence[StepStatus]) -> RunError:
         hint = f"Its logs: {self.api.server.address('runs', self.run_id)}"
         if run.state == "CANCELED" or self._canceling or _canceled(run):
             return RunError("the run was cancelled", hint=hint, exit_status=CANCELLED)
@@ -198,20 +198,15 @@ def _kind(reason: str) -> str:
     return "image" if "ImagePull" in reason else re.sub(r"\d+", "", reason)
 
 
-def _canceled(run: Any) -> bool:
+def _canceled(run: Run) -> bool:
     """Whether someone has ended it since it was last started: it is FAILED all the same."""
-    for entry in reversed(run.state_history or []):
-        if entry.state in ("CANCELING", "CANCELED"):
-            return True
-        if entry.state in ("RUNNING", "PENDING"):
-            return False
-    return False
+    starts = [i for i, state in enumerate(run.history) if state in ("PENDING", "RUNNING")]
+    return "CANCELING" in run.history[starts[-1] if starts else 0 :]
 
 
-def _trial_names(run: Any) -> list[str]:
+def _trial_names(run: Run) -> list[str]:
     """What the trials are called, by the run's parameters; nothing for a single training."""
-    given = getattr(run.runtime_config, "parameters", None) or {}
     try:
-        return [trial.label for trial in trials(given)]
+        return [trial.label for trial in trials(run.parameters)]
     except (ConfigError, LookupError, TypeError, ValueError):
         return []

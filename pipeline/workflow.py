@@ -14,7 +14,7 @@ import base64
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -212,28 +212,39 @@ def _error_line(line: str) -> str:
         return ""
 
 
-def steps_of_tasks(details: Iterable[Any], names: Iterable[str]) -> list[StepStatus]:
+def steps_of_tasks(tasks: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[StepStatus]:
     """What the v2beta1 API has of these steps, for a server that hands out no workflow.
 
     It knows neither reasons nor attempts, and of a sweep only the order in which tasks were made.
+    Which pod failed is known where just one did.
     """
-    tasks = sorted(details, key=lambda task: str(task.create_time or ""))
     found: list[StepStatus] = []
     for name in names:
-        of_step = [task for task in tasks if task.display_name == name]
+        of_step = [task for task in tasks if task.get("display_name") == name]
+        of_step.sort(key=lambda task: str(task.get("create_time")))
         for number, task in enumerate(of_step):
-            status = _of_task(name, task)
-            found.append(replace(status, trial=number) if len(of_step) > 1 else status)
+            trial = number if len(of_step) > 1 else None
+            found.append(replace(_of_task(name, task), trial=trial))
+    failed = [status for status in found if status.state == "failed"]
+    pods = [
+        task["child_tasks"][-1]["pod_name"]
+        for task in tasks
+        if (task.get("display_name"), task.get("state")) == ("executor", "FAILED")
+        and task.get("child_tasks")
+    ]
+    if len(failed) == len(pods) == 1:
+        known = replace(failed[0], pods=(Pod(pods[0], "Failed", ""),))
+        found[found.index(failed[0])] = known
     return found
 
 
-def _of_task(name: str, task: Any) -> StepStatus:
-    spent = 0.0
-    if task.start_time and task.end_time and task.end_time > task.start_time:
-        spent = (task.end_time - task.start_time).total_seconds()
-    states: Mapping[str, State] = {
+def _of_task(name: str, task: Mapping[str, Any]) -> StepStatus:
+    times = {"startedAt": task.get("start_time"), "finishedAt": task.get("end_time")}
+    state = task.get("state")
+    spent = _seconds(times) if state in ("SUCCEEDED", "FAILED") else 0.0
+    states: Mapping[str | None, State] = {
         "RUNNING": "running",
         "SUCCEEDED": "succeeded" if spent else "cached",
         "FAILED": "failed",
     }
-    return StepStatus(name, states.get(task.state, "pending"), seconds=spent)
+    return StepStatus(name, states.get(state, "pending"), seconds=spent)

@@ -1,10 +1,11 @@
-"""A server that speaks as much of Kubeflow Pipelines' v2beta1 API as a submission needs."""
+"""A server that speaks as much of Kubeflow Pipelines' APIs as submissions and runs need."""
 
 import email
 import itertools
 import json
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,32 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from pipeline import follow
+from tests.unit.pipeline.situations import Recording, Situation
+
+
+class Clock:
+    """Time that only sleeping takes, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "sleep", made.sleep)
+    monkeypatch.setattr(follow, "time", made)
+    return made
 
 
 class KubeflowPipelines:
@@ -29,6 +56,10 @@ class KubeflowPipelines:
         self.packages: list[str] = []
         # What a run looks like each time it is asked for; the last one stays.
         self.states: deque[dict[str, Any]] = deque([{"state": "SUCCEEDED"}])
+        # What happens to the run instead, by the time that the test's clock has.
+        self.replay: Situation | Recording | None = None
+        self.clock = Clock()
+        self.retried: list[str] = []
         self.requests: list[tuple[str, str, dict[str, list[str]]]] = []
         # (method, pattern of the path, status, whether the request has its effect all the same)
         self.failures: list[tuple[str, str, int, bool]] = []
@@ -42,9 +73,7 @@ class KubeflowPipelines:
         """Answer the next requests of this kind with these statuses."""
         self.failures += [(method, pattern, status, lost_reply) for status in statuses]
 
-    def handle(
-        self, method: str, address: str, headers: Any, body: bytes
-    ) -> tuple[int, dict[str, Any]]:
+    def handle(self, method: str, address: str, headers: Any, body: bytes) -> tuple[int, Any]:
         path, query = urlsplit(address).path, parse_qs(urlsplit(address).query)
         self.requests.append((method, path, query))
         self.on_request()
@@ -63,7 +92,7 @@ class KubeflowPipelines:
 
     def answer(
         self, method: str, path: str, query: dict[str, list[str]], headers: Any, body: bytes
-    ) -> tuple[int, dict[str, Any]]:
+    ) -> tuple[int, Any]:
         match method, path.removeprefix("/apis/v2beta1").split("/")[1:]:
             case "GET", ["healthz"]:
                 return 200, {"multi_user": self.multi_user}
@@ -101,8 +130,22 @@ class KubeflowPipelines:
                 found = [run for run in self.runs if run["run_id"] == run_id]
                 if not found:
                     return 404, {"code": 5, "message": f"run {run_id} not found"}
+                if self.replay:
+                    return 200, found[0] | self.replay.run(self.clock.now)
                 state = self.states.popleft() if len(self.states) > 1 else self.states[0]
                 return 200, found[0] | state
+            case "POST", ["runs", call] if call.endswith(":retry"):
+                self.retried.append(call.removesuffix(":retry"))
+                return 200, {}
+            case "POST", ["runs", call] if call.endswith(":terminate") and self.replay:
+                self.replay.terminated = self.clock.now
+                return 200, {}
+            case "GET", ["apis", "v1beta1", "runs", _] if self.replay:
+                manifest = self.replay.manifest(self.clock.now)
+                if manifest:
+                    return 200, {"pipeline_runtime": {"workflow_manifest": manifest}}
+            case "GET", ["apis", "v1alpha1", "runs", _, "nodes", node, "log"] if self.replay:
+                return 200, self.replay.log(node, self.clock.now)
             case "GET", ["recurringruns"]:
                 return 200, {"recurringRuns": _chosen(self.recurring_runs, query)}
             case "POST", ["recurringruns"]:
@@ -131,8 +174,9 @@ def _package(headers: Any, body: bytes) -> str:
 
 
 @pytest.fixture
-def kubeflow() -> Iterator[KubeflowPipelines]:
+def kubeflow(clock: Clock) -> Iterator[KubeflowPipelines]:
     state = KubeflowPipelines()
+    state.clock = clock
 
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
@@ -142,6 +186,8 @@ def kubeflow() -> Iterator[KubeflowPipelines]:
             else:
                 status, answer = state.handle(self.command, self.path, self.headers, body)
                 kind, content = "application/json", json.dumps(answer).encode()
+                if isinstance(answer, str) and self.path.endswith("/log"):
+                    kind, content = "text/plain; charset=utf-8", answer.encode()
             self.send_response(status)
             self.send_header("content-type", kind)
             self.send_header("content-length", str(len(content)))

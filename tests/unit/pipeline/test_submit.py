@@ -16,12 +16,10 @@ from pipeline import cli, client, follow
 
 
 @pytest.fixture(autouse=True)
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def slept(clock: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that would have been slept."""
-    seconds: list[float] = []
-    monkeypatch.setattr(follow.time, "sleep", seconds.append)
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
-    return seconds
+    return clock.slept
 
 
 def race(*arguments: str) -> int:
