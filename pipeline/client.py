@@ -164,12 +164,12 @@ class Api:
         _refuse_errors(self._http)
         self._configuration = self._client._existing_config
 
-    def pipeline_version(self, package: Path, name: str) -> tuple[str, str]:
+    def pipeline_version(self, package: Path, name: str, kind: str = "") -> tuple[str, str]:
         """Ids of the pipeline of that name and of its version with this very content.
 
-        Uploads them if need be.
+        Uploads them if need be. `kind` begins the version's name, a digest ends it.
         """
-        version = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
+        version = kind + hashlib.sha256(package.read_bytes()).hexdigest()[:12]
         namespace = self.server.namespace or None
 
         def pipeline() -> str:

@@ -34,10 +34,10 @@ from pipeline.parameters import (
 from pipeline.pods import give_access, give_place, give_resources
 from pipeline.steps import DAY, Step, on_nodes
 
+# Of both pipelines: KFP looks for cached steps under this name.
 NAME = "race-roberta"
 DESCRIPTION = "Fine-tune RoBERTa on RACE with fairseq, and measure its accuracy on the test sets."
 
-SWEEP_NAME = "race-roberta-sweep"
 SWEEP_DESCRIPTION = (
     "Fine-tune RoBERTa on RACE with several seeds and learning rates, select the best in"
     " validation, and measure it and an ensemble on the test sets."
@@ -163,7 +163,7 @@ def build(
             for name in settings
         ]
     )
-    name, description = (SWEEP_NAME, SWEEP_DESCRIPTION) if sweep else (NAME, DESCRIPTION)
+    description = SWEEP_DESCRIPTION if sweep else DESCRIPTION
     about = {name: p.help for name, p in inputs.items()}
     about |= {name: f"other parameters of {name.partition('_')[0]}, by name" for name in settings}
     race.__doc__ = "\n".join(
@@ -171,7 +171,7 @@ def build(
     )
     ttl = values.get("cluster_ttl") or None
     return dsl.pipeline(
-        name=name,
+        name=NAME,
         description=description,
         pipeline_config=dsl.PipelineConfig(ttl_seconds_after_finished=ttl),
     )(race)

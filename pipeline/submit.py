@@ -15,7 +15,7 @@ def submit(
     package: str,
     values: Mapping[str, Any],
     *,
-    pipeline: str = NAME,
+    sweep: bool = False,
     experiment: str,
     name: str,
     pipeline_root: str = "",
@@ -23,8 +23,8 @@ def submit(
 ) -> str:
     """Upload the compiled pipeline where the server lacks it, and start a run, or schedule runs.
 
-    `values` are the run's parameters, and `pipeline` is what the pipeline is called there. The same
-    submission twice makes two runs of one version.
+    `values` are the run's parameters. The same submission twice makes two runs of one version,
+    whose name says whether it is a `sweep`.
 
     Returns:
         The id of the run, or of the recurring run where `cron` is given.
@@ -32,7 +32,7 @@ def submit(
     with scratch_folder() as folder:
         path = folder / "pipeline.yaml"
         path.write_text(package, encoding="utf-8")
-        pipeline_id, version_id = api.pipeline_version(path, pipeline)
+        pipeline_id, version_id = api.pipeline_version(path, NAME, "sweep-" if sweep else "")
     what = {
         "pipeline_id": pipeline_id,
         "version_id": version_id,

@@ -44,10 +44,10 @@ def add_submit(commands: Any) -> None:
           race submit --host http://localhost:8080 --cron "0 0 3 * * 1"
           race submit --host http://localhost:8080 -p seeds=[1,2,3,4,5] --parallelism 5
 
-        The pipeline is compiled with the config and uploaded as a version of race-roberta, or of
-        race-roberta-sweep with seeds or learning_rates, unless the server has it. A data step is
-        taken from the cache where all that it comes from has a sha256. With --wait the exit status
-        is that of the step that failed (2 to 7), 130 when the run was cancelled, and else 1.
+        The pipeline is compiled with the config and uploaded as a version of race-roberta, with
+        seeds or learning_rates one whose name begins with sweep-, unless the server has it. A data
+        step is taken from the cache where all that it comes from has a sha256. With --wait the exit
+        status is that of the step that failed (2 to 7), 130 when the run was cancelled, and else 1.
         """,
     )
     add_config(made)
@@ -109,7 +109,7 @@ def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.caching import cached_on_cluster, uncached_note
     from pipeline.client import Api, Server
     from pipeline.follow import Follower
-    from pipeline.pipeline import NAME, SWEEP_NAME, compiled
+    from pipeline.pipeline import compiled
     from pipeline.submit import submit, unique_name
 
     trials = parallelism(arguments)
@@ -136,7 +136,7 @@ def _submit(arguments: argparse.Namespace) -> None:
         api,
         package,
         run_inputs(values, compiled_in, sweep),
-        pipeline=SWEEP_NAME if sweep else NAME,
+        sweep=sweep,
         experiment=arguments.experiment,
         name=arguments.name or unique_name(config.name),
         pipeline_root=arguments.pipeline_root,

@@ -173,6 +173,16 @@ def outputs_of(file: str) -> dict[str, str]:
 # The sweep
 
 
+def test_a_sweep_takes_the_data_steps_of_a_single_run_from_the_cache() -> None:
+    """KFP's key: the pipeline's name, and of a step its container, inputs and outputs."""
+    once, sweep = load("pipeline.yaml"), load("sweep.yaml")
+    assert once.spec["pipelineInfo"]["name"] == sweep.spec["pipelineInfo"]["name"]
+    for step in DATA_STEPS:
+        assert once.tasks[step] == sweep.tasks[step]
+        assert once.containers[step] == sweep.containers[step]
+        assert once.spec["components"][f"comp-{step}"] == sweep.spec["components"][f"comp-{step}"]
+
+
 def test_the_trials_run_in_a_loop_two_at_a_time() -> None:
     sweep = load("sweep.yaml")
     assert sweep.looped.keys() == GPU_STEPS

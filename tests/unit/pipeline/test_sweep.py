@@ -93,17 +93,19 @@ def test_at_least_one_trial_has_to_run(
 # race submit
 
 
-def test_a_sweep_is_a_pipeline_of_its_own_with_its_own_parameters(kubeflow: Any) -> None:
+def test_a_sweep_is_a_version_of_its_own_with_its_own_parameters(kubeflow: Any) -> None:
     assert cli.main(["submit", "--host", kubeflow.host, "-p", "seeds=[1,2]"]) == 0
     assert cli.main(["submit", "--host", kubeflow.host]) == 0
-    names = [made["display_name"] for made in kubeflow.pipelines]
-    assert names == ["race-roberta-sweep", "race-roberta"]
+    assert [made["display_name"] for made in kubeflow.pipelines] == ["race-roberta"]
+    first, second = (made["display_name"] for made in kubeflow.versions)
+    assert re.fullmatch("sweep-[0-9a-f]{12}", first)
+    assert re.fullmatch("[0-9a-f]{12}", second)
     sweep, single = (run["runtime_config"]["parameters"] for run in kubeflow.runs)
     assert sweep["seeds"] == [1, 2]
     assert "resume_from" not in sweep
     assert "seeds" not in single
     assert "resume_from" in single
-    for package, given in zip(kubeflow.packages, (sweep, sweep, single, single), strict=True):
+    for package, given in zip(kubeflow.packages, (sweep, sweep, single), strict=True):
         known = next(yaml.safe_load_all(package))["root"]["inputDefinitions"]["parameters"]
         assert known.keys() == given.keys()
 
