@@ -407,7 +407,10 @@ def _stock_model(checked: Roberta, task: Any) -> Any:
         encoder_attention_heads=shape.attention_heads,
         max_positions=shape.positions,
     )
-    model = task.build_model(args)
+    from components.train.initial import undrawn
+
+    with undrawn():
+        model = task.build_model(args)
     model.load_state_dict(checked.tensors, strict=True)
     return model
 

@@ -7,15 +7,18 @@ number of ranks say which questions make up an update, in the same order as with
 many are computed at once follows from `--token-budget`.
 """
 
+import contextlib
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import fairseq_cli.train
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fairseq import models
 from fairseq.criterions.sentence_ranking import SentenceRankingCriterion
 from fairseq.data import BaseWrapperDataset, iterators
 from fairseq.tasks import register_task
@@ -25,6 +28,7 @@ from torch import Tensor
 from components.common.errors import ConfigError
 from components.train.engine.batch import PackedBatch, balance, pack
 from components.train.engine.model import PackedRoberta
+from components.train.initial import undrawn
 
 NAME = "sentence_ranking_packed"
 
@@ -78,10 +82,13 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> PackedRoberta:
         # Built by fairseq first: the new head then gets the same random values from the same seed.
-        stock = super().build_model(args, from_checkpoint)
-        return PackedRoberta(
-            stock, getattr(args, "ranking_head_name", "sentence_classification_head")
-        )
+        restored = Path(self.args.restore_file)  # by this name, where it is not fairseq's default
+        replaced = restored.name != "checkpoint_last.pt" and restored.is_file()
+        with undrawn() if replaced else contextlib.nullcontext():
+            stock = models.build_model(args, self, from_checkpoint)
+        head = getattr(args, "ranking_head_name", "sentence_classification_head")
+        stock.register_classification_head(head, num_classes=1)
+        return PackedRoberta(stock, head)
 
     def build_criterion(self, args: Namespace) -> "PackedRankingCriterion":
         return PackedRankingCriterion(self, args.ranking_head_name, None, args.num_classes)
