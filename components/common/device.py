@@ -24,17 +24,16 @@ def usable_gpus(device: Device) -> int:
     Raises:
         ConfigError: a GPU is here or was asked for, and CUDA does not start.
     """
-    import torch
-
-    if device == "cpu":
+    here = gpu_here(os.environ)
+    if device == "cpu" or (device == "auto" and not here):
         return 0
+    import torch  # takes seconds, which a machine without a GPU is spared
+
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             return torch.cuda.device_count()
-    gpu = "--device cuda was given" if device == "cuda" else gpu_here(os.environ)
-    if not gpu:
-        return 0
+    gpu = here if device == "auto" else "--device cuda was given"
     reasons = [str(warning.message).partition(" (Triggered")[0] for warning in told]
     built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda or '(none)'}"
     raise ConfigError(

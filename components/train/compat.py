@@ -17,6 +17,7 @@ runs one of fairseq's own commands this way. What stands in the way, and what is
 
 import contextlib
 import dataclasses
+import gc
 import importlib
 import logging
 import sys
@@ -136,6 +137,8 @@ def run(name: str, arguments: Sequence[str], prepare: Callable[[], None] | None 
     _ignore_noise()
     checkpoints.allow_safe_types()
     module = import_fairseq(COMMANDS[name])
+    gc.freeze()
+    gc.enable()
     # fairseq_cli set up the root logger when it was imported, and that was undone.
     logging.basicConfig(
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",

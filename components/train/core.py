@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.dataset import count_options
-from components.common.device import usable_gpus
+from components.common.device import gpu_here, usable_gpus
 from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder, scratch_folder
@@ -23,7 +23,6 @@ from components.train.config import Plan, TrainConfig, as_dict, plan
 from components.train.data import read_labels, require_tokens, vocabulary_size
 from components.train.flags import Run
 from components.train.node import Node, this_node
-from components.train.roberta import require_same_shape, roberta_of
 from components.train.supervisor.log import TrainLog, duration
 from components.train.supervisor.provenance import Provenance, provenance
 from components.train.supervisor.publish import publish_output, require_free
@@ -103,7 +102,7 @@ def train(config: TrainConfig) -> TrainResult:
     for split in ("train", "valid"):
         require_tokens(config.data, split)
     the_plan = plan(config, gpus=usable_gpus(config.device), questions=questions)
-    pretrained = _fitting_checkpoint(config)
+    pretrained = _pretrained(config)
     vocabulary = read_vocabulary(config.data)
 
     origin = provenance(config, the_plan, pretrained, vocabulary)
@@ -122,7 +121,7 @@ def train(config: TrainConfig) -> TrainResult:
             folder / "checkpoints",
             resumes=resumed is not None,
             node=node,
-            common=origin.common,
+            common={} if node.alone else origin.common,
             ended=resumed is not None and resumed.progress.ends(config),
         )
         collapsed = ""
@@ -198,12 +197,11 @@ def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
     return ""
 
 
-def _fitting_checkpoint(config: TrainConfig) -> Path:
+def _pretrained(config: TrainConfig) -> Path:
+    """The checkpoint to start from. The ranks look into it, for this process is without torch."""
     path = checkpoints.find_pretrained(config.pretrained).absolute()
+    path.open("rb").close()
     tokens = vocabulary_size(config.data)
-    wanted = config.shape(tokens)
-    found = roberta_of(checkpoints.load(path), path, ranks=False, layers=wanted.layers)
-    require_same_shape(found.shape, wanted, path)
     for name in ("init_token", "separator_token"):
         if getattr(config, name) >= tokens:
             raise ConfigError(
@@ -290,14 +288,15 @@ def _metrics(
 
 def _hardware() -> dict[str, str | int]:
     """What this machine has, by what people call it."""
-    import torch
-
     found: dict[str, str | int] = {}
-    if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_properties(0)
-        found["GPU"] = gpu.name
-        found["GPUs"] = torch.cuda.device_count()
-        found["memory of a GPU"] = f"{gpu.total_memory / (1 << 30):.1f} GiB"
+    if gpu_here(os.environ):  # torch takes seconds to import
+        import torch
+
+        if torch.cuda.is_available():
+            gpu = torch.cuda.get_device_properties(0)
+            found["GPU"] = gpu.name
+            found["GPUs"] = torch.cuda.device_count()
+            found["memory of a GPU"] = f"{gpu.total_memory / (1 << 30):.1f} GiB"
     found["CPU"] = _cpu() or platform.machine()
     found["CPU cores for us"] = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

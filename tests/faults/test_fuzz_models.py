@@ -42,7 +42,7 @@ from components.import_.core import import_model
 from components.predict import core as predict
 from components.predict.config import PredictConfig
 from components.train import checkpoints, roberta
-from components.train.core import TrainConfig, _fitting_checkpoint
+from components.train.core import TrainConfig
 from components.train.rank import hooks
 from components.train.supervisor import resume
 
@@ -187,7 +187,9 @@ def trained(sandbox: Path) -> dict[str, Callable[[Path], object]]:
         "export": lambda path: export(
             ExportConfig(path, sandbox / "output" / "e", sandbox / "bpe")
         ),
-        "pretrained": lambda path: _fitting_checkpoint(config(path)),
+        "pretrained": lambda path: hooks.require_fitting(
+            path, config(path).shape(SHAPE.vocabulary)
+        ),
         "start": lambda path: hooks._checked(str(path), resumes=False),
         "restart": lambda path: hooks._checked(str(path), resumes=True),
         "resume": resumed,

@@ -22,6 +22,7 @@ from typing import Any
 
 from components.train import records
 from components.train.rank.group import Group, SharedStop
+from components.train.roberta import Shape, require_same_shape, roberta_of
 
 SAVED = "SAVED "
 STOPPED = "STOPPED"  # a rank's last word when training ended because it was asked to
@@ -235,6 +236,24 @@ class Boundaries:
         return time.monotonic() - started
 
 
+# The tensors of a pretrained checkpoint that was looked into before fairseq asks for it.
+_fitting: dict[Path, dict[str, Any]] = {}
+
+
+def require_fitting(path: Path, wanted: Shape) -> None:
+    """Refuse a pretrained checkpoint that cannot be trained, before anything is built.
+
+    Raises:
+        ConfigError: the model has another size.
+        DataError: it is missing, damaged, not safe, or no RoBERTa.
+    """
+    from components.train import checkpoints
+
+    found = roberta_of(checkpoints.load(path), path, ranks=False, layers=wanted.layers)
+    require_same_shape(found.shape, wanted, path)
+    _fitting[path.resolve()] = found.tensors
+
+
 def check_checkpoints() -> None:
     """Let fairseq load only what was checked, and nothing that it would evaluate or build from.
 
@@ -262,11 +281,12 @@ def _checked(
     path: str, arg_overrides: object = None, load_on_all_ranks: bool = True, *, resumes: bool
 ) -> dict[str, Any]:
     from components.train import checkpoints
-    from components.train.roberta import roberta_of
 
     file = Path(path).resolve()  # as its user calls it
-    state = checkpoints.load(file)
-    model = roberta_of(state, file, ranks=resumes).tensors
+    model = None if resumes else _fitting.pop(file, None)
+    if model is None:
+        state = checkpoints.load(file)
+        model = roberta_of(state, file, ranks=resumes).tensors
     if resumes:
         kept = ("optimizer_history", "extra_state", "last_optimizer_state")
         return {"model": model, **{name: state.get(name) for name in kept}}

@@ -2,17 +2,19 @@
 
     python -m components.train.rank.worker [--links DIR] [--control DIR] \\
         [--checkpoint-interval N] [--checkpoint-minutes M] [--patience S] [--group FILE] \\
-        DATA --arch ...
+        [--fitting FILE] DATA --arch ...
 
 `--links` is the folder that it works in, see components.train.flags.fairseq_arguments. `--control`
 is the folder that joins it with the process that supervises, see components.train.rank.hooks; the
 rest are fairseq-train's arguments. `--group` is for one of the ranks of several nodes: JSON with
-the arguments of components.train.rank.group.Group. What ends it is written as one line, FAILED and
-a JSON object, for that process.
+the arguments of components.train.rank.group.Group. `--fitting` is JSON with the `path` of the
+pretrained checkpoint and the `shape` that it must have. What ends it is written as one line, FAILED
+and a JSON object, for that process.
 """
 
 import argparse
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -27,6 +29,7 @@ from components.common.errors import CollapseError, RaceError
 from components.train import records
 from components.train.rank import hooks
 from components.train.rank.group import Ended, Group
+from components.train.roberta import Shape
 
 FAILED = "FAILED "
 
@@ -52,6 +55,7 @@ def die_with_parent(signum: signal.Signals) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     die_with_parent(signal.SIGKILL)
+    gc.disable()  # until fairseq is imported, which makes a million objects, all of them to stay
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--links", type=Path, default=Path())
     own.add_argument("--control", type=Path)
@@ -59,12 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     own.add_argument("--checkpoint-minutes", type=float, default=0)
     own.add_argument("--patience", type=float, default=hooks.PATIENCE)
     own.add_argument("--group", type=Path)
+    own.add_argument("--fitting", type=Path)
     options, arguments = own.parse_known_args(argv)
     try:
         os.chdir(options.links)
         boundaries = None
         if options.control:
             boundaries = _boundaries(options)
+        if options.fitting:
+            wanted = strict_json.read(options.fitting)
+            hooks.require_fitting(Path(wanted["path"]), Shape(**wanted["shape"]))
         _train(arguments, boundaries)
     except Exception as raised:
         traceback.print_exc()

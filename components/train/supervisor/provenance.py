@@ -1,8 +1,10 @@
 """Where a checkpoint or a model comes from: what is written into its manifest."""
 
+import functools
 import hashlib
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,10 +37,19 @@ VOCABULARY = {"encoder.json", "vocab.bpe", "dict.txt"}
 
 @dataclass(frozen=True)
 class Provenance:
-    """`producer` says by what something was made, `inputs` from what, as a manifest holds them."""
+    """`producer` says by what something was made, `inputs` from what, as a manifest holds them.
+
+    Args:
+        read: gives `inputs`, when they are first asked for: a run that publishes nothing does not
+            wait for the digest of a large checkpoint.
+    """
 
     producer: dict[str, Scalar]
-    inputs: dict[str, Scalar]
+    read: Callable[[], dict[str, Scalar]]
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, Scalar]:
+        return self.read()
 
     def differences(self, manifest: Manifest) -> list[str]:
         """What a checkpoint was made with and from that this run could not go on with."""
@@ -78,7 +89,7 @@ class Provenance:
 def provenance(
     config: TrainConfig, plan: Plan, pretrained: Path, vocabulary: Vocabulary
 ) -> Provenance:
-    """Of a run; reads the whole data set and the pretrained checkpoint once.
+    """Of a run; `inputs` reads the whole data set and the pretrained checkpoint once.
 
     Args:
         vocabulary: of the data.
@@ -97,16 +108,14 @@ def provenance(
     for name, value in as_dict(config).items():
         assert isinstance(value, str | int | float | bool)
         producer[f"parameters.{name}"] = value
-    with pretrained.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Provenance(
-        producer,
-        {
-            "data": _digest(config.data, "input*/*", "label/*"),
-            "pretrained": digest,
-            **vocabulary.digests,
-        },
-    )
+
+    def inputs() -> dict[str, Scalar]:
+        with pretrained.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        data = _digest(config.data, "input*/*", "label/*")
+        return {"data": data, "pretrained": digest, **vocabulary.digests}
+
+    return Provenance(producer, inputs)
 
 
 def _digest(folder: Path, *patterns: str) -> str:

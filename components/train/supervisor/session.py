@@ -9,14 +9,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from components.common import strict_json
 from components.common.cli import Terminated
-from components.common.errors import CollapseError, OutputError, TrainingError
+from components.common.errors import (
+    CollapseError,
+    ConfigError,
+    DataError,
+    OutputError,
+    TrainingError,
+)
 from components.common.files import scratch_folder
 from components.common.processes import python
+from components.train.data import vocabulary_size
 from components.train.flags import Run, fairseq_arguments
 from components.train.rank import hooks
 from components.train.rank.worker import FAILED
@@ -72,6 +80,11 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
         # Other nodes see no sign of life of the one that waits, and it hears of no stop from them.
         limits = (run.config.stall_timeout / 2 or hooks.PATIENCE, run.config.stop_timeout / 2)
         worker += ["--group", str(group), "--patience", str(min(hooks.PATIENCE, *limits))]
+    if not run.resumes:
+        fitting = session.control / "fitting.json"
+        shape = asdict(run.config.shape(vocabulary_size(run.config.data)))
+        strict_json.write(fitting, {"path": str(run.pretrained), "shape": shape})
+        worker += ["--fitting", str(fitting)]
     processes = run.plan.processes
     # Nodes may start long after each other; until a rank runs, its supervisor has the patience.
     patience = run.config.stall_timeout + 60 if run.config.stall_timeout else _A_WEEK
@@ -107,10 +120,10 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
                 lasts = out_of_memory or session.stop_asked is not None
                 lasts = lasts or isinstance(error, OutputError)
                 error.transient = not lasts and may_pass(session.failures, statuses)
-                # A collapse that is to be marked is no surprise, and of another node's end the log
-                # of this one says nothing.
+                # A collapse that is to be marked is no surprise, what is wrong with an input is
+                # told by the error, and of another node's end the log of this one says nothing.
                 marked = isinstance(error, CollapseError) and run.config.on_collapse == "mark"
-                if not (marked or isinstance(error, NodeLost)):
+                if not (marked or isinstance(error, NodeLost | ConfigError | DataError)):
                     session.show_tail()
                 raise error
             if session.stop_asked is not None and stoppable:

@@ -70,6 +70,7 @@ def test_gpus_can_be_hidden_on_purpose(
 
 
 def test_gpus_that_work_are_counted(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (machine / "nvidia0").touch()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [device.usable_gpus(name) for name in ("auto", "cuda", "cpu")] == [2, 2, 0]

@@ -180,7 +180,7 @@ def test_training_goes_on_from_a_checkpoint_of_the_same_vocabulary_or_an_unknown
     from components.common.manifest import Manifest
     from components.train.supervisor.provenance import Provenance
 
-    ours = Provenance({}, {"data": "1", "encoder.json": "2"})
+    ours = Provenance({}, lambda: {"data": "1", "encoder.json": "2"})
 
     def differences(**inputs: Any) -> list[str]:
         return ours.differences(Manifest((), "", "", {}, {"data": "1"} | inputs))
@@ -193,7 +193,7 @@ def test_training_goes_on_from_a_checkpoint_that_calls_the_batch_as_0_1_0_did() 
     from components.common.manifest import Manifest
     from components.train.supervisor.provenance import Provenance
 
-    ours = Provenance({"parameters.effective_batch_size": 16}, {})
+    ours = Provenance({"parameters.effective_batch_size": 16}, dict)
     former = "parameters.effective_batch"
     assert ours.differences(Manifest((), "", "", {former: 16}, {})) == []
     assert ours.differences(Manifest((), "", "", {former: 8}, {})) == [

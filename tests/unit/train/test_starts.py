@@ -63,3 +63,25 @@ def test_two_updates_are_made(logs: Path, side: str, engine: str, precision: str
     assert f"'bf16': {precision == 'bf16'}" in log
     if side == "benchmark":
         assert "RESULT {" in log, log[-4000:]
+
+
+def test_the_supervisor_works_without_torch(tiny_race: Any, tmp_path: Path) -> None:
+    """Which takes seconds to import, before the ranks import it too."""
+    parameters = tiny_race.parameters | {"max_updates": 1, "output": tmp_path / "out"}
+    parameters |= {"data": tiny_race.data, "pretrained": tiny_race.pretrained}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in parameters.items()]
+    code = """
+import sys
+from components.train.__main__ import main
+main()
+print(sorted({"torch", "fairseq", "boto3"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "out" / "checkpoint_best.pt").is_file()

@@ -129,8 +129,8 @@ def assert_nothing_is_left(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_an_unsafe_pretrained_checkpoint_is_refused_before_fairseq_starts(
-    tiny_race: Any, tmp_path: Path
+def test_an_unsafe_pretrained_checkpoint_is_refused_in_one_line(
+    tiny_race: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Canary:
         def __reduce__(self) -> object:
@@ -140,6 +140,7 @@ def test_an_unsafe_pretrained_checkpoint_is_refused_before_fairseq_starts(
     torch.save({"model": {}, "args": Canary()}, path)
     with pytest.raises(DataError, match=r"refused, because reading it would call \w+\.mkdir"):
         train(config(tiny_race, tmp_path / "out", pretrained=path))
+    assert capfd.readouterr().err == "", "no traceback of the rank that found out"
     path.unlink()
     assert_nothing_is_left(tmp_path)
 
