@@ -3,6 +3,7 @@
 Names are fixed when the pipeline is compiled. From the strongest to the weakest:
 
     RACE_DATA_IMAGE, RACE_TRAIN_IMAGE   a whole reference, best pinned: registry/name@sha256:...
+                                        (in the environment, or in a file, which goes first)
     RACE_IMAGE_PREFIX, RACE_IMAGE_TAG   where and what to look for
     localhost/race-pipeline-data:<version of this package>, and -train
 
@@ -15,8 +16,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from components.common.errors import ConfigError
+from components.common.files import atomic_file
 
 # Kubernetes wants lower-case names with an optional tag or digest; a space or a "$" is a slip.
 _REFERENCE = re.compile(
@@ -52,7 +55,41 @@ def images(environment: Mapping[str, str] = os.environ) -> Images:
     tag = environment.get("RACE_IMAGE_TAG") or version("race-pipeline")
 
     def reference(name: str) -> str:
-        whole = environment.get(f"RACE_{name.upper()}_IMAGE")
+        whole = environment.get(variable(name))
         return whole or f"{prefix.rstrip('/')}/race-pipeline-{name}:{tag}"
 
     return Images(data=reference("data"), train=reference("train"))
+
+
+def variable(name: str) -> str:
+    """The variable with the whole reference of the image "data" or "train"."""
+    return f"RACE_{name.upper()}_IMAGE"
+
+
+def write_references(path: Path, references: Mapping[str, str]) -> None:
+    """Write a file of references, by name of the image, that `read_references` reads."""
+    lines = [f"{variable(name)}={reference}\n" for name, reference in references.items()]
+    with atomic_file(path) as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
+
+
+def read_references(path: Path) -> dict[str, str]:
+    """The variables in such a file, with their values.
+
+    Raises:
+        ConfigError: there is none, or it holds something else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(
+            f"--images {path}: {reason}", hint=f"Write it: race images push --write {path}"
+        ) from error
+    found = {name: value for name, _, value in (line.partition("=") for line in lines)}
+    if not found or found.keys() - {variable("data"), variable("train")}:
+        raise ConfigError(
+            f"--images {path}: it does not hold the references of images",
+            hint=f"Write it: race images push --write {path}",
+        )
+    return found

@@ -3,11 +3,14 @@
 import argparse
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError
 from components.common.text import columns
 from pipeline.commands.options import command
+from pipeline.display import say
+from pipeline.images import variable, write_references
 
 
 def add_images(commands: Any) -> None:
@@ -62,12 +65,19 @@ def add_images(commands: Any) -> None:
         example:
           export RACE_IMAGE_PREFIX=registry.example.org/team
           race images build
-          export $(race images push)
-          race submit --host https://kubeflow.example.org/pipeline
+          race images push --write images.env
+          race submit --images images.env --host https://kubeflow.example.org/pipeline
 
-        It prints RACE_DATA_IMAGE=... and RACE_TRAIN_IMAGE=..., which `race compile` and `race
-        submit` read. A tag may come to mean something else, a digest never does.
+        The file has RACE_DATA_IMAGE=... and RACE_TRAIN_IMAGE=... and is there only when all is
+        pushed; without --write they are printed. A tag may come to mean something else, a digest
+        never does.
         """,
+    )
+    push.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="file for the references, for --images of `race submit` and `race compile`",
     )
     for verb in (build, push):
         verb.add_argument(
@@ -115,8 +125,16 @@ def _build_images(arguments: argparse.Namespace) -> None:
 def _push_images(arguments: argparse.Namespace) -> None:
     from pipeline.image_build import push
 
-    for name, reference in push(_image_names(arguments), tag=arguments.tag).items():
-        print(f"RACE_{name.upper()}_IMAGE={reference}")
+    if arguments.write:
+        # A push that fails is not to leave the images of an earlier one.
+        arguments.write.unlink(missing_ok=True)
+    pushed = push(_image_names(arguments), tag=arguments.tag)
+    if arguments.write:
+        write_references(arguments.write, pushed)
+        say(f"wrote {arguments.write}")
+        return
+    for name, reference in pushed.items():
+        print(f"{variable(name)}={reference}")
 
 
 def _list_images(arguments: argparse.Namespace) -> None:

@@ -4,10 +4,11 @@ import argparse
 import os
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError
-from pipeline.images import Images, images
+from pipeline.images import Images, images, read_references, variable
 from pipeline.parameters import DEFAULT_CONFIG, PARALLELISM, Config, config_names, resolve
 
 
@@ -50,6 +51,12 @@ def add_assignments(made: argparse.ArgumentParser) -> None:
 
 
 def add_images(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--images",
+        type=Path,
+        metavar="FILE",
+        help="file with the images, which `race images push --write` has written",
+    )
     for name, steps in (("data", "the data steps"), ("train", "train and evaluate")):
         made.add_argument(
             f"--{name}-image",
@@ -78,11 +85,11 @@ def parallelism(arguments: argparse.Namespace) -> int:
 def chosen_images(
     arguments: argparse.Namespace, read: Callable[[Mapping[str, str]], Images] = images
 ) -> Images:
-    given = {
-        "RACE_DATA_IMAGE": arguments.data_image or "",
-        "RACE_TRAIN_IMAGE": arguments.train_image or "",
-    }
-    return read({**os.environ, **{name: value for name, value in given.items() if value}})
+    given = read_references(arguments.images) if arguments.images else {}
+    for name in ("data", "train"):
+        if reference := getattr(arguments, f"{name}_image"):
+            given[variable(name)] = reference
+    return read({**os.environ, **given})
 
 
 def defaults(config: Config, given: Mapping[str, Any]) -> Mapping[str, Any]:

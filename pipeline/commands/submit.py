@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,11 @@ def add_submit(commands: Any) -> None:
     )
     add_parallelism(made)
     add_images(made)
+    made.add_argument(
+        "--local-images",
+        action="store_true",
+        help="the cluster's nodes have the images already (kind, minikube): ask no registry",
+    )
 
 
 def _submit(arguments: argparse.Namespace) -> None:
@@ -110,11 +116,13 @@ def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.client import Api, Server
     from pipeline.follow import Follower
     from pipeline.pipeline import compiled
+    from pipeline.registry import require_pullable
     from pipeline.submit import submit, unique_name
 
     trials = parallelism(arguments)
     if arguments.wait and arguments.cron:
         raise ConfigError("--wait and --cron exclude each other", hint="A schedule has no end")
+    _require_cron(arguments.cron)
     config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
     values = resolve(config, given)
@@ -125,11 +133,12 @@ def _submit(arguments: argparse.Namespace) -> None:
     compiled_in = defaults(config, platform)
     _require_reachable(config, values, {**compiled_in, **given}, inputs_of(sweep))
     server = Server(arguments.host, arguments.namespace, arguments.token_file)
+    references = chosen_images(arguments)
+    if not arguments.local_images:
+        require_pullable(references)
     api = Api(server)
     cached = frozenset() if arguments.no_cache else cached_on_cluster(values)
-    package = compiled(
-        compiled_in, chosen_images(arguments), cached=cached, sweep=sweep, parallelism=trials
-    )
+    package = compiled(compiled_in, references, cached=cached, sweep=sweep, parallelism=trials)
     if not arguments.no_cache and (note := uncached_note(values)):
         say(note)
     identity = submit(
@@ -177,3 +186,29 @@ def _require_reachable(
                 f"{name}={values[name]}: a cluster cannot read this machine's files",
                 hint="Upload it and give its http or s3 address",
             )
+        if name.endswith(("_uri", "resume_from")) and local_path(values[name]) is not None:
+            raise ConfigError(
+                f"{name}={values[name]}: in a cluster a folder goes with its pod",
+                hint="Give an s3:// address",
+            )
+
+
+def _require_cron(times: str) -> None:
+    """Refuse what would start runs at other times than meant, or never.
+
+    KFP takes five fields too, and the first of them for seconds (robfig/cron's Parse).
+    """
+    fields = times.split()
+    if not fields or times.startswith("@"):
+        return
+    if len(fields) == 5:
+        raise ConfigError(
+            f"--cron {times!r} has five fields, of which Kubeflow Pipelines takes the first for"
+            " seconds",
+            hint=f"Write '0 {times}'",
+        )
+    if len(fields) != 6 or not all(re.fullmatch(r"[\w*/,?-]+", field) for field in fields):
+        raise ConfigError(
+            f"--cron {times!r} is not second minute hour day month weekday",
+            hint="Write '0 0 3 * * 1' for each Monday at three",
+        )

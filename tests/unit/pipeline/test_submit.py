@@ -23,7 +23,7 @@ def slept(clock: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def race(*arguments: str) -> int:
-    return cli.main(["submit", *arguments])
+    return cli.main(["submit", "--local-images", *arguments])
 
 
 def one_error(capsys: pytest.CaptureFixture[str]) -> str:
@@ -346,6 +346,12 @@ def test_a_server_of_many_users_wants_a_namespace(kubeflow, capsys) -> None:
         ["--config", "roberta-huge"],
         ["--token-file", "/nonexistent/token"],
         ["--wait", "--cron", "0 0 3 * * 1"],
+        ["--cron", "0 3 * * 1"],
+        ["--cron", "every day"],
+        ["-p", "checkpoint_uri=/data"],
+        ["-p", "resume_from=file:///data"],
+        ["-p", "cluster_data_memory=lots"],
+        ["-p", "effective_batch_size=15"],
         ["-p", "race_url=/home/me/RACE.tar.gz"],
         ["--config", "smoke"],
         ["--config", "roberta-large-nodes"],
