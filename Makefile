@@ -2,6 +2,7 @@
 
 PYTHON ?= python3.11
 VENV   ?= .venv
+GPU_PYTHON ?= python3.12
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 PIP    := $(BIN)/pip --disable-pip-version-check
@@ -9,7 +10,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint check fmt compile docs lock images bench clean
+.PHONY: help setup run test test-slow lint check fmt compile docs lock images gpu-wheels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ lock: setup ## write requirements/*.txt from pyproject.toml
 images: setup ## both container images (BASE_IMAGE=... TORCH=cpu NETWORK=host)
 	@$(BIN)/race images build $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) \
 	  $(if $(TORCH),--torch $(TORCH)) $(if $(NETWORK),--network $(NETWORK))
+
+gpu-wheels: ## what a machine with torch alone needs for benchmarks/gpu_first.py (GPU_PYTHON=python3.12)
+	@bash requirements/gpu-wheels.sh "$(GPU_PYTHON)" build/gpu-wheels
 
 clean: ## remove .venv and the runs
 	rm -rf $(VENV) runs

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path.insert(0, str(ROOT))
 
-from race_data import make_data  # noqa: E402
-from train_step import machine  # noqa: E402
-
+from benchmarks.race_data import make_data  # noqa: E402
+from benchmarks.updates import machine  # noqa: E402
 from components.train import compat  # noqa: E402
 from components.train.config import ARCHITECTURES, TrainConfig, plan  # noqa: E402
 from components.train.flags import Run, fairseq_arguments  # noqa: E402

@@ -19,6 +19,14 @@ from typing import Any
 import pytest
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def a_stack_without_source_lines() -> Iterator[None]:
     """KFP asks for the stack at each setting of a task, only for the name of its caller.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import train_step
+from benchmarks import updates
 from components.train import compat
 from components.train.rank import worker
 
@@ -24,8 +24,8 @@ torch.set_num_threads(1)
 
 def start(side: str, arguments: list[str]) -> None:
     if side == "benchmark":
-        train_step.matmul_speed = lambda _: 1.0
-        train_step.child({"arguments": arguments, "warm_up": 1, "updates": 1})
+        phases = [{"name": name, "updates": 1} for name in ("warm-up", "timed")]
+        updates.child({"arguments": arguments, "phases": phases})
     worker.main(arguments)
 
 
