@@ -236,7 +236,6 @@ def _full(trainer: Any, figures: dict[str, Any], watch: _Watch) -> Iterator[None
 
     from components.train.engine.model import PackedRoberta
 
-    trainer.budget.wait = 2  # updates; so that the phase after shows the way back
     figures["tokens_before"] = trainer.budget.tokens
     if trainer.cuda:
         held, total = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()[1]
@@ -256,6 +255,7 @@ def _full(trainer: Any, figures: dict[str, Any], watch: _Watch) -> Iterator[None
         yield
         PackedRoberta.forward = forward  # type: ignore[method-assign]
     figures["tokens_after"] = trainer.budget.tokens
+    trainer.budget.wait = 2  # updates; so that the phase after shows the way back
 
 
 KINDS = {"syncs": _syncs, "profile": _profile, "full": _full}

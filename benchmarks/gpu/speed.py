@@ -5,7 +5,7 @@ import types
 from typing import Any
 
 from benchmarks.gpu.setting import QUESTIONS_PER_UPDATE, Setting, require
-from benchmarks.updates import Phase, question_flops, run_updates, sequence_lengths
+from benchmarks.updates import Phase, RunFailed, question_flops, run_updates, sequence_lengths
 
 
 def speed(
@@ -17,11 +17,17 @@ def speed(
     environment: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Updates after a warm-up, reading of data included."""
-    config = setting.large(engine, precision, batch_size)
     warm, timed, watched = (1, 2, 1) if setting.rehearse else (5, updates, 5)
     phases = [Phase("warm-up", warm), Phase("timed", timed), Phase("watched", watched, "syncs")]
-    # Above the part's own limit, which says better what was late.
-    found, _ = run_updates(config, phases, gpus=setting.gpus, environment=environment, limit=1000)
+    while True:
+        config = setting.large(engine, precision, batch_size)
+        try:
+            found, _ = run_updates(config, phases, gpus=setting.gpus, environment=environment)
+            break
+        except RunFailed as error:  # stock fairseq keeps attention matrices: half may fit
+            if batch_size == 1 or "out of memory" not in str(error):
+                raise
+            batch_size //= 2
     seconds = found["phases"]["timed"]["seconds"] / timed
     flops = question_flops(config.shape(vocabulary=0), sequence_lengths(config))
     rate = QUESTIONS_PER_UPDATE / seconds
