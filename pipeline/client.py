@@ -5,6 +5,7 @@ run's workflow, which only the v1beta1 API hands out, and in the logs of v1alpha
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
@@ -23,7 +24,8 @@ import urllib3
 from components.common import strict_json
 from components.common.errors import ConfigError, TransferError
 from components.common.retry import AttemptError, Patience, retry
-from components.common.transfer import root_of, told
+from components.common.transfer import root_of, told, untrusted
+from pipeline.server import Server, own_namespace
 
 Result = TypeVar("Result")
 
@@ -37,52 +39,6 @@ LOG_TAIL = 1 << 16  # bytes at the end of a log: what failed is said there
 
 class AnswerError(TransferError):
     """The server's answer is no answer of Kubeflow Pipelines, though its status is 200."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """Where Kubeflow Pipelines answers, and as whom to ask.
-
-    Raises:
-        ConfigError: `host` is no http address, or `token_file` does not hold a token.
-    """
-
-    host: str
-    namespace: str = ""
-    token_file: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not self.host:
-            raise ConfigError(
-                "no Kubeflow Pipelines server is given",
-                hint="Give its address as --host https://..., or in KF_PIPELINES_ENDPOINT",
-            )
-        try:
-            address = urllib3.util.parse_url(self.host)
-        except urllib3.exceptions.LocationParseError:
-            address = urllib3.util.Url()
-        if address.scheme not in ("http", "https") or not address.host:
-            raise ConfigError(
-                f"--host {self.host} is not an address", hint="Write it as https://host or http://"
-            )
-        self.token()
-
-    def token(self) -> str:
-        """The token as the file has it now: whoever issues tokens renews them."""
-        if self.token_file is None:
-            return ""
-        try:
-            token = self.token_file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise ConfigError(f"--token-file {self.token_file}: {reason}") from error
-        if not token or any(character.isspace() for character in token):
-            raise ConfigError(f"--token-file {self.token_file}: it does not hold one token")
-        return token
-
-    def address(self, kind: str, identity: str) -> str:
-        """Where the user interface shows a run or a recurring run."""
-        return f"{self.host.rstrip('/')}/#/{kind}/details/{identity}"
 
 
 @dataclass(frozen=True)
@@ -135,6 +91,8 @@ class Api:
         if self._token:
             configuration.api_key = {"authorization": self._token}
             configuration.api_key_prefix = {"authorization": "Bearer"}
+        if server.ca_file:
+            configuration.ssl_ca_cert = str(server.ca_file)
         # kfp.Client asks for the server's health too, but hides why that fails behind half a minute
         # of tracebacks.
         probe = kfp_server_api.ApiClient(configuration)
@@ -149,6 +107,8 @@ class Api:
                 hint="Check --host, and whether a log-in stands before it (--token-file)",
             )
         if health.multi_user and not server.namespace:
+            server = self.server = dataclasses.replace(server, namespace=own_namespace())
+        if health.multi_user and not server.namespace:
             raise ConfigError(
                 f"{server.host} serves many users", hint="Give your profile's --namespace"
             )
@@ -157,6 +117,7 @@ class Api:
                 host=server.host,
                 namespace=server.namespace,
                 existing_token=self._token or None,
+                ssl_ca_cert=configuration.ssl_ca_cert,
             )
         )
         self._http = self._client._run_api.api_client
@@ -353,6 +314,9 @@ class Api:
                     return attempt()
                 raise self._refused(error) from error
             except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
+                if why := untrusted(error):
+                    hint = "Name the file with the authority's certificate: --ca-file"
+                    raise AttemptError(why, passes=False, hint=hint) from error
                 raise AttemptError(root_of(error)) from error
             except (AttributeError, LookupError, TypeError, ValueError) as error:
                 host = self.server.host

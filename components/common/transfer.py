@@ -1,6 +1,7 @@
 """What transfers of bytes have in common, whatever they speak: streams, checksums, shown names."""
 
 import hashlib
+import ssl
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,3 +85,24 @@ def root_of(error: BaseException) -> str:
         error = inner
     text = str(error).rpartition(": ")[2]
     return " ".join(text.split()) or type(error).__name__
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and all beneath it; urllib3 keeps causes in `reason` and in arguments too."""
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        cause = pending.pop()
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        pending += [*cause.args, getattr(cause, "reason", None), cause.__context__, cause.__cause__]
+
+
+def untrusted(error: BaseException) -> str:
+    """That a server's certificate is not trusted, and why; "" where that is not what failed."""
+    for cause in causes_of(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the server's certificate is not trusted ({cause.verify_message})"
+    return ""

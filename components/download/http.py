@@ -3,7 +3,6 @@
 import contextlib
 import email.utils
 import re
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ import requests
 import urllib3
 
 from components.common.retry import AttemptError, Patience
-from components.common.transfer import Stream
+from components.common.transfer import Stream, causes_of, untrusted
 
 CHUNK = 1 << 20
 
@@ -157,18 +156,17 @@ def _refused(response: requests.Response) -> AttemptError:
 
 def _explained(error: BaseException, patience: Patience) -> AttemptError:
     """The cause in our words: the libraries' texts hold the URL, and with it perhaps a password."""
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
 
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return AttemptError(
-                f"the server's certificate is not trusted ({cause.verify_message})",
-                passes=False,
-                hint="Check the address and the clock, or name the right CA in REQUESTS_CA_BUNDLE",
-            )
+    if why := untrusted(error):
+        return AttemptError(
+            why,
+            passes=False,
+            hint="Check the address and the clock, or name the right CA in REQUESTS_CA_BUNDLE",
+        )
     if caused_by(requests.TooManyRedirects):
         return AttemptError("redirected too many times", passes=False, hint="Check the address")
     if caused_by(
@@ -192,16 +190,3 @@ def _explained(error: BaseException, patience: Patience) -> AttemptError:
         if isinstance(cause, OSError) and cause.strerror:
             return AttemptError(cause.strerror.lower())
     return AttemptError(f"the transfer failed ({type(causes[-1]).__name__})")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all beneath it; urllib3 keeps causes in `reason` and in arguments too."""
-    seen: set[int] = set()
-    pending = [error]
-    while pending:
-        cause = pending.pop()
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        pending += [*cause.args, getattr(cause, "reason", None), cause.__context__, cause.__cause__]

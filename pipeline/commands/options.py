@@ -5,11 +5,14 @@ import os
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.common.errors import ConfigError
 from pipeline.images import Images, images, read_references, variable
 from pipeline.parameters import DEFAULT_CONFIG, PARALLELISM, Config, config_names, resolve
+
+if TYPE_CHECKING:
+    from pipeline.server import Server
 
 
 def command(
@@ -63,6 +66,46 @@ def add_images(made: argparse.ArgumentParser) -> None:
             metavar="REFERENCE",
             help=f"image for {steps}, best as name@sha256:... (default: {getattr(images(), name)})",
         )
+
+
+def add_server(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--host",
+        default=os.environ.get("KF_PIPELINES_ENDPOINT", ""),
+        metavar="URL",
+        help="address of Kubeflow Pipelines (default: $KF_PIPELINES_ENDPOINT)",
+    )
+    made.add_argument(
+        "--namespace",
+        default="",
+        help="your namespace, where the server has many users (default: that of this pod)",
+    )
+    made.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="PATH",
+        help="file with the bearer token; read again when the server refuses it (default:"
+        " $KF_PIPELINES_SA_TOKEN_PATH, or the one that Kubernetes gives a pod)",
+    )
+    made.add_argument(
+        "--ca-file",
+        type=Path,
+        metavar="PATH",
+        help="certificates of the authorities to trust, in PEM (default: $SSL_CERT_FILE, or"
+        " $REQUESTS_CA_BUNDLE)",
+    )
+
+
+def server(arguments: argparse.Namespace) -> "Server":
+    """The server that the options of `add_server` name."""
+    from pipeline.server import Server, own_authorities, own_token
+
+    return Server(
+        arguments.host,
+        arguments.namespace,
+        arguments.token_file or own_token(),
+        arguments.ca_file or own_authorities(),
+    )
 
 
 def add_parallelism(made: argparse.ArgumentParser) -> None:

@@ -1,10 +1,8 @@
 """race submit: a run on a cluster."""
 
 import argparse
-import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError
@@ -13,10 +11,12 @@ from pipeline.commands.options import (
     add_config,
     add_images,
     add_parallelism,
+    add_server,
     chosen_images,
     command,
     defaults,
     parallelism,
+    server,
 )
 from pipeline.display import say
 from pipeline.parameters import (
@@ -53,21 +53,7 @@ def add_submit(commands: Any) -> None:
     )
     add_config(made)
     add_assignments(made)
-    made.add_argument(
-        "--host",
-        default=os.environ.get("KF_PIPELINES_ENDPOINT", ""),
-        metavar="URL",
-        help="address of Kubeflow Pipelines (default: $KF_PIPELINES_ENDPOINT)",
-    )
-    made.add_argument(
-        "--namespace", default="", help="your namespace, where the server has many users"
-    )
-    made.add_argument(
-        "--token-file",
-        type=Path,
-        metavar="PATH",
-        help="file with the bearer token; read again when the server refuses it",
-    )
+    add_server(made)
     made.add_argument(
         "--experiment", default="race", metavar="NAME", help="experiment of the run (default: race)"
     )
@@ -113,7 +99,7 @@ def add_submit(commands: Any) -> None:
 
 def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.caching import cached_on_cluster, uncached_note
-    from pipeline.client import Api, Server
+    from pipeline.client import Api
     from pipeline.follow import Follower
     from pipeline.pipeline import compiled
     from pipeline.registry import require_pullable
@@ -132,11 +118,10 @@ def _submit(arguments: argparse.Namespace) -> None:
     platform = {n: v for n, v in given.items() if parameters()[n].kind == "platform"}
     compiled_in = defaults(config, platform)
     _require_reachable(config, values, {**compiled_in, **given}, inputs_of(sweep))
-    server = Server(arguments.host, arguments.namespace, arguments.token_file)
     references = chosen_images(arguments)
     if not arguments.local_images:
         require_pullable(references)
-    api = Api(server)
+    api = Api(server(arguments))
     cached = frozenset() if arguments.no_cache else cached_on_cluster(values)
     package = compiled(compiled_in, references, cached=cached, sweep=sweep, parallelism=trials)
     if not arguments.no_cache and (note := uncached_note(values)):
@@ -151,7 +136,7 @@ def _submit(arguments: argparse.Namespace) -> None:
         pipeline_root=arguments.pipeline_root,
         cron=arguments.cron,
     )
-    print(server.address("recurringrun" if arguments.cron else "runs", identity), flush=True)
+    print(api.server.address("recurringrun" if arguments.cron else "runs", identity), flush=True)
     if arguments.wait:
         timeout = arguments.pending_timeout
         follower = Follower(

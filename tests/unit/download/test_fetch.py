@@ -1,9 +1,7 @@
 """What fetch promises of one file: it arrives whole and true, or one clear error says why not."""
 
-import datetime
 import email.utils
 import hashlib
-import ipaddress
 import os
 import random
 import socket
@@ -275,39 +273,11 @@ def test_user_and_password_of_the_url_are_sent(server: Any, arrives: Any) -> Non
 
 
 @pytest.fixture
-def tls(tmp_path: Path, server: Any) -> Iterator[tuple[int, Path]]:
+def tls(certificate: tuple[Path, Path], server: Any) -> Iterator[tuple[int, Path]]:
     """The port of a TLS server that redirects to http, and its certificate that nobody signed."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = tmp_path / "server.pem"
-    pem.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    cert, key = certificate
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
+    context.load_cert_chain(cert, key)
     listener = socket.create_server(("127.0.0.1", 0))
     plain_port = server.http.server_address[1]
 
@@ -330,7 +300,7 @@ def tls(tmp_path: Path, server: Any) -> Iterator[tuple[int, Path]]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    yield listener.getsockname()[1], pem
+    yield listener.getsockname()[1], cert
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     thread.join()

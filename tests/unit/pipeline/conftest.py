@@ -46,6 +46,7 @@ class KubeflowPipelines:
 
     def __init__(self) -> None:
         self.host = ""
+        self.server: Any = None
         self.multi_user = False
         self.token = ""  # refuse requests without it
         self.pipelines: list[dict[str, Any]] = []
@@ -203,6 +204,7 @@ def kubeflow(clock: Clock) -> Iterator[KubeflowPipelines]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
+    state.server = server
     state.host = f"http://127.0.0.1:{server.server_port}"
     yield state
     server.shutdown()
