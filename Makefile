@@ -10,10 +10,10 @@ PIP    := $(BIN)/pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint check fmt compile docs lock images gpu-wheels clean
+.PHONY: help setup run test test-slow test-cluster lint check fmt compile docs lock images gpu-wheels clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything (PYTHON=python3.12 for another Python)
 
@@ -37,6 +37,12 @@ test: setup ## the tests, under ten minutes
 
 test-slow: setup ## the tests that take longer
 	@$(PYTEST) --dist worksteal -m slow
+
+test-cluster: setup ## the pipeline on a real server, about 20 minutes (HOST=... STORE=s3://... NAMESPACE=...)
+	@test -n "$(HOST)" -a -n "$(STORE)" || { \
+	  echo "error: give HOST=http://... and STORE=s3://bucket/folder; see docs/cluster.md" >&2; exit 2; }
+	@RACE_CLUSTER_HOST=$(HOST) RACE_CLUSTER_STORE=$(STORE) RACE_CLUSTER_NAMESPACE=$(NAMESPACE) \
+	  $(BIN)/pytest --capture=no tests/cluster
 
 lint: setup ## ruff, mypy, and whether the compiled pipelines and the README's tables are fresh; edits nothing
 	@$(BIN)/ruff check .
