@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         results.add_report,
         results.add_compare,
         results.add_estimate,
+        models.add_check,
         models.add_predict,
         models.add_export,
         models.add_import,

@@ -245,9 +245,14 @@ def add_log_format(arguments: argparse.ArgumentParser) -> None:
 _METAVARS: dict[type, str] = {Path: "PATH", int: "N", float: "X", list: "JSON", dict: "JSON"}
 
 
-def add_options(arguments: argparse.ArgumentParser, config_class: type) -> None:
-    """Give a parser a flag for each parameter of `config_class`."""
+def add_options(
+    arguments: argparse.ArgumentParser, config_class: type, *, positional: str = ""
+) -> None:
+    """Give a parser a flag for each parameter of `config_class`, or no flag for one of them."""
     for o in options(config_class):
+        if o.name == positional:
+            arguments.add_argument(o.name, type=o.type, metavar=o.name.upper(), help=o.help)
+            continue
         kind: dict[str, Any] = {"dest": o.name, "required": o.required, "help": o.help}
         if o.repeated:
             kind["help"] += "; may be repeated"

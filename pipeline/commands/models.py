@@ -1,10 +1,11 @@
-"""race predict, export and import: steps of their own, outside of the pipeline."""
+"""race check, predict, export and import: steps of their own, outside of the pipeline."""
 
 import argparse
 import importlib
 from collections.abc import Callable
 from typing import Any
 
+from components.check.config import CheckConfig
 from components.common.cli import add_options, config_of
 from components.common.remote import at_hand
 from components.export.config import ExportConfig
@@ -23,6 +24,25 @@ def _step(config_class: type, module: str, function: str) -> Callable[[argparse.
             step(local)
 
     return run
+
+
+def add_check(commands: Any) -> None:
+    made = command(
+        commands,
+        "check",
+        _step(CheckConfig, "components.check.core", "check"),
+        "look at a data set before training: leaks, doubtful questions, simple baselines",
+        """
+        examples:
+          race check RACE.tar.gz
+          race check text --bpe bpe --strict
+
+        Findings are passages and questions that two splits share, options that repeat, labels that
+        lean to one letter, and text beyond what the model reads. The table has the accuracy of
+        answers that need no reading: a model is worth what it has above them.
+        """,
+    )
+    add_options(made, CheckConfig, positional="data")
 
 
 def add_predict(commands: Any) -> None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import components.binarize
+import components.check
 import components.common
 import components.download
 import components.gate
@@ -20,6 +21,7 @@ MODULES = sorted(
         components.download,
         components.preprocess,
         components.binarize,
+        components.check,
         components.gate,
         components.select,
     )

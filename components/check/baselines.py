@@ -1,0 +1,39 @@
+"""Answers that are found without reading the passage, or only by counting its words."""
+
+import re
+from collections.abc import Sequence
+
+from components.check.columns import Split
+from components.common.asked import Asked
+
+# What each is called in the table.
+NAMES = {"usual": "usual letter", "longest": "longest option", "overlap": "most words"}
+
+_WORD = re.compile(rb"[\w']+")
+
+
+def accuracies(split: Split, usual: int) -> dict[str, float]:
+    """How often they are right, in percent: a tie between k options counts as 1/k where one is.
+
+    usual: the letter that is right most often in train; longest: the option of most characters;
+    overlap: the option of whose words most, as a share, are in the passage.
+    """
+    right = {"usual": 0.0, "longest": 0.0, "overlap": 0.0}
+    bounds = [*split.starts[1:], len(split.labels)]
+    for passage, start, end in zip(split.passages, split.starts, bounds, strict=True):
+        words = set(_WORD.findall(passage.lower()))
+        for asked, label in zip(split.asked[start:end], split.labels[start:end], strict=True):
+            right["usual"] += label == usual
+            right["longest"] += _won([len(option) for option in asked.options], label)
+            right["overlap"] += _won(_overlaps(asked, words), label)
+    return {name: 100 * count / max(len(split.labels), 1) for name, count in right.items()}
+
+
+def _overlaps(asked: Asked, words: set[bytes]) -> list[float]:
+    found = [_WORD.findall(option.lower().encode()) for option in asked.options]
+    return [sum(w in words for w in option) / max(len(option), 1) for option in found]
+
+
+def _won(scores: Sequence[float], label: int) -> float:
+    best = max(scores)
+    return (scores[label] == best) / scores.count(best)

@@ -1,0 +1,52 @@
+"""How much of the questions a model gets to see, counted without writing them in binary."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.binarize.bpe import Encoder, read_bpe
+from components.binarize.report import OPTION_TOKENS, TOKENS, Lengths
+from components.check.columns import Split
+
+BATCH = 4096  # lines that are encoded at a time
+
+
+def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What is cut off in each split, and the ids of the questions that lose most.
+
+    Raises:
+        DataError: the BPE is missing or damaged.
+    """
+    encoder = read_bpe(bpe).encoder
+    for split in splits:
+        if not split.labels:
+            continue
+        sizes = _sizes(encoder, split.passages)
+        repeats = np.diff([*split.starts, len(split.labels)])
+        options = [_sizes(encoder, column) for column in zip(*split.options, strict=True)]
+        # Each item ends with a token; the task puts one before each option, one before the passage.
+        asked = np.stack(options, axis=1) + 2
+        passages = np.repeat(sizes + 1, repeats)[:, None]
+        found = Lengths(np.minimum(asked, OPTION_TOKENS) + passages + 1, asked)
+        longest = found.whole.max(axis=1)
+        number = int((longest > TOKENS).sum())
+        if number:
+            order = np.argsort(-longest, kind="stable")[:number]
+            yield (
+                f"{number:,} question{'s' * (number > 1)} of {split.name}"
+                f" ({number / len(longest):.1%}) lose text beyond {TOKENS} tokens,"
+                f" {found.lost:.1%} of all of it",
+                tuple(split.ids[n] for n in order),
+            )
+
+
+def _sizes(encoder: Encoder, lines: Sequence[bytes]) -> NDArray[np.int64]:
+    """Tokens of each line."""
+    found = []
+    for start in range(0, len(lines), BATCH):
+        ids = encoder.encode(list(lines[start : start + BATCH]))
+        ends = np.flatnonzero(ids == encoder.newline)
+        found.append(np.diff(ends, prepend=-1) - 1)
+    return np.concatenate(found)
