@@ -289,8 +289,7 @@ def resolve(config: Config, overrides: Mapping[str, Any], *, here: bool = False)
     values = {name: p.default for name, p in parameters().items()}
     values.update(config.values)
     values.update(overrides)
-    for step in STEPS.values():
-        step_config(step, values)
+    configs = {step.name: step_config(step, values) for step in STEPS.values()}
     for trial in trials(values) if is_sweep(values) else ():
         step_config(STEPS["train"], {**values, **vars(trial)}, trial.label)
     if is_sweep(values) and values["resume_from"]:
@@ -298,7 +297,7 @@ def resolve(config: Config, overrides: Mapping[str, Any], *, here: bool = False)
             "resume_from is about one training, and this is a sweep",
             hint="Leave it empty, or resume that training alone, without seeds and learning_rates",
         )
-    require_platform(values, step_config(STEPS["train"], values), here=here)
+    require_platform(values, configs["train"], here=here)
     return values
 
 
