@@ -6,7 +6,7 @@
     ├── TransferError    4   bytes could not be moved: network, object storage
     ├── OutputError      5   the output could not be written: permissions, disk full
     ├── TrainingError    6   training stopped or a rank died
-    │   └── CollapseError    what it trains can come to nothing any more
+    │   └── CollapseError  8 what it trains can come to nothing any more
     └── GateError        7   the result is complete, but worse than was asked for
 
 An error is raised once, at the depth that knows what happened, and shown to the user once, by
@@ -79,8 +79,14 @@ class TrainingError(RaceError):
 
 
 class CollapseError(TrainingError):
-    pass
+    exit_status = 8
 
 
 class GateError(RaceError):
     exit_status = 7
+
+
+LASTING = tuple(
+    kind.exit_status for kind in (ConfigError, DataError, OutputError, GateError, CollapseError)
+)
+"""Exit statuses of what ends the same when it is tried again."""

@@ -21,7 +21,7 @@ from typing import Any
 from components.common import errors, strict_json
 from components.common.cli import Terminated
 from components.common.dataset import count_options
-from components.common.errors import ConfigError, RaceError, TrainingError, TransferError
+from components.common.errors import LASTING, ConfigError, RaceError, TrainingError, TransferError
 from components.common.files import atomic_folder, scratch_folder
 from components.common.progress import duration
 from components.common.results.metrics import METRICS
@@ -39,10 +39,6 @@ from components.train.data import read_labels
 __all__ = ["ClusterConfig", "NodesConfig", "Timing", "launch", "train_on_nodes"]
 
 logger = logging.getLogger(__name__)
-
-# Exit statuses of a node that trying again does not cure: a wrong parameter, bad input, an output
-# that cannot be written. The runtime in pipeline/manifests has the same.
-LASTING = (2, 3, 5)
 
 
 @dataclass(frozen=True)
@@ -369,6 +365,7 @@ _KINDS: Mapping[int, type[RaceError]] = {
         errors.TransferError,
         errors.OutputError,
         errors.TrainingError,
+        errors.CollapseError,
     )
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from components.common import errors
 from components.common.disk import no_space
-from components.common.errors import TrainingError
+from components.common.errors import CollapseError, TrainingError
 from components.train.node import ALONE, Node
 from components.train.supervisor.log import TrainLog
 
@@ -125,7 +125,9 @@ def explain(
         return full
     message = _short(message, 300)
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, message)), "")
-    return TrainingError(
+    # What fairseq raises for too many overflows, and for gradients that are no numbers.
+    kind = CollapseError if failure["type"] == "FloatingPointError" else TrainingError
+    return kind(
         f"training stopped {place}, rank {failure['rank']}: {failure['type']}: {message}",
         hint=hint or "The last lines of its log are above",
     )

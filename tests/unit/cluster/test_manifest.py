@@ -21,10 +21,10 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from components.common.cli import parse, parser
+from components.common.errors import LASTING
 from components.common.storage.client import S3_VARIABLES
 from components.train.cluster.api import Api
 from components.train.cluster.config import USER, ClusterConfig
-from components.train.cluster.core import LASTING
 from components.train.cluster.manifest import (
     DIGEST,
     MAX_NAME,

@@ -16,11 +16,10 @@ def test_an_error_reads_as_what_and_mend() -> None:
 
 
 def test_every_error_has_a_status_of_its_own() -> None:
-    # A collapse is a way for training to fail, which has that status.
-    kinds = [kind for kind in KINDS if kind is not errors.CollapseError]
-    assert len({kind.exit_status for kind in kinds}) == len(kinds) == 7
-    assert all(0 < kind.exit_status < 64 for kind in kinds)
-    assert errors.CollapseError.exit_status == errors.TrainingError.exit_status
+    assert len({kind.exit_status for kind in KINDS}) == len(KINDS) == 8
+    assert all(0 < kind.exit_status < 64 for kind in KINDS)
+    assert errors.LASTING == (2, 3, 5, 7, 8)
+    assert not any(kind.transient for kind in KINDS if kind.exit_status in errors.LASTING)
 
 
 @pytest.mark.parametrize("kind", KINDS)

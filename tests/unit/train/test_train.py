@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from components.common.errors import ConfigError, DataError, OutputError, TrainingError
+from components.common.errors import (
+    CollapseError,
+    ConfigError,
+    DataError,
+    OutputError,
+    TrainingError,
+)
 from components.train import checkpoints
 from components.train.config import TrainConfig
 from components.train.core import train
@@ -290,7 +296,7 @@ def failure(kind: str, message: str, rank: int = 0) -> dict[str, Any]:
         ),
         (
             [failure("FloatingPointError", "Minimum loss scale reached (0.0001).")],
-            TrainingError,
+            CollapseError,
             "Lower learning_rate, set warmup_updates",
         ),
         (
