@@ -19,19 +19,22 @@ HOPELESS = 300.0  # seconds; a registry that restarts, or a Secret that is on it
 LATER = (
     5  # further looks at the workflow of a run that has ended: it may be written after the state
 )
-OWN_STATUSES = range(2, 8)  # see components.common.errors
+OWN_STATUSES = range(2, 9)  # see components.common.errors
 CANCELLED = 130  # as a program that its user interrupts
 
 
 class RunError(RaceError):
     """A run on the cluster ended otherwise than well, or cannot go on.
 
-    The exit status is that of the step that failed, where its log tells it.
+    The exit status is that of the step that failed, where its log tells it. It is transient where
+    all that failed may end well when the run is retried.
     """
 
-    def __init__(self, what: str, *, hint: str = "", exit_status: int = 1) -> None:
+    def __init__(
+        self, what: str, *, hint: str = "", exit_status: int = 1, transient: bool = False
+    ) -> None:
         super().__init__(what, hint=hint)
-        self.exit_status = exit_status
+        self.exit_status, self.transient = exit_status, transient
 
 
 @dataclass
@@ -62,6 +65,25 @@ class Follower:
     _waits: dict[str, _Wait] = field(default_factory=dict)
     _trials: Sequence[str] = ()
     _canceling: bool = False
+
+    def follow_on(self, retries: int) -> None:
+        """Follow the run, and retry it up to so many times after failures that may pass.
+
+        What had succeeded is not run again, and training goes on from its newest checkpoint.
+
+        Raises:
+            RunError, AnswerError: as `follow` raises them.
+        """
+        for number in range(1, retries + 2):
+            try:
+                self.follow()
+                return
+            except RunError as error:
+                if not error.transient or number > retries:
+                    raise
+                say(f"{error.what}; retrying the run ({number} of at most {retries})")
+            self.api.retry(self.run_id)
+            time.sleep(self.every)  # until then it may still be told of as failed
 
     def follow(self) -> None:
         """Wait for the run's end, and show each step that starts, waits or ends.
@@ -169,21 +191,25 @@ class Follower:
         if not failed:
             return RunError(f"the run {run.state.lower()}", hint=hint)
         first = min(failed, key=lambda status: status.ended or "~")
-        reason, exit_status = self._reason(first)
+        reason, status = self._reason(first)
         what = f"the run {run.state.lower()} in {self._label(first)}"
-        return RunError(f"{what}: {reason}" if reason else what, hint=hint, exit_status=exit_status)
+        return RunError(
+            f"{what}: {reason}" if reason else what,
+            hint=hint,
+            exit_status=status if status and status in OWN_STATUSES else 1,
+            # What will not pass makes the run fail again, whatever becomes of the rest.
+            transient=all(step.may_pass(self._reason(step)[1]) for step in failed),
+        )
 
-    def _reason(self, status: StepStatus) -> tuple[str, int]:
-        """Why the last attempt failed, and the exit status that this makes."""
+    def _reason(self, status: StepStatus) -> tuple[str, int | None]:
+        """Why the last attempt failed, and its program's exit status where that is known."""
         if not status.pods:
-            return "", 1
+            return "", None
         told = read_failure(self.api.log(self.run_id, status.pods[-1].node))
-        own = told.exit_status or 1
-        own = own if own in OWN_STATUSES else 1
         reason = status.reason or told.error or status.pods[-1].message.removeprefix("main: ")
         if told.exit_status is not None:  # Argo knows that of the launcher
             reason = re.sub(r"\(exit code \d+\)", f"(exit status {told.exit_status})", reason)
-        return reason, own
+        return reason, told.exit_status
 
     def _label(self, status: StepStatus) -> str:
         label = f"{status.name}-driver" if status.driver else status.name

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from components.common import strict_json
-from components.common.errors import one_line
+from components.common.errors import LASTING, one_line
 
 LARGEST = 1 << 28  # bytes of nodes; a sweep of 30 trials has 11 MB
 
@@ -36,6 +36,8 @@ _HOPELESS = re.compile(
     r"|CreateContainerConfigError|CreateContainerError|\bis invalid: |\bis forbidden: "
 )
 _PASSES = re.compile(r"exceeded quota")
+# The container's own memory: it will not be enough again.
+_OUT_OF_MEMORY = re.compile(r"OOMKilled\b")
 # What Argo says where only the log knows more, and where the run was ended from outside.
 _SILENT = re.compile(
     r"(main: )?Error \(exit code \d+\)|Step exceeded its deadline"
@@ -83,7 +85,21 @@ class StepStatus:
     def hopeless(self) -> bool:
         """Whether what it waits for cannot come by itself."""
         waits = self.state in ("pending", "retrying")
-        return waits and bool(_HOPELESS.search(self.reason)) and not _PASSES.search(self.reason)
+        return waits and _cannot_start(self.reason)
+
+    def may_pass(self, exit_status: int | None) -> bool:
+        """Whether a step that has failed may end well when it is run again.
+
+        Args:
+            exit_status: of the program in its last pod, as its log tells it.
+        """
+        reason = self.reason
+        if self.driver or not self.pods or _OUT_OF_MEMORY.match(reason) or _cannot_start(reason):
+            return False  # a driver looks at the same inputs again
+        if exit_status is not None:
+            return exit_status not in (1, *LASTING)
+        # A pod that was deleted, evicted or lost has its reason in Kubernetes.
+        return bool(reason)
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,10 @@ class Workflow:
 
     ended: bool
     steps: tuple[StepStatus, ...]
+
+
+def _cannot_start(reason: str) -> bool:
+    return bool(_HOPELESS.search(reason)) and not _PASSES.search(reason)
 
 
 def read_workflow(manifest: str) -> Workflow | None:

@@ -48,7 +48,7 @@ def add_submit(commands: Any) -> None:
         The pipeline is compiled with the config and uploaded as a version of race-roberta, with
         seeds or learning_rates one whose name begins with sweep-, unless the server has it. A data
         step is taken from the cache where all that it comes from has a sha256. With --wait the exit
-        status is that of the step that failed (2 to 7), 130 when the run was cancelled, and else 1.
+        status is that of the step that failed (2 to 8), 130 when the run was cancelled, and else 1.
         """,
     )
     add_config(made)
@@ -70,6 +70,13 @@ def add_submit(commands: Any) -> None:
     made.add_argument("--wait", action="store_true", help="follow the run until it ends")
     made.add_argument(
         "--poll", type=float, default=10.0, metavar="SECONDS", help="how often (default: 10)"
+    )
+    made.add_argument(
+        "--retries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --wait: run what failed again up to N times, where that may help (default: 0)",
     )
     made.add_argument(
         "--pending-timeout",
@@ -109,6 +116,8 @@ def _submit(arguments: argparse.Namespace) -> None:
     if arguments.wait and arguments.cron:
         raise ConfigError("--wait and --cron exclude each other", hint="A schedule has no end")
     _require_cron(arguments.cron)
+    if arguments.retries and not arguments.wait:
+        raise ConfigError("--retries wants --wait", hint="Only who follows a run sees it fail")
     config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
     values = resolve(config, given)
@@ -147,7 +156,7 @@ def _submit(arguments: argparse.Namespace) -> None:
             terminate=arguments.terminate_stuck,
         )
         try:
-            follower.follow()
+            follower.follow_on(arguments.retries)
         except KeyboardInterrupt:
             say("the run goes on; it is stopped on its page")
             raise
