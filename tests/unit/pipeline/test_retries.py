@@ -1,16 +1,16 @@
 """Which runs `race submit --wait --retries` tries again, and how often."""
 
+import copy
 import dataclasses
-import json
-from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipeline import cli, follow
+from pipeline import cli
+from pipeline.client import Api, Server
 from pipeline.follow import Follower, RunError
 from pipeline.workflow import Pod, StepStatus
+from tests.unit.pipeline.situations import SITUATIONS
 
 PLAIN = "main: Error (exit code 1)"
 
@@ -39,65 +39,43 @@ def test_what_may_pass(step: StepStatus, exit_status: int | None, passes: bool) 
     assert step.may_pass(exit_status) is passes
 
 
-class Run:
-    """A run that ends like this each time that it is tried: the exit statuses of train, 0 last."""
-
-    def __init__(self, *statuses: int) -> None:
-        self.statuses = list(statuses)
-        self.retried: list[str] = []
-        self.server = SimpleNamespace(address=lambda kind, identity: f"https://{kind}/{identity}")
-
-    def run(self, run_id: str) -> Any:
-        state = "FAILED" if self.statuses[0] else "SUCCEEDED"
-        return SimpleNamespace(
-            state=state, state_history=[], runtime_config=None, history=(), parameters={}, tasks=()
-        )
-
-    def manifest(self, run_id: str) -> str:
-        phase = "Failed" if self.statuses[0] else "Succeeded"
-        nodes = {
-            "pod-1": {
-                "id": "pod-1",
-                "name": "race-roberta-abcde(0).root(0).train(0).executor(0)",
-                "type": "Pod",
-                "phase": phase,
-                "message": PLAIN,
-            }
-        }
-        return json.dumps({"status": {"phase": phase, "nodes": nodes}})
-
-    def log(self, run_id: str, node: str) -> str:
-        said = f"failed to execute component: exit status {self.statuses[0]}"
-        return f"F1125 17:40:41.503138      16 main.go:59] {said}\n"
-
-    def retry(self, run_id: str) -> None:
-        self.retried.append(run_id)
-        self.statuses.pop(0)
+# How often a run to which this happens is retried, and how it ends then.
+RETRIED = {
+    "retry-resumed": (1, 0),
+    "retry-of-oom": (0, 1),
+    "retry-of-gate": (0, 7),
+    "pod-deleted-not-retried-older-kfp": (3, 1),  # and nothing but a retry helps
+    "trainjob-no-rights": (0, 130),
+}
 
 
-@pytest.mark.parametrize(
-    ("statuses", "retries", "made", "ends"),
-    [
-        ([6, 0], 3, 1, 0),
-        ([6, 4, 0], 2, 2, 0),
-        ([6, 6, 6, 0], 2, 2, 6),
-        ([6, 0], 0, 0, 6),
-        ([8, 0], 3, 0, 8),
-        ([6, 3, 0], 3, 1, 3),
-    ],
-)
-def test_a_run_is_retried_while_that_may_help(
-    monkeypatch: pytest.MonkeyPatch, statuses: Sequence[int], retries: int, made: int, ends: int
+@pytest.mark.parametrize("name", RETRIED)
+def test_a_run_is_retried_where_that_may_help(
+    kubeflow: Any, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    monkeypatch.setattr(follow.time, "sleep", lambda seconds: None)
-    api: Any = Run(*statuses)
+    kubeflow.runs = [{"run_id": "run-1"}]
+    kubeflow.replay = copy.deepcopy(SITUATIONS[name])
     ended = 0
     try:
-        Follower(api, "run-1", 10.0).follow_on(retries)
+        Follower(Api(Server(kubeflow.host)), "run-1", 20.0).follow_on(3)
     except RunError as error:
         ended = error.exit_status
-    assert ended == ends
-    assert api.retried == ["run-1"] * made
+    assert (len(kubeflow.retried), ended) == RETRIED[name]
+    assert set(kubeflow.retried) <= {"run-1"}
+    said = capsys.readouterr().err
+    assert said.count("retrying the run") == len(kubeflow.retried)
+    if name == "retry-resumed":
+        assert "retrying the run (1 of at most 3)" in said
+        assert "gate" in said.partition("retrying")[2], "what comes after is shown"
+
+
+def test_a_run_is_not_retried_unless_that_was_asked_for(kubeflow: Any) -> None:
+    kubeflow.runs = [{"run_id": "run-1"}]
+    kubeflow.replay = copy.deepcopy(SITUATIONS["retry-resumed"])
+    with pytest.raises(RunError) as error:
+        Follower(Api(Server(kubeflow.host)), "run-1", 20.0).follow_on(0)
+    assert error.value.exit_status == 6
+    assert kubeflow.retried == []
 
 
 def test_only_a_run_that_is_followed_can_be_retried(capsys: pytest.CaptureFixture[str]) -> None:
