@@ -178,7 +178,8 @@ def trained(sandbox: Path) -> dict[str, Callable[[Path], object]]:
         (fetched / "progress.json").write_text(json.dumps(PROGRESS))
         (fetched / "train_log.jsonl").write_text(json.dumps(RECORD))
         try:
-            resume.place(config(path), sandbox / "output", "s3://bucket/run")
+            resume.require_usable(config(path), fetched, "s3://bucket/run")
+            resume.place(sandbox / "output", "s3://bucket/run")
         finally:
             shutil.rmtree(fetched, ignore_errors=True)
 

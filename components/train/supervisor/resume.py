@@ -90,7 +90,8 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
         started = time.monotonic()
         artifact = storage.fetch_newest(uri, folder / KEPT)
         if artifact:
-            resumed = place(config, folder, artifact.address)
+            require_usable(config, folder / KEPT, artifact.address)
+            resumed = place(folder, artifact.address)
             progress = resumed.progress
             logger.info(
                 "going on from %s, update %d: fetched and checked in %.1f s",
@@ -107,16 +108,12 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
     return None
 
 
-def place(config: TrainConfig, folder: Path, where: str) -> Resumed:
-    """Read what is kept, and give its files the places where a run has them as well.
-
-    Args:
-        where: what it is called.
+def require_usable(config: TrainConfig, fetched: Path, where: str) -> None:
+    """Refuse a checkpoint that was fetched and cannot be gone on from; `where` it came from.
 
     Raises:
-        DataError: it cannot be gone on from.
+        DataError: it is damaged, unsafe or of another model.
     """
-    fetched = folder / KEPT
     progress = read_progress(fetched / PROGRESS, where)
     wanted = config.shape(vocabulary_size(config.data))
     try:
@@ -129,6 +126,16 @@ def place(config: TrainConfig, folder: Path, where: str) -> Resumed:
                 _require_resumable(state, progress.update, where)
     except DataError as error:
         raise DataError(error.what.replace(str(fetched), where), hint=_HINT) from error
+
+
+def place(folder: Path, where: str) -> Resumed:
+    """Give the files that are kept the places where a run has them as well.
+
+    Raises:
+        DataError: its progress or its records are not what they should be.
+    """
+    fetched = folder / KEPT
+    progress = read_progress(fetched / PROGRESS, where)
     records = read_records(fetched / LOG, where)
     save_dir = folder / "checkpoints"
     save_dir.mkdir()
@@ -333,18 +340,14 @@ class Checkpoints:
         return read_progress(self._folder / KEPT / PROGRESS, KEPT).update
 
     def go_back(self) -> Progress | None:
-        """Have the run as it was at the checkpoint that is kept, or at its start: None.
-
-        Raises:
-            DataError: the checkpoint cannot be gone on from.
-        """
+        """Have the run as it was at the checkpoint that is kept, or at its start: None."""
         self._held = None
         for name in ("checkpoints", TENSORBOARD):
             shutil.rmtree(self._folder / name, ignore_errors=True)
         if not (self._folder / KEPT).is_dir():
             self._log.go_back([], 0, 0.0)
             return None
-        resumed = place(self._config, self._folder, "the checkpoint on this machine")
+        resumed = place(self._folder, KEPT)
         progress = resumed.progress
         self._log.go_back(resumed.records, progress.skipped_updates, progress.seconds)
         return progress
