@@ -22,7 +22,8 @@ RACE_QUESTIONS, VOCABULARY = 87_866, 50_265
 FORWARD = 1 / 3
 # What a run's parameters say of the work.
 _RECIPE = (
-    *("epochs", "effective_batch_size", "checkpoint_interval", "precision", "arch"),
+    *("epochs", "effective_batch_size", "checkpoint_interval", "checkpoint_minutes"),
+    *("precision", "arch"),
     *("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"),
 )
 
@@ -140,8 +141,10 @@ def estimate(config: EstimateConfig, run: Path | None = None) -> list[Estimate]:
         reduce = all_reduce(config, gpus)
         epoch = questions / batch * compute / gpus + split.updates_per_epoch * reduce
         epoch += FORWARD * config.validation_questions / batch * compute / gpus
-        interval = recipe.checkpoint_interval
-        checkpoints = recipe.epochs + (split.updates // interval if interval else 0)
+        interval, minutes = recipe.checkpoint_interval, recipe.checkpoint_minutes
+        between = split.updates // interval if interval else 0
+        by_clock = int(recipe.epochs * epoch / (60 * minutes)) if minutes else 0
+        checkpoints = recipe.epochs + max(between, by_clock)
         seconds = config.start + recipe.epochs * epoch + checkpoints * config.checkpoint
         return Estimate(gpus, compute / gpus + reduce, seconds)
 

@@ -44,6 +44,13 @@ def test_the_formula(gpus: int, update: float, reduce: float) -> None:
     assert one.gpu_hours == pytest.approx(gpus * one.seconds / 3600)
 
 
+def test_a_slow_machine_writes_checkpoints_by_the_clock() -> None:
+    # 2 epochs of 64 minutes of training, without validation.
+    slow = {"questions_per_second": 1 / 60, "validation_questions": 0, "gpus": (1,)}
+    with_, without = (reckoned(**slow, checkpoint=c)[0].seconds for c in (1.0, 0.0))
+    assert with_ - without == pytest.approx(2 + 12)
+
+
 def test_on_the_gpus_that_were_measured_bandwidth_cancels_out() -> None:
     times = [
         reckoned(measured_gpus=8, gpus=(8,), link=link, validation_questions=0)[0].seconds
