@@ -29,6 +29,7 @@ from components.common import executor, manifest
 from components.common.asked import read_asked
 from components.common.cli import explain_os_error, options, parse, parser
 from components.common.errors import DataError
+from components.common.packed import packing, unpacked
 from components.common.program import Program, handed
 from components.download.archive import Limits, Unpacked, unpack
 from components.preprocess import passage
@@ -216,8 +217,15 @@ def test_archives(sandbox: Path, inputs: int, kind: str) -> None:
             made = unpack(sandbox / "archive", target, limits)
             found = [path for path in target.rglob("*") if not path.is_dir()]
             assert made == Unpacked(len(found), sum(path.stat().st_size for path in found))
+            (packed := sandbox / "packed").mkdir()
+            with packing(packed) as one_file:
+                assert unpack(sandbox / "archive", one_file, limits) == made
+            with unpacked(packed) as files:
+                for path in found:
+                    assert files.read(path.relative_to(target).as_posix()) == path.read_bytes()
         finally:
             shutil.rmtree(target)
+            shutil.rmtree(sandbox / "packed", ignore_errors=True)
 
     tally = fuzz(make, read, sandbox, inputs // 3)
     assert min(tally.read, tally.refused) > inputs // 30
