@@ -3,7 +3,7 @@
 import argparse
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.common.errors import ConfigError
 from pipeline.commands.options import (
@@ -29,7 +29,11 @@ from pipeline.parameters import (
     require_store,
     resolve,
     run_inputs,
+    trials,
 )
+
+if TYPE_CHECKING:
+    from pipeline.client import Api
 
 
 def add_submit(commands: Any) -> None:
@@ -107,12 +111,12 @@ def add_submit(commands: Any) -> None:
 def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.caching import cached_on_cluster, uncached_note
     from pipeline.client import Api
-    from pipeline.follow import Follower
     from pipeline.pipeline import compiled
     from pipeline.registry import require_pullable
     from pipeline.submit import submit, unique_name
+    from pipeline.workflow_size import require_storable
 
-    trials = parallelism(arguments)
+    at_once = parallelism(arguments)
     if arguments.wait and arguments.cron:
         raise ConfigError("--wait and --cron exclude each other", hint="A schedule has no end")
     _require_cron(arguments.cron)
@@ -132,13 +136,16 @@ def _submit(arguments: argparse.Namespace) -> None:
         require_pullable(references)
     api = Api(server(arguments))
     cached = frozenset() if arguments.no_cache else cached_on_cluster(values)
-    package = compiled(compiled_in, references, cached=cached, sweep=sweep, parallelism=trials)
+    package = compiled(compiled_in, references, cached=cached, sweep=sweep, parallelism=at_once)
+    inputs = run_inputs(values, compiled_in, sweep)
+    if sweep:
+        require_storable(package, inputs, len(trials(values)))
     if not arguments.no_cache and (note := uncached_note(values)):
         say(note)
     identity = submit(
         api,
         package,
-        run_inputs(values, compiled_in, sweep),
+        inputs,
         sweep=sweep,
         experiment=arguments.experiment,
         name=arguments.name or unique_name(config.name),
@@ -147,20 +154,26 @@ def _submit(arguments: argparse.Namespace) -> None:
     )
     print(api.server.address("recurringrun" if arguments.cron else "runs", identity), flush=True)
     if arguments.wait:
-        timeout = arguments.pending_timeout
-        follower = Follower(
-            api,
-            identity,
-            arguments.poll,
-            pending_timeout=None if timeout is None else timeout * 60,
-            terminate=arguments.terminate_stuck,
-        )
-        try:
-            follower.follow_on(arguments.retries)
-        except KeyboardInterrupt:
-            say("the run goes on; it is stopped on its page")
-            raise
-        say("the run succeeded")
+        _follow(api, identity, arguments)
+
+
+def _follow(api: "Api", run_id: str, arguments: argparse.Namespace) -> None:
+    from pipeline.follow import Follower
+
+    minutes = arguments.pending_timeout
+    follower = Follower(
+        api,
+        run_id,
+        arguments.poll,
+        pending_timeout=None if minutes is None else minutes * 60,
+        terminate=arguments.terminate_stuck,
+    )
+    try:
+        follower.follow_on(arguments.retries)
+    except KeyboardInterrupt:
+        say("the run goes on; it is stopped on its page")
+        raise
+    say("the run succeeded")
 
 
 def _require_reachable(

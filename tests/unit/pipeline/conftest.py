@@ -3,12 +3,14 @@
 import email
 import itertools
 import json
+import os
 import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -31,6 +33,17 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+
+@pytest.fixture(scope="session")
+def recording() -> Callable[[str], Recording]:
+    """Finds the real server's answers in a situation; they may not be committed."""
+    folder = os.environ.get("RACE_KFP_RECORDINGS")
+    if folder is None and (data := os.environ.get("RACE_SHARED_DATA")):
+        folder = str(Path(data).parent / "kfp-recordings")
+    if folder is None or not Path(folder).is_dir():
+        pytest.skip("no recordings: set RACE_KFP_RECORDINGS to a folder with gate-failed.json.gz")
+    return lambda name: Recording(Path(folder) / f"{name}.json.gz")
 
 
 @pytest.fixture

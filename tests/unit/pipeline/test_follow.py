@@ -4,8 +4,6 @@ import base64
 import copy
 import gzip
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,17 +86,6 @@ def ending(follower: Follower) -> tuple[int, str]:
     except RaceError as error:
         return error.exit_status, str(error)
     return 0, ""
-
-
-@pytest.fixture
-def recording() -> Any:
-    """Finds the real server's answers in a situation; they may not be committed."""
-    folder = os.environ.get("RACE_KFP_RECORDINGS")
-    if folder is None and (data := os.environ.get("RACE_SHARED_DATA")):
-        folder = str(Path(data).parent / "kfp-recordings")
-    if folder is None or not Path(folder).is_dir():
-        pytest.skip("no recordings: set RACE_KFP_RECORDINGS to a folder with gate-failed.json.gz")
-    return lambda name: Recording(Path(folder) / f"{name}.json.gz")
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
