@@ -138,7 +138,7 @@ class Setting:
             from pipeline.sample import make_sample
 
             with atomic_folder(made) as folder:
-                make_sample(folder / "raw", passages=500 if self.rehearse else 2000)
+                make_sample(folder / "raw", passages=200 if self.rehearse else 2000)
                 for name, archive in (("race", "RACE.tar.gz"), ("roberta", "roberta.tiny.tar.gz")):
                     (folder / name).mkdir()
                     unpack(folder / "raw" / archive, folder / name)

@@ -179,8 +179,8 @@ def test_a_rehearsal_leaves_plausible_figures_of_every_part(tmp_path: Path) -> N
         assert len(figures[name]["packed"]) == len(figures[name]["stock"]) == 5
         assert figures[name]["apart"] < apart
     steps = figures["steps"]
-    assert 0 < steps["resumed_at"] < steps["updates"] == 2 * 14
-    assert steps["accuracy"] > 32
+    assert 0 < steps["resumed_at"] < steps["updates"] == 2 * 6
+    assert 10 < steps["accuracy"] < 60
     assert min(figures["optimizer"]["medians"].values()) > 0
     assert figures["full_memory"]["budgets"] == [1500, 750, 1500]
     assert figures["ranks"]["apart"] < 1e-4
