@@ -1,5 +1,6 @@
 """How many tokens the packed engine computes at once, and on which GPUs it knows the peak."""
 
+import dataclasses
 import logging
 import types
 import weakref
@@ -113,3 +114,23 @@ def test_a_full_memory_costs_an_attempt_and_nothing_else(caplog: pytest.LogCaptu
     trainer.room = 10
     with pytest.raises(torch.OutOfMemoryError):
         update(trainer, batch)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "run", "expected"),
+    [
+        (0, {"budget": {"tokens": 20, "most": 80, "wait": 400, "fitted": 3}}, (20, 80, 400, 3)),
+        (80, {"budget": {"tokens": 20, "most": 80, "wait": 400, "fitted": 3}}, (20, 80, 400, 3)),
+        (100, {"budget": {"tokens": 20, "most": 80, "wait": 400, "fitted": 3}}, (100, 100, 1, 0)),
+        (0, {"token_budget": 70}, (70, 70, 50, 0)),  # of 0.1.0
+        (0, {"token_budget": 0}, (100, 100, 1, 0)),
+    ],
+)
+def test_a_resumed_run_goes_on_with_its_budget_unless_told_another(
+    given: int, run: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    trainer = Full()
+    args = types.SimpleNamespace(token_budget=given)
+    trainer.task = types.SimpleNamespace(args=args)  # type: ignore[misc]
+    PackedTrainer._resume_budget(trainer, run)  # type: ignore[arg-type]
+    assert dataclasses.astuple(trainer.budget) == expected
