@@ -97,8 +97,7 @@ def test_a_killed_rank_is_started_again_and_nothing_changes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store", ["folder", "none"])
-@pytest.mark.parametrize("engine", sorted(ENGINES))
+@pytest.mark.parametrize(("engine", "store"), [("packed", "folder"), ("stock", "none")])
 def test_ranks_that_were_started_again_train_the_same(
     tiny_race: Any, tmp_path: Path, engine: str, store: str
 ) -> None:
