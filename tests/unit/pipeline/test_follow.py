@@ -231,3 +231,23 @@ def test_a_run_that_was_retried_after_it_was_cancelled_is_not_cancelled(followed
 )
 def test_the_log_says_what_failed(log: str, error: str, status: int | None) -> None:
     assert read_failure(log) == workflow.Failure(error, status)
+
+
+@pytest.mark.parametrize(
+    ("reason", "hopeless"),
+    [
+        (PULL, True),
+        ("InvalidImageName: couldn't parse image reference", True),
+        ('CreateContainerConfigError: secret "race-s3" not found', True),
+        (situations.SECRET, True),
+        (situations.LIMIT, True),
+        ('pods "x" is forbidden: exceeded quota: team, requested: cpu=8', False),
+        (CPU, False),
+        ("PodInitializing", False),
+        ("pod deleted", False),
+    ],
+)
+def test_what_cannot_heal_is_told_from_what_a_queue_does(reason: str, hopeless: bool) -> None:
+    pod = workflow.Pod("node", "Pending", reason)
+    assert workflow.StepStatus("train", "pending", (pod,)).hopeless is hopeless
+    assert not workflow.StepStatus("train", "running", (pod,)).hopeless
