@@ -42,6 +42,7 @@ test-cluster: setup ## the pipeline on a real server, about 20 minutes (HOST=...
 	@test -n "$(HOST)" -a -n "$(STORE)" || { \
 	  echo "error: give HOST=http://... and STORE=s3://bucket/folder; see docs/cluster.md" >&2; exit 2; }
 	@RACE_CLUSTER_HOST=$(HOST) RACE_CLUSTER_STORE=$(STORE) RACE_CLUSTER_NAMESPACE=$(NAMESPACE) \
+	  RACE_CLUSTER_FLAGS="$(FLAGS)" \
 	  $(BIN)/pytest --capture=no tests/cluster
 
 lint: setup ## ruff, mypy, and whether the compiled pipelines and the README's tables are fresh; edits nothing

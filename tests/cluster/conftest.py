@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 from components.common.storage.store import parse_address
 from pipeline.client import GOING, Api, Server
-from pipeline.pipeline import NAME, SWEEP_NAME
+from pipeline.pipeline import NAME
 from pipeline.sample import make_sample
 
 SUBMIT = [sys.executable, "-P", "-m", "pipeline"]
@@ -26,6 +27,7 @@ SUBMIT += ["submit", "--config=smoke", "--wait", "--poll=3"]
 LONGEST = 900  # seconds that a run may take on a small node
 
 HOST, STORE, NAMESPACE = "RACE_CLUSTER_HOST", "RACE_CLUSTER_STORE", "RACE_CLUSTER_NAMESPACE"
+FLAGS = "RACE_CLUSTER_FLAGS"  # further ones of `race submit`
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Cluster:
             "min_accuracy": "0",
         }
         given = [f"--host={self.server.host}", f"--experiment={self.experiment}"]
+        given += shlex.split(os.environ.get(FLAGS, ""))
         given += [f"--namespace={self.server.namespace}"] if self.server.namespace else []
         given += [part for name, value in inputs.items() for part in ("-p", f"{name}={value}")]
         process = subprocess.Popen(
@@ -86,9 +89,10 @@ class Cluster:
         output = process.stdout
 
         def read() -> None:
-            for line in output:
-                lines.append(line.rstrip())
-                print(lines[-1], flush=True)
+            with output:
+                for line in output:
+                    lines.append(line.rstrip())
+                    print(lines[-1], flush=True)
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
@@ -136,13 +140,12 @@ def nothing_left(cluster: Cluster) -> Iterator[None]:
 
 
 def versions(client: Any) -> set[tuple[str, str]]:
-    """Ids of our pipelines' versions."""
-    found = set()
-    for name in (NAME, SWEEP_NAME):
-        if pipeline := client.get_pipeline_id(name):
-            listed = client.list_pipeline_versions(pipeline, page_size=100).pipeline_versions
-            found |= {(pipeline, version.pipeline_version_id) for version in listed or ()}
-    return found
+    """Ids of the pipeline and of its newest versions."""
+    pipeline = client.get_pipeline_id(NAME)
+    if not pipeline:
+        return set()
+    listed = client.list_pipeline_versions(pipeline, page_size=100, sort_by="created_at desc")
+    return {(pipeline, version.pipeline_version_id) for version in listed.pipeline_versions or ()}
 
 
 @pytest.fixture

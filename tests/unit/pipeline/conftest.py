@@ -1,5 +1,6 @@
 """A server that speaks as much of Kubeflow Pipelines' APIs as submissions and runs need."""
 
+import contextlib
 import email
 import itertools
 import json
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -52,6 +53,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(time, "sleep", made.sleep)
     monkeypatch.setattr(follow, "time", made)
     return made
+
+
+Served = TypeVar("Served", bound="KubeflowPipelines")
 
 
 class KubeflowPipelines:
@@ -160,6 +164,10 @@ class KubeflowPipelines:
                     return 200, {"pipeline_runtime": {"workflow_manifest": manifest}}
             case "GET", ["apis", "v1alpha1", "runs", _, "nodes", node, "log"] if self.replay:
                 return 200, self.replay.log(node, self.clock.now)
+            case "DELETE", [*_, kind, identity]:
+                left = [one for one in getattr(self, kind) if identity not in one.values()]
+                setattr(self, kind, left)
+                return 200, {}
             case "GET", ["recurringruns"]:
                 return 200, {"recurringRuns": _chosen(self.recurring_runs, query)}
             case "POST", ["recurringruns"]:
@@ -191,6 +199,13 @@ def _package(headers: Any, body: bytes) -> str:
 def kubeflow(clock: Clock) -> Iterator[KubeflowPipelines]:
     state = KubeflowPipelines()
     state.clock = clock
+    with serving(state):
+        yield state
+
+
+@contextlib.contextmanager
+def serving(state: Served) -> Iterator[Served]:
+    """It answers at `host` for as long as the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
@@ -208,7 +223,7 @@ def kubeflow(clock: Clock) -> Iterator[KubeflowPipelines]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = respond
+        do_GET = do_POST = do_DELETE = respond
 
         def log_message(self, *_: object) -> None:
             pass
