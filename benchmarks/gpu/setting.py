@@ -151,7 +151,6 @@ class Setting:
 
     def small(self, engine: str, precision: str, **more: Any) -> TrainConfig:
         """The sample's model, with settings that need few updates to learn it."""
-        from components.train.checkpoints import find_pretrained
         from pipeline.sample import TINY
 
         settings: dict[str, Any] = dataclasses.asdict(TINY) | {
@@ -170,7 +169,7 @@ class Setting:
         sample = self.sample()
         return TrainConfig(
             data=sample / "data",
-            pretrained=find_pretrained(sample / "roberta"),
+            pretrained=sample / "roberta" / "roberta.tiny" / "model.pt",
             output=self.work / "output",
             **(settings | more),
         )

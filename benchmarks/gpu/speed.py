@@ -17,7 +17,7 @@ def speed(
     environment: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Updates after a warm-up, reading of data included."""
-    warm, timed, watched = (1, 2, 1) if setting.rehearse else (5, updates, 5)
+    warm, timed, watched = (1, 1, 1) if setting.rehearse else (5, updates, 5)
     phases = [Phase("warm-up", warm), Phase("timed", timed), Phase("watched", watched, "syncs")]
     while True:
         config = setting.large(engine, precision, batch_size)
