@@ -151,7 +151,11 @@ def test_a_rehearsal_leaves_plausible_figures_of_every_part(tmp_path: Path) -> N
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout
-    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in NAMES}
+    assert_plausible(tmp_path)
+
+
+def assert_plausible(out: Path) -> None:
+    found = {name: json.loads((out / f"{name}.json").read_text()) for name in NAMES}
     assert all(record["ok"] and record["rehearsal"] for record in found.values())
     figures = {name: record["result"] for name, record in found.items()}
     assert 0.1 < figures["machine"]["copy_gb_s"] < 1000
@@ -172,7 +176,8 @@ def test_a_rehearsal_leaves_plausible_figures_of_every_part(tmp_path: Path) -> N
             a_question = speed["ms_an_update"] / 16
             assert math.isclose(a_question * speed["questions_per_second"], 1e3, rel_tol=0.01)
             assert 1.3 < speed["last_loss"] < 1.6
-            assert 0 < speed["percent_of_measured"] < 100 or speed["precision"] == "bf16"
+            if speed["precision"] == "fp32":  # in which this machine's products were measured
+                assert 0 < speed["percent_of_measured"] < 100
     assert sum(figures["profile"]["percent"].values()) == pytest.approx(100, abs=1)
     assert {"attention", "matrix products", "optimizer"} <= figures["profile"]["percent"].keys()
     for name, apart in (("learning_fp16", 1e-4), ("learning_bf16", 0.02)):
