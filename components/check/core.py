@@ -102,11 +102,15 @@ def _text(config: CheckConfig) -> Iterator[Path]:
     if (config.data / "train.label").is_file():
         yield config.data
         return
+    from components.download.core import DownloadConfig, download
     from components.preprocess.core import PreprocessConfig, preprocess
 
     with scratch_folder() as scratch:
-        made = scratch / "text"
-        preprocess(PreprocessConfig(config.data, made, config.options))
+        race, made = config.data, scratch / "text"
+        if race.is_file():
+            race = scratch / "race"
+            download(DownloadConfig(url=(str(config.data.absolute()),), output=race, pack=True))
+        preprocess(PreprocessConfig(race, made, config.options))
         yield made
 
 

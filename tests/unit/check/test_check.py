@@ -164,11 +164,14 @@ def test_damaged_columns_are_refused(race: Path, tmp_path: Path, damage: Any, sa
         check(CheckConfig(text))
 
 
-def test_the_command_takes_the_data_as_its_argument(
-    race: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_takes_the_data_as_its_argument_and_an_archive_too(
+    race: Path, sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["check", str(race)]) == 0
     assert "chance is 25" in capsys.readouterr().out
+    assert cli.main(["check", str(sample / "RACE.tar.gz")]) == 0
+    assert "140" in capsys.readouterr().out
+    assert cli.main(["check", str(race / "none.tar.gz")]) == 3
 
 
 def test_real_passages_can_be_guessed_better_than_by_chance(
