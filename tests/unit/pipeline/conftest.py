@@ -39,12 +39,11 @@ class Clock:
 @pytest.fixture(scope="session")
 def recording() -> Callable[[str], Recording]:
     """Finds the real server's answers in a situation; they may not be committed."""
-    folder = os.environ.get("RACE_KFP_RECORDINGS")
-    if folder is None and (data := os.environ.get("RACE_SHARED_DATA")):
-        folder = str(Path(data).parent / "kfp-recordings")
-    if folder is None or not Path(folder).is_dir():
+    beside = Path(__file__).parents[4] / "shared" / "kfp-recordings"
+    folder = Path(os.environ.get("RACE_KFP_RECORDINGS", beside))
+    if not folder.is_dir():
         pytest.skip("no recordings: set RACE_KFP_RECORDINGS to a folder with gate-failed.json.gz")
-    return lambda name: Recording(Path(folder) / f"{name}.json.gz")
+    return lambda name: Recording(folder / f"{name}.json.gz")
 
 
 @pytest.fixture
