@@ -26,6 +26,7 @@ from pipeline.images import Images
 from pipeline.parameters import (
     PARALLELISM,
     SET_BY_SWEEP,
+    Parameter,
     inputs_of,
     is_sweep,
     settings_of,
@@ -170,11 +171,22 @@ def build(
         [description, "", "Args:", *(f"    {name}: {text}" for name, text in about.items())]
     )
     ttl = values.get("cluster_ttl") or None
-    return dsl.pipeline(
+    made = dsl.pipeline(
         name=NAME,
         description=description,
         pipeline_config=dsl.PipelineConfig(ttl_seconds_after_finished=ttl),
     )(race)
+    if values.get("cluster_drop_downs"):
+        _offer_choices(made, inputs)
+    return made
+
+
+def _offer_choices(made: Any, inputs: Mapping[str, Parameter]) -> None:
+    """Write the choices of inputs into the compiled pipeline, for which KFP's SDK has no words."""
+    found = made.pipeline_spec.root.input_definitions.parameters
+    for name, p in inputs.items():
+        for choice in p.choices or ():
+            found[name].literals.add(string_value=choice)
 
 
 HEADER = """\

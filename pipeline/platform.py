@@ -40,6 +40,11 @@ class Platform:
         "race-registry",
         help="Secret for pulling the images; it may be absent where none is needed",
     )
+    drop_downs: bool = option(
+        False,
+        help="let the Kubeflow Pipelines page offer choices, such as those of precision, in a list;"
+        " it wants a server of 2.16 or later",
+    )
     ttl: int = option(
         0,
         help="seconds after which a run that has ended is removed from Kubernetes, pods and all;"

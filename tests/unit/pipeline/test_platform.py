@@ -23,6 +23,7 @@ SET = {
     "cluster_gpu_node_selector": {"pool": "a100"},
     "cluster_scratch_size": "200Gi",
     "cluster_scratch_class": "fast",
+    "cluster_drop_downs": True,
     "cluster_ttl": 86400,
 }
 
@@ -31,7 +32,7 @@ class Compiled:
     def __init__(self, config: str, given: dict[str, Any]) -> None:
         values = resolve(load_config(config), given)
         spec, platforms = yaml.safe_load_all(compiled(values, images({}), sweep=False))
-        self.inputs = spec["root"]["inputDefinitions"]["parameters"].keys()
+        self.inputs = spec["root"]["inputDefinitions"]["parameters"]
         self.kubernetes = platforms["platforms"]["kubernetes"]
         pods = self.kubernetes["deploymentSpec"]["executors"]
         self.pods: Any = {n.removeprefix("exec-"): pod for n, pod in pods.items()}
@@ -50,6 +51,12 @@ def made() -> Compiled:
 @pytest.fixture(scope="module")
 def smoke() -> Compiled:
     return Compiled("smoke", {"race_url": "s3://b/r", "cluster_ca_secret": "company-ca"})
+
+
+def test_choices_become_drop_downs_where_that_is_asked_for(made: Compiled, smoke: Compiled) -> None:
+    offered = {name: p["literals"] for name, p in made.inputs.items() if "literals" in p}
+    assert offered == {"precision": list(parameters()["precision"].choices or ())}
+    assert not any("literals" in p for p in smoke.inputs.values())
 
 
 def test_what_concerns_the_platform_is_no_input(made: Compiled) -> None:
