@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError, OutputError, TransferError
+from pipeline.display import say
 from pipeline.images import Images, images
 
 CHECKOUT = Path(__file__).parents[1]
@@ -105,6 +106,8 @@ def build_arguments(environment: Mapping[str, str] = os.environ) -> dict[str, st
         value = environment.get(name, "")
         if value and (name == "PIP_TRUSTED_HOST" or _is_remote(value)):
             found[name] = value
+        elif value:
+            say(f"{name}={value}: a build does not see this machine's files, and goes without it")
     return found
 
 

@@ -265,7 +265,7 @@ def _paired(records: Sequence[Record]) -> list[Row]:
         return []
     lost, won, chance = (
         [name, "–"]
-        for name in ("right in the first only", "right in this only", "p of no difference")
+        for name in ("right in the first only", "right in this only", "p-value (McNemar)")
     )
     for other in answers[1:]:
         if first.keys() != other.keys():

@@ -9,12 +9,13 @@ In a cluster KFP moves artifacts; a step that is run by hand has only its comman
 import contextlib
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.cli import options
-from components.common.errors import OutputError
+from components.common.errors import ConfigError, OutputError
 from components.common.files import scratch_folder
 
 Config = TypeVar("Config")
@@ -32,6 +33,10 @@ def at_hand(config: Config) -> Iterator[Config]:
         ConfigError, DataError, TransferError: as storage's `fetch` and `publish` raise them.
     """
     names = [o.name for o in options(type(config)) if o.type is Path]
+    for name in names:
+        found = getattr(config, name)
+        for path in found if isinstance(found, tuple) else (found,):
+            _require_readable(name, path)
     paths = {name: found for name in names if isinstance(found := getattr(config, name), Path)}
     lists = {name: found for name in names if isinstance(found := getattr(config, name), tuple)}
     addresses = {name: found for name, path in paths.items() if (found := address(path))}
@@ -61,6 +66,15 @@ def at_hand(config: Config) -> Iterator[Config]:
         yield dataclasses.replace(config, **local)  # type: ignore[type-var]
         if output:
             storage.publish(local["output"], output)
+
+
+def _require_readable(name: str, path: Path | None) -> None:
+    if path and (other := re.match(r"(gs|hf|https?|az|abfss?|wasbs?|hdfs):/", str(path))):
+        raise ConfigError(
+            f"{name}: addresses with {other[1]}:// are not read here",
+            hint="Give a path of this machine or an s3:// address; files of the web are for"
+            " components.download",
+        )
 
 
 def address(path: Path) -> str:

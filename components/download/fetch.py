@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -230,7 +231,11 @@ def _path(url: str) -> Path:
 @contextlib.contextmanager
 def _open_file(path: Path) -> Iterator[Stream]:
     if path.is_dir():
-        raise DataError(f"{path}: a folder where a file was expected", hint="Name the file in it")
+        raise DataError(
+            f"{path}: a folder where a file was expected",
+            hint="Name the file in it, or pack it: tar -czf data.tar.gz -C"
+            f" {shlex.quote(str(path))} .",
+        )
     if not plain(path).is_file():
         raise DataError(f"{path}: no such file", hint="Check the path")
     with path.open("rb", buffering=0) as file:

@@ -291,7 +291,7 @@ class Model:
     ) -> NDArray[np.float64]:
         """The options' scores, (questions, options), of questions that are at hand as tokens.
 
-        Only with the engine packed.
+        Only with the engine packed. All questions have the same number of options, whichever.
 
         Args:
             questions: for each question the token ids of each of its options, with the passage.
@@ -306,7 +306,7 @@ class Model:
         from components.train.engine.batch import pack
 
         sizes = np.array([sum(map(len, options)) for options in questions])
-        result = np.empty((len(questions), self.options))
+        result = np.empty((len(questions), len(questions[0])))
         with torch.inference_mode():
             for places in _batches(sizes, batch_tokens):
                 batch = pack([(place, questions[place], None) for place in places])

@@ -5,6 +5,7 @@ and the sequences that fairseq's task sentence_ranking makes of them.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -63,14 +64,16 @@ def predict(config: PredictConfig) -> Tally:
         reader = Reader(find_trained(config.model, config.bpe), config.precision, config.device)
         show = _table if config.question is not None else _json_lines
         for stretch in source:
-            questions = _understood(stretch, reader.model.options, tally)
-            logits = reader.logits(questions, config.batch_tokens)
-            sys.stdout.writelines(show(questions, logits))
-            sys.stdout.flush()
-            for question, best in zip(questions, logits.argmax(axis=1), strict=True):
-                tally.answered += 1
-                tally.known += question.gold is not None
-                tally.correct += question.gold == best
+            understood = _understood(stretch, reader.model.options, tally)
+            for _, alike in itertools.groupby(understood, key=lambda q: len(q.options)):
+                questions = list(alike)
+                logits = reader.logits(questions, config.batch_tokens)
+                sys.stdout.writelines(show(questions, logits))
+                sys.stdout.flush()
+                for question, best in zip(questions, logits.argmax(axis=1), strict=True):
+                    tally.answered += 1
+                    tally.known += question.gold is not None
+                    tally.correct += question.gold == best
     if config.question is None:
         _say(tally)
     elif tally.bad_lines:
@@ -98,7 +101,7 @@ class Reader:
             self.model = Model(trained.checkpoint, data, precision, device=device)
 
     def logits(self, questions: Sequence[Question], batch_tokens: int) -> NDArray[np.float64]:
-        """The options' scores, (questions, options).
+        """The options' scores, (questions, options), of questions with the same number of them.
 
         Raises:
             DataError: a score is not a number.
@@ -116,7 +119,7 @@ class Reader:
         items = self._binarizer.binarize(lines)
         ends = np.cumsum(items.sizes)
         tokens = [torch.from_numpy(t) for t in np.split(items.tokens.astype(np.int64), ends[:-1])]
-        columns = 1 + self.model.options
+        columns = 1 + len(questions[0].options)
         return [
             [self._joined(option, passage) for option in options]
             for passage, *options in (
@@ -246,4 +249,5 @@ def _say(tally: Tally) -> None:
     if tally.known:
         share = 100 * tally.correct / tally.known
         right = f", {tally.correct:,} of {tally.known:,} right ({share:.2f} %)"
-    logger.info("answered %s questions%s", f"{tally.answered:,}", right)
+    plural = "s" * (tally.answered != 1)
+    logger.info("answered %s question%s%s", f"{tally.answered:,}", plural, right)

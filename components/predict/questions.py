@@ -75,13 +75,15 @@ def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLi
     the right answers (see `_known`) are there where they are known.
 
     Args:
-        options: how many each question must have.
+        options: how many questions have that do not show it, for each option is scored by itself.
     """
     if len(line) > MAX_FILE_BYTES:
         return BadLine(number, f"more than {MAX_FILE_BYTES >> 20} MiB")
     try:
         fields = decode(line)
-        passage = check(_as_race(fields), options)
+        race = _as_race(fields)
+        options = _count(race, options)
+        passage = check(race, options)
         gold = _known(fields, passage.options)
         text = lines(passage, options)
         name = _name(fields.get("id"), number)
@@ -100,6 +102,13 @@ def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLi
             zip(passage.options, zip(*columns, strict=True), strict=True)
         )
     ]
+
+
+def _count(race: dict[str, Any], usual: int) -> int:
+    """How many options the first question has, if it may have as many."""
+    given = race.get("options")
+    first = given[0] if type(given) is list and given else None
+    return len(first) if type(first) is list and 2 <= len(first) <= len(LETTERS) else usual
 
 
 def _name(given: Any, line: int) -> str:

@@ -382,9 +382,11 @@ def require_same_shape(found: Shape, wanted: Shape, path: Path) -> None:
         ConfigError: naming each size that differs, and the parameter that sets it.
     """
     if differing := differences(found, wanted):
+        hint = "Set arch and the encoder_* parameters to the checkpoint's sizes"
+        if len(differing) == 1 and found.vocabulary not in (0, wanted.vocabulary):
+            hint = "Binarize with the dict.txt, encoder.json and vocab.bpe that belong to it"
         raise ConfigError(
-            f"{path}: does not fit the model to train: {'; '.join(differing)}",
-            hint="Set arch and the encoder_* parameters to the checkpoint's sizes",
+            f"{path}: does not fit the model to train: {'; '.join(differing)}", hint=hint
         )
 
 

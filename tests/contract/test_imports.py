@@ -3,6 +3,7 @@
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,7 @@ MODULES = sorted(
     )
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "fairseq", "kfp")
 # Loaded only by what needs them, because they take a large part of a second.
 LAZY = ("boto3", "botocore", "jinja2")
@@ -56,3 +58,18 @@ def test_what_the_training_image_lacks_is_not_imported_by_its_steps() -> None:
     ).stdout.split()
     absent = ("components.download", "components.preprocess", "components.binarize", "pipeline")
     assert [name for name in loaded if name.startswith(absent)] == []
+
+
+def test_a_python_without_the_packages_is_told_in_one_line() -> None:
+    bare = [sys.executable, "-I", "-S", "-c"]
+    code = "import sys, runpy; sys.path[:0] = [{!r}]; sys.argv = {!r}; {}"
+    start = "runpy._run_module_as_main('components.download')"
+    run = code.format(str(ROOT), ["-m"], start)
+    done = subprocess.run([*bare, run], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: this Python lacks the packages")
+    assert done.stderr.count("\n") == 1
+    done = subprocess.run(
+        [*bare, code.format(str(ROOT), [""], "import components")], capture_output=True, text=True
+    )
+    assert done.stderr.splitlines()[-1].startswith("ImportError: this Python lacks the packages")

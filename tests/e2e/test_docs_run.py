@@ -50,3 +50,6 @@ def test_the_commands_of_a_page_run_one_after_the_other(page: Path, tmp_path: Pa
         )
         where = f"{page.name}:{block.line}"
         assert done.returncode == 0, f"{where}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    if page.name == "tutorial.md":  # leaves what it says
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {".venv", "bin", "questions.jsonl", "runs"}

@@ -99,7 +99,7 @@ def test_a_data_set_without_levels_has_one_test_set(tmp_path: Path, engine: str)
     assert first.partition("#")[0].endswith(".txt")
     assert "/" not in first
     report = (tmp_path / "report" / "report.html").read_text()
-    assert "published figures are a landmark" not in report
+    assert "Liu et al" not in report
     assert "test, middle" not in (tmp_path / "data" / "report.html").read_text()
 
 

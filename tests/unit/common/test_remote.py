@@ -8,7 +8,7 @@ import pytest
 
 from components.common import storage
 from components.common.cli import option
-from components.common.errors import DataError, OutputError
+from components.common.errors import ConfigError, DataError, OutputError
 from components.common.remote import address, at_hand
 
 
@@ -120,3 +120,13 @@ def test_each_of_several_inputs_may_be_an_address(source: str, tmp_path: Path) -
         for path in local.sources:
             assert (path / "text").read_text() == "some text\n"
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["gs", "https", "hf"])
+def test_an_address_of_another_kind_is_named(scheme: str, tmp_path: Path) -> None:
+    config = CopyConfig(Path(f"{scheme}://bucket/folder"), tmp_path / "out")
+    with (
+        pytest.raises(ConfigError, match=f"source: addresses with {scheme}:// are not read here"),
+        at_hand(config),
+    ):
+        pytest.fail("it was")

@@ -80,7 +80,9 @@ def test_what_the_environment_asks_for_comes_first(monkeypatch: pytest.MonkeyPat
     assert whole.train == "localhost/race-pipeline-train:0123456789ab"
 
 
-def test_pips_addresses_are_handed_on_and_its_paths_are_not() -> None:
+def test_pips_addresses_are_handed_on_and_its_paths_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     environment = {
         "PIP_INDEX_URL": "https://index.example.org/simple",
         "PIP_EXTRA_INDEX_URL": "https://a.example.org file:///srv/packages",
@@ -93,12 +95,15 @@ def test_pips_addresses_are_handed_on_and_its_paths_are_not() -> None:
         "PIP_INDEX_URL": "https://index.example.org/simple",
         "PIP_TRUSTED_HOST": "index.example.org",
     }
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition("=")[0] for line in said] == ["PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"]
 
 
 def test_no_engine_is_one_clear_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with (
         pytest.raises(ConfigError, match=r"no Docker engine answers at tcp://127\.0\.0\.1:1"),
         engine(),

@@ -53,7 +53,7 @@ def test_compare_shows_what_differs_and_whether_by_chance(
     assert rows["all test questions, %"] == ["50.00", "95.00", "100.00"]
     assert rows["right in the first only"][:2] == ["–", "1"]
     assert rows["right in this only"][:2] == ["–", "10"]
-    assert rows["p of no difference"] == ["–", "0.012", "other questions"]
+    assert rows["p-value (McNemar)"] == ["–", "0.012", "other questions"]
     page = (tmp_path / "compare.html").read_text()
     assert "3 runs side by side" in page
     assert "95.00" in page

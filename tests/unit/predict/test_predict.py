@@ -91,7 +91,7 @@ def test_bad_lines_are_named_and_the_others_answered(answering: Path, tmp_path: 
         b"nonsense",
         b"",
         b'{"article": "\xff"}',
-        json.dumps({**GOOD, "options": list("abc")}).encode(),
+        json.dumps({**GOOD, "options": ["a"]}).encode(),
         json.dumps({**GOOD, "answer": "E"}).encode(),
         json.dumps({**GOOD, "article": "\ud800"}).encode(),
         b"[" * 100_000,
@@ -114,7 +114,7 @@ def test_bad_lines_are_named_and_the_others_answered(answering: Path, tmp_path: 
     for number, why in (
         (2, "not JSON"),
         (4, "not UTF-8"),
-        (5, "question 0 has 3 options, not a list of 4 options"),
+        (5, "question 0 has 1 options, not a list of 4 options"),
         (6, "the answer of question 0 is 'E', not A, B, C or D"),
         (7, "half of a surrogate pair"),
         (8, "JSON nested too deeply"),
@@ -216,6 +216,20 @@ def test_one_question_is_answered_with_a_table(
     shares = [float(row[4:].split()[0]) for row in rows]
     assert sum(shares) == pytest.approx(100, abs=0.03)
     assert [row[0] for row in rows] == ["*" if s == max(shares) else " " for s in shares]
+
+
+def test_questions_may_have_other_numbers_of_options_than_the_model_was_trained_with(
+    answering: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    counts = (2, 4, 4, 7)
+    lines = [json.dumps({**GOOD, "options": list("abcdefg"[:n]), "answer": 1}) for n in counts]
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    main(["--model", str(answering), "--input", str(tmp_path / "questions.jsonl")])
+    found = answers(capsys.readouterr().out)
+    assert [len(answer["probabilities"]) for answer in found] == [*counts]
+    assert [answer["line"] for answer in found] == [1, 2, 3, 4]
+    two, four = found[0]["probabilities"], found[1]["probabilities"]
+    assert two[0] / two[1] == pytest.approx(four[0] / four[1], rel=1e-3)
 
 
 def test_a_question_with_too_few_options_is_a_wrong_parameter(

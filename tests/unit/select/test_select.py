@@ -349,8 +349,7 @@ def test_the_page_shows_the_headline_the_trials_and_the_reason(sweep: Any) -> No
     assert "<loss>" not in page
     assert page.count('class="hollow"') == 0  # it has no figure to draw
     assert page.count("<title>seed 3: none, collapsed</title>") == 2
-    assert "Published: RoBERTa-large (Liu et al. 2019)" in text(page)
-    assert "86.5" in page
+    assert "Liu et al" not in text(page)  # these are not RACE's test sets
 
 
 def test_a_collapsed_trial_with_figures_is_a_hollow_dot(sweep: Any) -> None:
