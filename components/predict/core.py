@@ -119,7 +119,7 @@ class Reader:
         items = self._binarizer.binarize(lines)
         ends = np.cumsum(items.sizes)
         tokens = [torch.from_numpy(t) for t in np.split(items.tokens.astype(np.int64), ends[:-1])]
-        columns = 1 + len(questions[0].options)
+        columns = len(questions[0].inputs)
         return [
             [self._joined(option, passage) for option in options]
             for passage, *options in (
