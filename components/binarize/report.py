@@ -1,6 +1,6 @@
 """The data as a page: are they RACE, whole, and how much of them does a model get to see?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,20 @@ class Lengths:
     whole: NDArray[np.int64]  # (questions, options)
     options: NDArray[np.int64]  # (questions, options), before they are cut
 
+    @classmethod
+    def of(cls, passages: NDArray[Any], options: Sequence[NDArray[Any]]) -> "Lengths":
+        """The lengths by the sizes of the items, their end tokens included.
+
+        The task puts a token before each option and cuts it to OPTION_TOKENS, puts a separator
+        before the passage, joins them, and cuts to TOKENS.
+
+        Args:
+            passages: (questions,)
+            options: for each option, (questions,)
+        """
+        asked = np.stack([sizes + 1 for sizes in options], axis=1)
+        return cls(np.minimum(asked, OPTION_TOKENS) + passages[:, None] + 1, asked)
+
     @property
     def cut(self) -> float:
         """The share of sequences that are longer than a model takes."""
@@ -54,15 +68,10 @@ class Lengths:
 
 
 def lengths(data: Path, split: str) -> Lengths:
-    """The lengths of a split's sequences, from the indices of its inputs.
-
-    The task puts a token before each option and cuts it to OPTION_TOKENS, puts a separator before
-    the passage, joins them, and cuts to TOKENS. Each item has its end token already.
-    """
+    """The lengths of a split's sequences, from the indices of its inputs."""
     passage = read_sizes(data / "input0" / split)
     columns = sorted(data.glob("input[0-9]*"), key=lambda path: int(path.name[5:]))[1:]
-    options = np.stack([read_sizes(c / split) + 1 for c in columns], axis=1)
-    return Lengths(np.minimum(options, OPTION_TOKENS) + passage[:, None] + 1, options)
+    return Lengths.of(passage, [read_sizes(column / split) for column in columns])
 
 
 def write_report(text: Path, data: Path, *, tokens: int, unknown: int) -> str:

@@ -20,8 +20,8 @@ def accuracies(split: Split, usual: int) -> dict[str, float]:
     """
     right = {"usual": 0.0, "longest": 0.0, "overlap": 0.0}
     bounds = [*split.starts[1:], len(split.labels)]
-    for passage, start, end in zip(split.passages, split.starts, bounds, strict=True):
-        words = set(_WORD.findall(passage.lower()))
+    for passage, start, end in zip(split.normal, split.starts, bounds, strict=True):
+        words = set(_WORD.findall(passage))
         for asked, label in zip(split.asked[start:end], split.labels[start:end], strict=True):
             right["usual"] += label == usual
             right["longest"] += _won([len(option) for option in asked.options], label)

@@ -6,10 +6,9 @@ that were found without reading, beside chance: a model is worth what it has abo
 """
 
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from components.common.dataset import LETTERS
 from components.common.errors import DataError, OutputError
 from components.common.files import scratch_folder
 from components.common.text import columns
-
-logger = logging.getLogger(__name__)
 
 # Sentences shorter than this (bytes) are in many passages, as "Yes, I am" is.
 SENTENCE = 24
@@ -54,7 +51,7 @@ class Report:
     splits: dict[str, dict[str, Any]]
     findings: tuple[Finding, ...]
     chance: float
-    letters: str = field(default="")
+    letters: str
 
     def table(self) -> str:
         head = ("split", "passages", "questions", *self.letters, *baselines.NAMES.values())
@@ -90,7 +87,7 @@ def check(config: CheckConfig) -> Report:
         strict_json.write(config.output, asdict(report))
     if config.strict and report.findings:
         raise DataError(
-            f"{config.data}: {len(report.findings)} finding{'s' * (len(report.findings) > 1)}",
+            f"{config.data}: {_count(len(report.findings), 'finding')}",
             hint="They are listed above",
         )
     return report

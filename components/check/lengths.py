@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.binarize.bpe import Encoder, read_bpe
-from components.binarize.report import OPTION_TOKENS, TOKENS, Lengths
+from components.binarize.report import TOKENS, Lengths
 from components.check.columns import Split
 
 BATCH = 4096  # lines that are encoded at a time
@@ -23,13 +23,10 @@ def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ..
     for split in splits:
         if not split.labels:
             continue
-        sizes = _sizes(encoder, split.passages)
         repeats = np.diff([*split.starts, len(split.labels)])
+        passages = np.repeat(_sizes(encoder, split.passages), repeats)
         options = [_sizes(encoder, column) for column in zip(*split.options, strict=True)]
-        # Each item ends with a token; the task puts one before each option, one before the passage.
-        asked = np.stack(options, axis=1) + 2
-        passages = np.repeat(sizes + 1, repeats)[:, None]
-        found = Lengths(np.minimum(asked, OPTION_TOKENS) + passages + 1, asked)
+        found = Lengths.of(passages, options)
         longest = found.whole.max(axis=1)
         number = int((longest > TOKENS).sum())
         if number:
@@ -43,10 +40,10 @@ def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ..
 
 
 def _sizes(encoder: Encoder, lines: Sequence[bytes]) -> NDArray[np.int64]:
-    """Tokens of each line."""
+    """Tokens of each line, with the one that ends it in binary data."""
     found = []
     for start in range(0, len(lines), BATCH):
         ids = encoder.encode(list(lines[start : start + BATCH]))
         ends = np.flatnonzero(ids == encoder.newline)
-        found.append(np.diff(ends, prepend=-1) - 1)
+        found.append(np.diff(ends, prepend=-1))
     return np.concatenate(found)
