@@ -57,7 +57,7 @@ def require_storable(package: str, values: Mapping[str, Any], trials: int) -> No
     Raises:
         ConfigError: it is too large; says how many trials there can be.
     """
-    size = functools.partial(workflow_bytes, package, values)
+    size = _Model(package, values).workflow_bytes
     if trials <= MANY and size(trials) * MODEL <= LIMIT:
         return
     few, many = size(MANY // 4), size(MANY)
@@ -73,10 +73,7 @@ def require_storable(package: str, values: Mapping[str, Any], trials: int) -> No
 
 def workflow_bytes(package: str, values: Mapping[str, Any], trials: int) -> int:
     """Bytes of a sweep's workflow when all of these trials have ended."""
-    model = _Model(package, values)
-    nodes = {node["id"]: node for node in model.nodes(trials)}
-    text = _json(dict(sorted(nodes.items()))).encode()
-    return model.specification() + len(base64.b64encode(gzip.compress(text, mtime=0)))
+    return _Model(package, values).workflow_bytes(trials)
 
 
 class _Model:
@@ -85,6 +82,11 @@ class _Model:
         self.platform = platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         inputs = self.spec["root"]["inputDefinitions"]["parameters"]
         self.values = {n: i.get("defaultValue", "") for n, i in inputs.items()} | dict(values)
+
+    def workflow_bytes(self, trials: int) -> int:
+        nodes = {node["id"]: node for node in self.nodes(trials)}
+        text = _json(dict(sorted(nodes.items()))).encode()
+        return self.specification() + len(base64.b64encode(gzip.compress(text, mtime=0)))
 
     def specification(self) -> int:
         """Bytes of the workflow's specification: each part once, as text within JSON."""
