@@ -1,8 +1,7 @@
 """race check, predict, export and import: steps of their own, outside of the pipeline."""
 
 import argparse
-import importlib
-from collections.abc import Callable
+import pkgutil
 from typing import Any
 
 from components.check.config import CheckConfig
@@ -14,23 +13,26 @@ from components.predict.config import PredictConfig
 from pipeline.commands.options import command
 
 
-def _step(config_class: type, module: str, function: str) -> Callable[[argparse.Namespace], None]:
-    """What runs a step whose parameters are the command's."""
+def _add(
+    commands: Any, name: str, config_class: type, step: str, help: str, text: str, **how: str
+) -> None:
+    """A command that runs a step, `module:function`, whose parameters are its own."""
 
     def run(arguments: argparse.Namespace) -> None:
         config: Any = config_of(config_class, arguments)
-        step = getattr(importlib.import_module(module), function)
+        function = pkgutil.resolve_name(step)
         with at_hand(config) as local:
-            step(local)
+            function(local)
 
-    return run
+    add_options(command(commands, name, run, help, text), config_class, **how)
 
 
 def add_check(commands: Any) -> None:
-    made = command(
+    _add(
         commands,
         "check",
-        _step(CheckConfig, "components.check.core", "check"),
+        CheckConfig,
+        "components.check.core:check",
         "look at a data set before training: leaks, doubtful questions, simple baselines",
         """
         examples:
@@ -41,15 +43,16 @@ def add_check(commands: Any) -> None:
         lean to one letter, and text beyond what the model reads. The table has the accuracy of
         answers that need no reading: a model is worth what it has above them.
         """,
+        positional="data",
     )
-    add_options(made, CheckConfig, positional="data")
 
 
 def add_predict(commands: Any) -> None:
-    made = command(
+    _add(
         commands,
         "predict",
-        _step(PredictConfig, "components.predict.core", "predict"),
+        PredictConfig,
+        "components.predict.core:predict",
         "answer questions with a trained model",
         """
         examples:
@@ -62,14 +65,14 @@ def add_predict(commands: Any) -> None:
         RACE file holds. Bad lines are reported and left out; the exit status is 3 then.
         """,
     )
-    add_options(made, PredictConfig)
 
 
 def add_export(commands: Any) -> None:
-    made = command(
+    _add(
         commands,
         "export",
-        _step(ExportConfig, "components.export.core", "export"),
+        ExportConfig,
+        "components.export.core:export",
         "turn a trained model into one that Hugging Face's transformers load",
         """
         example:
@@ -78,14 +81,14 @@ def add_export(commands: Any) -> None:
         The folder holds a model card too, which says how to ask the model.
         """,
     )
-    add_options(made, ExportConfig)
 
 
 def add_import(commands: Any) -> None:
-    made = command(
+    _add(
         commands,
         "import",
-        _step(ImportConfig, "components.import_.core", "import_model"),
+        ImportConfig,
+        "components.import_.core:import_model",
         "take a Hugging Face RoBERTa as the pretrained checkpoint",
         """
         example:
@@ -94,4 +97,3 @@ def add_import(commands: Any) -> None:
         The folder then serves as --pretrained of train and as --bpe of binarize.
         """,
     )
-    add_options(made, ImportConfig)
