@@ -8,7 +8,6 @@ In a cluster KFP moves artifacts; a step that is run by hand has only its comman
 
 import contextlib
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,18 +32,17 @@ def at_hand(config: Config) -> Iterator[Config]:
         ConfigError, DataError, TransferError: as storage's `fetch` and `publish` raise them.
     """
     names = [o.name for o in options(type(config)) if o.type is Path]
-    for name in names:
-        found = getattr(config, name)
-        for path in found if isinstance(found, tuple) else (found,):
-            _require_readable(name, path)
     paths = {name: found for name in names if isinstance(found := getattr(config, name), Path)}
     lists = {name: found for name in names if isinstance(found := getattr(config, name), tuple)}
-    addresses = {name: found for name, path in paths.items() if (found := address(path))}
-    if not addresses and not any(map(address, itertools.chain(*lists.values()))):
+    given = [*paths.items(), *((name, path) for name, several in lists.items() for path in several)]
+    for name, path in given:
+        _require_readable(name, path)
+    if not any(address(path) for _, path in given):
         yield config
         return
     from components.common import storage  # boto3 takes a while to import
 
+    addresses = {name: found for name, path in paths.items() if (found := address(path))}
     output = addresses.pop("output", "")
     if output and storage.find(output):
         raise OutputError(
@@ -68,8 +66,8 @@ def at_hand(config: Config) -> Iterator[Config]:
             storage.publish(local["output"], output)
 
 
-def _require_readable(name: str, path: Path | None) -> None:
-    if path and (other := re.match(r"(gs|hf|https?|az|abfss?|wasbs?|hdfs):/", str(path))):
+def _require_readable(name: str, path: Path) -> None:
+    if other := re.match(r"(gs|hf|https?|az|abfss?|wasbs?|hdfs):/", str(path)):
         raise ConfigError(
             f"{name}: addresses with {other[1]}:// are not read here",
             hint="Give a path of this machine or an s3:// address; files of the web are for"
