@@ -16,9 +16,8 @@ from pipeline.workflow import StepStatus, Workflow, read_failure, read_workflow,
 SILENT = 30  # answers without a state, one after the other: a run that was just made gives some
 WORTH_A_WORD = 30.0  # seconds that a pod may wait before it is told of
 HOPELESS = 300.0  # seconds; a registry that restarts, or a Secret that is on its way, needs fewer
-LATER = (
-    5  # further looks at the workflow of a run that has ended: it may be written after the state
-)
+# Further looks at the workflow of a run that has ended: it may be written after the state.
+LATER = 5
 OWN_STATUSES = range(2, 9)  # see components.common.errors
 CANCELLED = 130  # as a program that its user interrupts
 

@@ -137,8 +137,8 @@ def run(name: str, arguments: Sequence[str], prepare: Callable[[], None] | None 
     _ignore_noise()
     checkpoints.allow_safe_types()
     module = import_fairseq(COMMANDS[name])
-    gc.freeze()
-    gc.enable()
+    gc.freeze()  # what was imported stays, and is not looked at again
+    gc.enable()  # a rank has turned it off until here
     # fairseq_cli set up the root logger when it was imported, and that was undone.
     logging.basicConfig(
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.follow import CANCELLED, Follower, RunError
+from pipeline.workflow import read_workflow
 
 from .conftest import LONGEST, Cluster, Submission, objects
 
@@ -86,8 +87,6 @@ def test_a_training_pod_that_is_deleted_goes_on_from_its_checkpoint(
 
 def train_pod(cluster: Cluster, run: Submission) -> str:
     """Node of train's last attempt."""
-    from pipeline.workflow import read_workflow
-
     workflow = read_workflow(cluster.api.manifest(run.run_id))
     assert workflow
     (train,) = [step for step in workflow.steps if step.name == "train"]

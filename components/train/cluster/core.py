@@ -335,10 +335,10 @@ class _Job:
                 f"{where}: the memory of {node} was not enough",
                 hint="Raise cluster_node_memory, which holds /dev/shm too",
             )
+        kind = _KINDS.get(ending.status, TrainingError)
         if ending.message:
-            kind = _KINDS.get(ending.status, TrainingError)
             return kind(f"{where}: {node}: {ending.message}")
-        return _KINDS.get(ending.status, TrainingError)(
+        return kind(
             f"{where}: {node} ended with exit status {ending.status}"
             + (f" ({said})" if said else ""),
             hint="The log of node 0 is above",
