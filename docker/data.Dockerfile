@@ -15,17 +15,21 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_TRUSTED_HOST
+# 1: with pyarrow, for input as Parquet. The image then has 263 MB instead of 93.
+ARG PARQUET
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/race
-COPY requirements/data.txt /requirements/
+COPY requirements/data.txt requirements/parquet.txt /requirements/
 # What gigatoken wants for its command line and for answers as awkward arrays would double the image.
-RUN grep -Ev '^(annotated-doc|annotated-types|awkward|awkward-cpp|fsspec|importlib-metadata)==' \
-      /requirements/data.txt | \
-    grep -Ev '^(lazy-importer|markdown-it-py|mdurl|packaging|pydantic|pydantic-core|pygments)==' | \
-    grep -Ev '^(rich|shellingham|typer|typing-extensions|typing-inspection|zipp)==' \
+# huggingface_hub downloads without its second protocol (hf-xet), file systems and command line.
+RUN grep -Ev '^(annotated-doc|annotated-types|awkward|awkward-cpp|click|fsspec|hf-xet)==' \
+      /requirements/data.txt ${PARQUET:+/requirements/parquet.txt} --no-filename | \
+    grep -Ev '^(importlib-metadata|lazy-importer|markdown-it-py|mdurl|packaging|pydantic)==' | \
+    grep -Ev '^(pydantic-core|pygments|rich|shellingham|typer|typing-inspection|zipp)==' \
       >/requirements/used.txt \
  && python3 -m pip --python /opt/race/bin/python install --no-compile --no-deps \
       --requirement /requirements/used.txt
+# numpy's bridge to Fortran, types for editors, huggingface_hub's commands and model calls: never used.
 # botocore describes some 400 services; S3 and the sources of its credentials are the ones in use.
 # Byte code is made here, since the final image is never written to. It is checked neither for its
 # time nor for its content, and everything has the same time, so that the same input gives the same
@@ -33,6 +37,8 @@ RUN grep -Ev '^(annotated-doc|annotated-types|awkward|awkward-cpp|fsspec|importl
 RUN cd /opt/race/lib/python3*/site-packages \
  && find botocore/data -mindepth 1 -maxdepth 1 -type d \
       ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -r {} + \
+ && rm -rf numpy/f2py numpy/distutils huggingface_hub/cli huggingface_hub/inference \
+ && find . -name '*.pyi' -delete \
  && find . -type d -name tests -prune -exec rm -r {} + \
  && PYTHONHASHSEED=0 /opt/race/bin/python -m compileall -q -f \
       --invalidation-mode unchecked-hash . \

@@ -121,6 +121,7 @@ def build(
     tag: str = "",
     base_image: str = "",
     torch: str = "cuda",
+    parquet: bool = False,
     network: str = "",
     cache: bool = True,
     environment: Mapping[str, str] = os.environ,
@@ -130,6 +131,7 @@ def build(
     Args:
         base_image: what to build upon; empty for the Dockerfile's own.
         torch: "cuda", which is torch's default build, or "cpu".
+        parquet: the data image reads Parquet, and has more than twice the size.
         network: the network of the builds, such as "host"; empty for the engine's default.
         cache: reuse what an earlier build has made.
 
@@ -152,12 +154,13 @@ def build(
     with engine() as client:
         for name in names:
             print(f"building {references[name]}", file=sys.stderr)
-            cpu = {"TORCH": "cpu"} if name == "train" and torch == "cpu" else {}
+            own = {"TORCH": "cpu"} if name == "train" and torch == "cpu" else {}
+            own |= {"PARQUET": "1"} if name == "data" and parquet else {}
             log = client.api.build(
                 path=str(CHECKOUT),
                 dockerfile=f"docker/{name}.Dockerfile",
                 tag=references[name],
-                buildargs={**arguments, **cpu},
+                buildargs={**arguments, **own},
                 network_mode=network or None,
                 nocache=not cache,
                 rm=True,

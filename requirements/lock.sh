@@ -8,7 +8,7 @@ cuda=(cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-cud
   nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand
   nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink
   nvidia-nvshmem-cu13 nvidia-nvtx)
-for extra in data train pipeline dev; do
+for extra in data parquet train pipeline dev; do
   "$bin/uv" pip compile pyproject.toml --extra "$extra" --universal --python-version 3.11 --quiet \
     --no-header --no-annotate --no-emit-package race-pipeline "${cuda[@]/#/--no-emit-package=}" \
     --output-file "requirements/$extra.txt"

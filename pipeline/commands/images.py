@@ -53,6 +53,11 @@ def add_images(commands: Any) -> None:
         help="cpu: the build of torch without CUDA, where pip finds one (default: cuda)",
     )
     build.add_argument(
+        "--parquet",
+        action="store_true",
+        help="the data image also reads Parquet, and has more than twice the size",
+    )
+    build.add_argument(
         "--network", default="", metavar="NAME", help="network of the builds, such as host"
     )
     build.add_argument("--no-cache", action="store_true", help="build every layer again")
@@ -116,6 +121,7 @@ def _build_images(arguments: argparse.Namespace) -> None:
         tag=arguments.tag,
         base_image=arguments.base_image,
         torch=arguments.torch,
+        parquet=arguments.parquet,
         network=arguments.network,
         cache=not arguments.no_cache,
     ):

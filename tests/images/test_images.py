@@ -55,7 +55,7 @@ def test_a_users_error_is_one_line_in_a_container_too(
 def test_the_data_image_is_small(built: Images) -> None:
     (image,) = [image for image in local_images() if image.reference == built.data]
     assert image.own_size is not None, "the base image is not in the engine"
-    assert image.own_size < 200 * MB
+    assert image.own_size < 100 * MB
 
 
 def test_the_data_image_holds_no_torch(built: Images, run_in: Callable[..., Any]) -> None:
@@ -124,7 +124,7 @@ print(json.dumps({d.name.lower().replace("_", "-").replace(".", "-"): d.version 
 """
     installed = json.loads(run_in(getattr(built, kind), "python", "-c", code).stdout)
     folder = Path(__file__).parents[2] / "requirements"
-    files = [f"{kind}.txt", *(["fairseq.txt"] if kind == "train" else [])]
+    files = [f"{kind}.txt", "fairseq.txt" if kind == "train" else "parquet.txt"]
     locked: dict[str, set[str]] = {}
     for line in "\n".join((folder / name).read_text() for name in files).splitlines():
         name, _, version = line.partition(" ")[0].partition("==")
@@ -134,6 +134,22 @@ print(json.dumps({d.name.lower().replace("_", "-").replace(".", "-"): d.version 
     for name, version in installed.items():
         if not cuda.match(name):
             assert version.partition("+")[0] in locked[name], name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_left_out_of_a_package_is_not_missed(
+    kind: str, built: Images, run_in: Callable[..., Any]
+) -> None:
+    code = """
+import botocore.session, gigatoken, numpy, numpy.random
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+try:
+    snapshot_download("owner/name", repo_type="dataset", endpoint="http://127.0.0.1:9")
+except OSError as error:
+    print(type(error).__name__)
+"""
+    ended = run_in(getattr(built, kind), "python", "-c", code)
+    assert ended.stdout == "LocalEntryNotFoundError\n", ended.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
