@@ -118,12 +118,17 @@ def read_workflow(manifest: str) -> Workflow | None:
     """The workflow as the v1beta1 API hands it out; None if it is none."""
     try:
         status = strict_json.loads(manifest)["status"]
-        packed = status.get("compressedNodes")
-        nodes = _unpacked(packed) if packed else status.get("nodes") or {}
         ended = status.get("phase") in _ENDED
-        return Workflow(ended, tuple(_steps(nodes.values(), ended)))
+        return Workflow(ended, tuple(_steps(nodes_of(status), ended)))
     except (AttributeError, LookupError, TypeError, ValueError, zlib.error):
         return None
+
+
+def nodes_of(status: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """The nodes in a workflow's status; raises what `read_workflow` takes for none."""
+    packed = status.get("compressedNodes")
+    nodes = _unpacked(packed) if packed else status.get("nodes") or {}
+    return list(nodes.values())
 
 
 def _unpacked(packed: str) -> Any:
@@ -150,6 +155,12 @@ def _steps(nodes: Iterable[Mapping[str, Any]], ended: bool) -> list[StepStatus]:
     return [status for _, status in sorted(found, key=lambda pair: pair[0])]
 
 
+def trial_of(path: str) -> int | None:
+    """The index of a sweep's trial, by the name of a node."""
+    found = _TRIAL.search(path)
+    return int(found[1]) if found else None
+
+
 def _status(path: str, group: list[Mapping[str, Any]], ended: bool) -> StepStatus:
     pods = [node for node in group if node["type"] == "Pod"]
     whole = next((node for node in reversed(group) if node["type"] != "Pod"), group[-1])
@@ -157,13 +168,12 @@ def _status(path: str, group: list[Mapping[str, Any]], ended: bool) -> StepStatu
     if ended and state in ("pending", "running", "retrying"):
         state = "failed"
     *_, parent, part = path.split(".")
-    trial = _TRIAL.search(path)
     return StepStatus(
         name=parent if part == "executor" else part.removesuffix("-driver"),
         state=state,
         pods=tuple(Pod(n["id"], n["phase"], n.get("message") or "") for n in pods),
         seconds=_seconds(whole),
-        trial=int(trial[1]) if trial else None,
+        trial=trial_of(path),
         driver=part != "executor",
         ended=whole.get("finishedAt") or "",
     )

@@ -4,6 +4,9 @@
     fetch     an artifact becomes a folder, with every byte checked
     verify    checks every byte, keeps none
 
+    sizes, read_object, fetch_objects, remove_objects
+              for what others have written, which has no manifest
+
 A folder of artifacts, such as a run's checkpoints:
 
     artifacts, newest, fetch_newest, prune, remove_all
@@ -21,6 +24,12 @@ from components.common.storage.artifact import (
     publish,
     verify,
 )
+from components.common.storage.objects import (
+    fetch_objects,
+    read_object,
+    remove_objects,
+    sizes,
+)
 from components.common.storage.publisher import Publisher
 from components.common.storage.retention import prune, remove_all
 from components.common.storage.store import Settings
@@ -32,6 +41,7 @@ __all__ = [
     "Settings",
     "artifacts",
     "fetch",
+    "fetch_objects",
     "fetch_newest",
     "find",
     "newest",

@@ -115,6 +115,10 @@ class FolderStore:
                 below[:] = [name for name in below if name.startswith(first)]
         return found
 
+    def sizes(self, start: str = "") -> dict[str, int]:
+        keys = [key for key in self.stamps(start) if not key.endswith("/")]
+        return {key: os.lstat(self.root / key).st_size for key in keys}
+
     def uploads(self) -> list[str]:
         return []
 

@@ -174,13 +174,17 @@ class S3Store:
         ]
 
     def stamps(self, start: str = "", *, deep: bool = True) -> dict[str, float]:
-        prefix = self._prefix + "/"
         flat = {} if deep else {"Delimiter": "/"}
-        return {
-            entry["Key"].removeprefix(prefix): entry["LastModified"].timestamp()
-            for page in self._pages("list_objects_v2", prefix + start, **flat)
-            for entry in page.get("Contents", [])
-        }
+        return {key: e["LastModified"].timestamp() for key, e in self._listed(start, **flat)}
+
+    def sizes(self, start: str = "") -> dict[str, int]:
+        return {key: entry["Size"] for key, entry in self._listed(start)}
+
+    def _listed(self, start: str, **request: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        prefix = self._prefix + "/"
+        for page in self._pages("list_objects_v2", prefix + start, **request):
+            for entry in page.get("Contents", []):
+                yield entry["Key"].removeprefix(prefix), entry
 
     def uploads(self) -> list[str]:
         prefix, found = self._prefix + "/", []
@@ -204,16 +208,11 @@ class S3Store:
         self._persist(key, call)
 
     def remove_folder(self, key: str) -> None:
-        prefix = f"{self._prefix}/{key}/"
-        found = [
-            entry["Key"].removeprefix(self._prefix + "/")
-            for page in self._pages("list_objects_v2", prefix)
-            for entry in page.get("Contents", [])
-        ]
+        found = [one for one, _ in self._listed(f"{key}/")]
         with self._pool() as (pool, _):
             # One by one: the request for many at once needs a checksum that not all services know.
             results_of([pool.submit(self.remove, one) for one in found])
-        self._abort_all(prefix)
+        self._abort_all(f"{self._prefix}/{key}/")
 
     # One request, its attempts, and many of them at once.
 

@@ -118,6 +118,9 @@ class Store(Protocol):
         In seconds; only differences mean something. Without `deep`, not those in folders below.
         """
 
+    def sizes(self, start: str = "") -> dict[str, int]:
+        """Bytes of the objects whose keys begin with `start`."""
+
     def uploads(self) -> list[str]:
         """Keys of multi-part uploads that were never completed, as far as the store tells."""
 

@@ -1,0 +1,79 @@
+"""Objects that others have written, such as the launcher of Kubeflow Pipelines: without a manifest.
+
+Keys are relative to the folder that the address lies in: those of s3://bucket/run/model are
+`model`, where that is one object, or `model/checkpoint_best.pt` and so on.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from components.common.errors import DataError
+from components.common.manifest import path_fault
+from components.common.storage.store import Settings, Store, Wanted, open_store
+
+
+def sizes(uri: str, *, siblings: bool = False) -> dict[str, int]:
+    """Bytes of the objects at an address, by key; with `siblings` of all that begin like it.
+
+    Raises:
+        ConfigError, TransferError: as storage's `fetch` raises them.
+    """
+    store, name = _opened(uri)
+    # Some programs write an empty object in the place of a folder.
+    found = {key: size for key, size in store.sizes(name).items() if not key.endswith("/")}
+    return {k: s for k, s in found.items() if siblings or k == name or k.startswith(f"{name}/")}
+
+
+def read_object(uri: str, limit: int) -> bytes | None:
+    """The content of a small object; None where there is none.
+
+    Raises:
+        ConfigError, TransferError: as storage's `fetch` raises them.
+        DataError: it is larger than `limit` bytes.
+    """
+    store, name = _opened(uri)
+    return store.read(name, limit)
+
+
+def fetch_objects(
+    uri: str, found: dict[str, int], folder: Path, advance: Callable[[int], None]
+) -> None:
+    """Bring the objects that `sizes` has found at an address into a folder, under their keys.
+
+    A file has its name there when it is whole. One that is there in its size is not fetched again,
+    so that what was cut off goes on.
+
+    Raises:
+        ConfigError, TransferError: as storage's `fetch` raises them.
+        DataError: a key is not the name of a file, or an object has changed since.
+        OSError: the folder cannot be written.
+    """
+    store, _ = _opened(uri)
+    for key, size in found.items():
+        if fault := path_fault(key):
+            raise DataError(f"{uri}: {key!a}: {fault}")
+        target = folder / key
+        if target.is_file() and target.stat().st_size == size:
+            advance(size)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        store.download([Wanted(key, partial, size)], advance)
+        os.replace(partial, target)
+
+
+def remove_objects(uri: str) -> None:
+    """Remove all objects at an address.
+
+    Raises:
+        ConfigError, TransferError: as storage's `fetch` raises them.
+    """
+    store, _ = _opened(uri)
+    for key in sizes(uri):
+        store.remove(key)
+
+
+def _opened(uri: str) -> tuple[Store, str]:
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    return open_store(parent, Settings()), name

@@ -1,0 +1,166 @@
+"""Where the artifacts of a run on a cluster lie.
+
+Kubeflow Pipelines' API has no call for that. But the driver of a step puts the ExecutorInput, with
+the address of every input and output, into the launcher's command, and that into the parameter
+`pod-spec-patch` of the step's nodes, at
+
+    minio://mlpipeline/v2/artifacts/PIPELINE/RUN/STEP/EXECUTION/NAME
+
+The patch of a step that was taken from the cache is empty. Its outputs are known from the steps
+that read them, and what it had read itself from the run that made them.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from components.common import storage, strict_json
+from pipeline.steps import STEPS
+from pipeline.workflow import nodes_of, trial_of
+
+LOGS = "executor-logs"
+MAX_LOG = 64 << 20  # bytes
+_PATCH = "pod-spec-patch"
+
+
+class Manifests(Protocol):
+    """What hands out workflows: `pipeline.client.Api`."""
+
+    def manifest(self, run_id: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact of a run, of which nothing says that it was written.
+
+    `uri` is the server's: minio://bucket/key, s3://bucket/key. An `execution` has a folder of its
+    own, and `run` is the one that made it: another one where the step was cached. `trial` is the
+    index in a sweep, and `endpoint` the store's address within the cluster, "" where it is unknown.
+    """
+
+    step: str
+    name: str
+    uri: str
+    trial: int | None = None
+    kind: str = ""  # its schema's, such as Model
+    endpoint: str = ""
+
+    @property
+    def folder(self) -> str:
+        return self.uri.rpartition("/")[0]
+
+    @property
+    def run(self) -> str:
+        return self.uri.split("/")[-4]
+
+    @property
+    def address(self) -> str:
+        """Where it is for who is not in the cluster: s3://bucket/key, or a path."""
+        return re.sub(r"^minio://", "s3://", self.uri)
+
+
+@dataclass(frozen=True)
+class _Execution:
+    outputs: tuple[Stored, ...]
+    inputs: tuple[Stored, ...]
+
+
+def artifacts_of(api: Manifests, run_id: str) -> list[Stored]:
+    """The artifacts of all steps that a run has come to, each step's log among them as `LOGS`."""
+    found: dict[tuple[str, int | None, str], Stored] = {}
+
+    def add(artifacts: Sequence[Stored]) -> None:
+        for one in artifacts:
+            found.setdefault((one.step, one.trial, one.name), one)
+
+    executions = list(_executions(api.manifest(run_id)))
+    for execution in executions:
+        add(execution.outputs)
+    for execution in executions:
+        add([one for one in execution.inputs if one.run != run_id])
+    looked_at = {run_id}
+    while made_by := {one.run for one in found.values()} - looked_at:
+        run = min(made_by)
+        looked_at.add(run)
+        cached = {one.folder: one for one in found.values() if one.run == run}
+        for execution in _executions(api.manifest(run)):
+            if any(one.folder in cached for one in execution.outputs):
+                add(execution.outputs)
+                add(execution.inputs)
+        for folder, one in cached.items():  # should that run have been deleted
+            outputs = STEPS[one.step].outputs.items()
+            add([Stored(one.step, n, f"{folder}/{n}", kind=kind) for n, kind in outputs])
+    return list(found.values())
+
+
+def _executions(manifest: str) -> Iterator[_Execution]:
+    """What the nodes of a workflow tell; of a step that was run again the newest execution."""
+    try:
+        nodes = nodes_of(strict_json.loads(manifest)["status"])
+        nodes = sorted(nodes, key=lambda node: node.get("startedAt") or "", reverse=True)
+        patches: dict[str, int | None] = {}
+        for node in nodes:
+            for side in ("inputs", "outputs"):
+                for parameter in node.get(side, {}).get("parameters") or []:
+                    if parameter["name"] == _PATCH and parameter.get("value"):
+                        patches.setdefault(parameter["value"], trial_of(node["name"]))
+        for patch, trial in patches.items():
+            command = strict_json.loads(patch)["containers"][0]["command"]
+            given = strict_json.loads(command[command.index("--executor_input") + 1])
+            inputs, outputs = ([*_artifacts(given, side)] for side in ("inputs", "outputs"))
+            yield _Execution(
+                tuple(_stored(name, one, trial) for name, one in outputs if _step(one["uri"])),
+                tuple(_stored("", one, None) for _, one in inputs if _step(one["uri"])),
+            )
+    except (AttributeError, LookupError, TypeError, ValueError, zlib.error):
+        return
+
+
+def _artifacts(given: Mapping[str, Any], side: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, about in given.get(side, {}).get("artifacts", {}).items():
+        for one in about["artifacts"]:
+            yield name, one
+
+
+def _step(uri: str) -> str:
+    """The step that made what lies there; "" if it is none of ours."""
+    step = uri.split("/")[-3] if uri.count("/") >= 6 else ""
+    return step if step in STEPS else ""
+
+
+def _stored(name: str, one: Mapping[str, Any], trial: int | None) -> Stored:
+    uri = str(one["uri"]).partition("?")[0]  # a root's query tells the launcher how to get there
+    name = name or uri.rpartition("/")[2]
+    session = one.get("metadata", {}).get("store_session_info")
+    params = strict_json.loads(session).get("Params", {}) if session else {}
+    return Stored(
+        step=_step(uri),
+        name=name,
+        uri=uri,
+        trial=trial,
+        kind=STEPS[_step(uri)].outputs.get(name, ""),
+        endpoint=str(params.get("endpoint") or ""),
+    )
+
+
+def read_log(artifacts: Sequence[Stored], step: str, trial: int | None = None) -> str:
+    """What the attempts at a step have said, the first one first; "" where nothing is kept.
+
+    Raises:
+        ConfigError, TransferError: see `components.common.storage`.
+        DataError: it is larger than `MAX_LOG`.
+    """
+    of_step = [a for a in artifacts if (a.step, a.trial, a.name) == (step, trial, LOGS)]
+    parts = [
+        storage.read_object(f"{one.address.rpartition('/')[0]}/{key}", MAX_LOG) or b""
+        for one in of_step
+        # One an attempt: executor-logs-0, executor-logs-1.
+        for key in sorted(storage.sizes(one.address, siblings=True), key=_natural)
+    ]
+    return b"".join(parts).decode(errors="replace")
+
+
+def _natural(key: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]

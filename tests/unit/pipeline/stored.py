@@ -1,0 +1,170 @@
+"""A run on a cluster as its server tells of it when it has ended, and its artifacts in a store.
+
+The nodes have the shape that a real server (KFP 2.17.0) gave: what the tests read of the launcher's
+command is in `pod-spec-patch`, and nothing of a step that was taken from the cache.
+"""
+
+import base64
+import datetime
+import gzip
+import json
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.steps import STEPS
+
+ROOT = "minio://mlpipeline/v2/artifacts/race-roberta"
+ENDPOINT = "minio-service.kubeflow:9000"
+WORKFLOW = "race-roberta-abcde"
+START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+# Whose output an input is.
+SOURCES = {
+    "race": "download-race",
+    "roberta": "download-roberta",
+    "bpe": "download-bpe",
+    "text": "preprocess",
+    "data": "binarize",
+    "model": "train",
+    "report": "evaluate",
+    "selection": "select",
+}
+OUTPUT = {"pretrained": "roberta", "models": "model", "evaluations": "report"}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A step; `cached_from` is the run that made what it was given from the cache."""
+
+    step: str
+    seconds: float = 10
+    trial: int | None = None
+    cached_from: str = ""
+    phase: str = "Succeeded"
+
+
+@dataclass
+class StoredRun:
+    """What a run's server answers, for `KubeflowPipelines.replay`."""
+
+    steps: Sequence[Ran]
+    run_id: str = "run-1"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    root: str = ROOT
+    state: str = "SUCCEEDED"
+    compressed: bool = False
+    terminated: float = 0
+
+    def folder(self, step: str, trial: int | None = None) -> str:
+        """The address of an execution."""
+        made_by = next((r.cached_from for r in self.steps if r.step == step), "") or self.run_id
+        execution = uuid.uuid5(uuid.NAMESPACE_URL, f"{made_by} {step} {trial}")
+        return f"{self.root}/{made_by}/{step}/{execution}"
+
+    def run(self, now: float) -> dict[str, Any]:
+        return {
+            "state": self.state,
+            "display_name": f"{self.run_id} of a test",
+            "created_at": f"{START:%Y-%m-%dT%H:%M:%SZ}",
+            "runtime_config": {"parameters": dict(self.parameters)},
+        }
+
+    def log(self, node: str, now: float) -> str:
+        return '{"error_message":"BadRequestError: Failed to read logs"}'
+
+    def manifest(self, now: float = 0) -> str:
+        nodes = {node["id"]: node for node in self._nodes()}
+        ended = {"SUCCEEDED": "Succeeded", "FAILED": "Failed"}
+        status: dict[str, Any] = {"phase": ended.get(self.state, "Running"), "nodes": nodes}
+        if self.compressed:
+            packed = gzip.compress(json.dumps(status.pop("nodes")).encode())
+            status["compressedNodes"] = base64.b64encode(packed).decode()
+        return json.dumps({"metadata": {"name": WORKFLOW}, "status": status})
+
+    def _nodes(self) -> Iterator[dict[str, Any]]:
+        at = START
+        for ran in self.steps:
+            parts = [WORKFLOW, "root"]
+            if ran.trial is not None:
+                turn = f"iteration-iterations({ran.trial}:{ran.trial})"
+                parts += ["for-loop-1", turn, "iteration-item"]
+            path = "".join(f"{part}(0)." for part in parts) + ran.step
+            end = at + datetime.timedelta(seconds=ran.seconds)
+            patch = [] if ran.cached_from else [self._patch(ran)]
+            driver = {"outputs": {"parameters": [{"name": "cached-decision"}, *patch]}}
+            yield _node(f"{path}-driver(0)", "Pod", at, at, "Succeeded", driver)
+            if ran.cached_from:
+                yield _node(f"{path}(0).executor", "Skipped", at, at, "Skipped", {})
+                continue
+            given = {"inputs": {"parameters": patch}}
+            yield _node(f"{path}(0).executor", "Retry", at, end, ran.phase, given)
+            yield _node(f"{path}(0).executor(0)", "Pod", at, end, ran.phase, given)
+            at = end
+
+    def _patch(self, ran: Ran) -> dict[str, str]:
+        place = self.folder(ran.step, ran.trial)
+        names = [*STEPS[ran.step].outputs, "executor-logs"]
+        inputs = {name: self._inputs(name, ran) for name in STEPS[ran.step].inputs}
+        given = {
+            "inputs": {"artifacts": {name: {"artifacts": a} for name, a in inputs.items()}},
+            "outputs": {
+                "artifacts": {
+                    n: {"artifacts": [{"name": n, "uri": f"{place}/{n}"}]} for n in names
+                },
+                "outputFile": f"/minio/{place.partition('//')[2]}/output_metadata.json",
+            },
+        }
+        command = ["/kfp-launcher/launch", "--run_id", self.run_id]
+        command += ["--executor_input", json.dumps(given), "--component_spec", "{}"]
+        pod = {"containers": [{"name": "main", "command": command}]}
+        return {"name": "pod-spec-patch", "value": json.dumps(pod)}
+
+    def _inputs(self, name: str, ran: Ran) -> list[dict[str, Any]]:
+        output = OUTPUT.get(name, name)
+        swept = any(one.step == "select" for one in self.steps)
+        if name == "evaluation":
+            output = "selection" if swept else "report"
+        step = SOURCES[output]
+        found = [r for r in self.steps if r.step == step and r.trial in (None, ran.trial)]
+        found = found or [r for r in self.steps if r.step == step]
+        session = json.dumps({"Provider": "minio", "Params": {"endpoint": ENDPOINT}})
+        return [
+            {
+                "name": "99",
+                "uri": f"{self.folder(step, r.trial)}/{output}",
+                "metadata": {"display_name": output, "store_session_info": session},
+            }
+            for r in found
+        ]
+
+
+def _node(
+    name: str,
+    kind: str,
+    start: datetime.datetime,
+    end: datetime.datetime,
+    phase: str,
+    more: dict[str, Any],
+) -> dict[str, Any]:
+    return {
+        "id": f"{WORKFLOW}-{zlib.crc32(name.encode())}",
+        "name": name,
+        "displayName": name.rpartition(".")[2],
+        "type": kind,
+        "phase": phase,
+        "startedAt": start.isoformat(),
+        "finishedAt": end.isoformat(),
+        **more,
+    }
+
+
+def upload(client: Any, bucket: str, source: Path, uri: str) -> None:
+    """Put a file or a folder where the launcher would put it."""
+    key = uri.removeprefix(f"minio://{bucket}/")
+    files = [source] if source.is_file() else [p for p in source.rglob("*") if p.is_file()]
+    for path in files:
+        below = "" if path == source else f"/{path.relative_to(source)}"
+        client.upload_file(str(path), bucket, key + below)
