@@ -1,4 +1,4 @@
-"""Where the artifacts of a cluster's run lie, by its workflow and by that of the run it took from."""
+"""Where the artifacts of a cluster's run lie, by its workflow, or that of the run it took from."""
 
 import json
 from collections.abc import Callable
