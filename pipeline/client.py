@@ -46,7 +46,7 @@ class Run:
     """A run as the server tells of it; `state` is empty while it takes the run up.
 
     `history` has the states that it had, and `tasks` the API's own task details; neither these nor
-    `parameters` are in lists of runs.
+    `parameters` are in lists of runs. `finished` is empty until it ends; `pipeline` is an id.
     """
 
     run_id: str
@@ -56,19 +56,36 @@ class Run:
     history: tuple[str, ...]
     parameters: Mapping[str, Any]
     tasks: Sequence[Mapping[str, Any]]
+    finished: str = ""
+    pipeline: str = ""
+    archived: bool = False
+
+    @property
+    def canceled(self) -> bool:
+        """Whether someone has ended it since it was last started: it is FAILED all the same."""
+        starts = [i for i, state in enumerate(self.history) if state in ("PENDING", "RUNNING")]
+        return self.state == "CANCELED" or (
+            "CANCELING" in self.history[starts[-1] if starts else 0 :]
+        )
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "Run":
         config = answer.get("runtime_config") or {}
         details = answer.get("run_details") or {}
+        version = answer.get("pipeline_version_reference") or {}
+        state = answer.get("state") or ""
         return cls(
             run_id=answer.get("run_id") or "",
             name=answer.get("display_name") or "",
             created=answer.get("created_at") or "",
-            state=answer.get("state") or "",
+            state=state,
             history=tuple(h.get("state") or "" for h in answer.get("state_history") or []),
             parameters=config.get("parameters") or {},
             tasks=details.get("task_details") or [],
+            # Until then the server has the beginning of time there.
+            finished=(answer.get("finished_at") or "") if state in ENDED else "",
+            pipeline=version.get("pipeline_id") or "",
+            archived=answer.get("storage_state") == "ARCHIVED",
         )
 
 
@@ -191,8 +208,16 @@ class Api:
         path = "/apis/v2beta1/runs/{run}"
         return self._call(lambda: Run.of(self._get(path, run=run_id, response_type="object")))
 
-    def runs(self, experiment: str = "", limit: int = 20) -> list[Run]:
-        """The newest runs, of one experiment if its id is given; without inputs and steps."""
+    def runs(
+        self,
+        experiment: str = "",
+        limit: int = 20,
+        wanted: Callable[[Run], bool] = lambda run: True,
+    ) -> list[Run]:
+        """The newest runs that are wanted, of one experiment if its id is given.
+
+        They come without inputs and steps.
+        """
         found: list[Run] = []
         token = ""
         while len(found) < limit:
@@ -200,17 +225,26 @@ class Api:
                 functools.partial(
                     self._client.list_runs,
                     page_token=token,
-                    page_size=min(limit - len(found), 100),
+                    page_size=min(limit, 100),
                     sort_by="created_at desc",
                     experiment_id=experiment or None,
                     namespace=self.server.namespace or None,
                 )
             )
-            found += map(Run.of, self._http.sanitize_for_serialization(page.runs or []))
+            listed = map(Run.of, self._http.sanitize_for_serialization(page.runs or []))
+            found += filter(wanted, listed)
             token = page.next_page_token or ""
             if not token:
                 break
-        return found
+        return found[:limit]
+
+    def pipeline(self, name: str) -> str:
+        """Id of the pipeline of that name; an empty string where there is none."""
+        namespace = self.server.namespace or None
+        found = self._call(
+            lambda: self._client.list_pipelines(namespace=namespace, filter=_named(name)).pipelines
+        )
+        return self._identity(found[0], "pipeline_id") if found else ""
 
     def manifest(self, run_id: str) -> str:
         """The run's Argo workflow, in JSON; an empty string where the server hands none out."""
@@ -221,20 +255,20 @@ class Api:
 
         return self._perhaps(asked)
 
-    def log(self, run_id: str, node: str) -> str:
-        """The end of the log of a workflow's pod; an empty string where there is none."""
+    def log(self, run_id: str, node: str, tail: int = LOG_TAIL) -> str:
+        """The end, so many bytes, of the log of a workflow's pod; "" where there is none."""
 
         def asked() -> str:
             path = "/apis/v1alpha1/runs/{run}/nodes/{node}/log"
             response = self._get(path, run=run_id, node=node, _preload_content=False)
-            tail = b""
+            end = b""
             try:
                 for part in response.stream(LOG_TAIL):
-                    tail = (tail + part)[-LOG_TAIL:]
+                    end = (end + part)[-tail:]
             finally:
                 response.close()
             # A log that is gone is told of with status 200.
-            return "" if tail.startswith(b'{"error_message"') else tail.decode(errors="replace")
+            return "" if end.startswith(b'{"error_message"') else end.decode(errors="replace")
 
         return self._perhaps(asked)
 
@@ -249,6 +283,18 @@ class Api:
     def terminate(self, run_id: str) -> None:
         """End a run; one that has ended already is as good."""
         self._change(run_id, self._client.terminate_run, 400, ENDED)
+
+    def delete(self, run_id: str) -> None:
+        """Remove the server's record of a run; one that is gone already is as good."""
+
+        def remove() -> None:
+            try:
+                self._client.delete_run(run_id)
+            except kfp_server_api.ApiException as error:
+                if error.status != 404:
+                    raise
+
+        self._call(remove)
 
     def _change(
         self, run_id: str, call: Callable[..., Any], refused: int, done: tuple[str, ...]

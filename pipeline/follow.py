@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 from components.common.errors import ConfigError, RaceError
 from components.common.progress import duration
-from pipeline.client import ENDED, GOING, AnswerError, Api, Run, no_answer
+from pipeline.client import ENDED, GOING, LOG_TAIL, AnswerError, Api, Run, no_answer
 from pipeline.display import say, step_line
+from pipeline.outcome import RESULTS, outcome
 from pipeline.parameters import trials
 from pipeline.steps import STEPS
 from pipeline.workflow import StepStatus, Workflow, read_failure, read_workflow, steps_of_tasks
 
 SILENT = 30  # answers without a state, one after the other: a run that was just made gives some
+TOLD = 60.0  # seconds between two lines about how far a training has come
 WORTH_A_WORD = 30.0  # seconds that a pod may wait before it is told of
 HOPELESS = 300.0  # seconds; a registry that restarts, or a Secret that is on its way, needs fewer
 # Further looks at the workflow of a run that has ended: it may be written after the state.
@@ -62,6 +64,7 @@ class Follower:
     terminate: bool = False
     _shown: dict[str, tuple[str, int]] = field(default_factory=dict)
     _waits: dict[str, _Wait] = field(default_factory=dict)
+    _told: dict[str, float] = field(default_factory=dict)
     _trials: Sequence[str] = ()
     _canceling: bool = False
 
@@ -93,20 +96,41 @@ class Follower:
         """
         self._canceling = False
         while True:
-            run = self._run()
-            self._trials = self._trials or _trial_names(run)
+            run, steps = self.look()
             self._canceling |= run.state == "CANCELING"
-            steps = self._steps(run)
             ended = run.state in ENDED
             for status in steps:
                 self._show(status)
                 if not ended:
                     self._watch(status)
+                    self._tell_progress(status)
             if ended:
                 break
             time.sleep(self.every)
         if run.state != "SUCCEEDED":
             raise self._failure(run, steps)
+
+    def look(self) -> tuple[Run, list[StepStatus]]:
+        """The run and its steps as they stand now."""
+        run = self._run()
+        self._trials = self._trials or _trial_names(run)
+        return run, self._steps(run)
+
+    def error(self, run: Run, steps: Sequence[StepStatus]) -> RunError | None:
+        """How a run ended; None if it goes on, or ended well."""
+        failed = run.state in ENDED and run.state != "SUCCEEDED"
+        return self._failure(run, steps) if failed else None
+
+    def log(self, status: StepStatus, attempt: int = -1, tail: int = LOG_TAIL) -> str:
+        """The end of an attempt's log, of the last one unless told otherwise; "" without one."""
+        if not status.pods:
+            return ""
+        return self.api.log(self.run_id, status.pods[attempt].node, tail)
+
+    def result(self, status: StepStatus) -> str:
+        """What a step says in its log of how far it has come, or of what came of it."""
+        shows = status.name in RESULTS and status.state in ("running", "succeeded")
+        return outcome(status.name, self.log(status)) if shows else ""
 
     def _run(self) -> Run:
         """The run, as soon as the server says how it stands."""
@@ -138,22 +162,46 @@ class Follower:
         return read_workflow(self.api.manifest(self.run_id))
 
     def _show(self, status: StepStatus) -> None:
-        label, attempts = self._label(status), len(status.pods)
+        label, attempts = self.label(status), len(status.pods)
         before = self._shown.get(label)
         if status.state == "pending" or before == (status.state, attempts):
             return
         self._shown[label] = (status.state, attempts)
+        silent = self._canceling or before == ("retrying", attempts)
+        say(self.line(status, with_reason=status.state == "retrying" or not silent))
+
+    def line(self, status: StepStatus, *, with_reason: bool = True) -> str:
+        """What is shown of a step."""
+        attempts = len(status.pods)
         said = f"{status.state} (attempt {attempts})" if attempts > 1 else status.state
+        more = self.why(status) if with_reason else ""
         if status.state == "retrying":
-            said = f"attempt {attempts} failed: {self._reason(status)[0]}"
-        elif status.state == "failed" and not self._canceling and before != ("retrying", attempts):
-            reason = self._reason(status)[0]
-            said += f": {reason}" if reason else ""
-        say(step_line(label, duration(status.seconds) if status.seconds else "", said))
+            said = f"attempt {attempts} failed"
+        elif status.state == "pending" and more:
+            said = "waiting"
+        said += f": {more}" if more else ""
+        spent = duration(status.seconds) if status.seconds else ""
+        return step_line(self.label(status), spent, said)
+
+    def why(self, status: StepStatus) -> str:
+        """Why it waits or failed; of another one, what came of it."""
+        if status.state == "pending":
+            return status.reason
+        if status.state in ("failed", "retrying"):
+            return self._reason(status)[0]
+        return self.result(status)
+
+    def _tell_progress(self, status: StepStatus) -> None:
+        """Say how far a training has come, once a minute at most."""
+        label, now = self.label(status), time.monotonic()
+        if status.state == "running" and now - self._told.setdefault(label, now) >= TOLD:
+            self._told[label] = now
+            if result := self.result(status):
+                say(step_line(label, "", result))
 
     def _watch(self, status: StepStatus) -> None:
         """Say once for what a step waits, again when it waits for something else; or give up."""
-        label, now = self._label(status), time.monotonic()
+        label, now = self.label(status), time.monotonic()
         if status.state != "pending" and not status.hopeless:
             self._waits.pop(label, None)
             return
@@ -184,14 +232,14 @@ class Follower:
 
     def _failure(self, run: Run, steps: Sequence[StepStatus]) -> RunError:
         hint = f"Its logs: {self.api.server.address('runs', self.run_id)}"
-        if run.state == "CANCELED" or self._canceling or _canceled(run):
+        if self._canceling or run.canceled:
             return RunError("the run was cancelled", hint=hint, exit_status=CANCELLED)
         failed = [status for status in steps if status.state == "failed"]
         if not failed:
             return RunError(f"the run {run.state.lower()}", hint=hint)
         first = min(failed, key=lambda status: status.ended or "~")
         reason, status = self._reason(first)
-        what = f"the run {run.state.lower()} in {self._label(first)}"
+        what = f"the run {run.state.lower()} in {self.label(first)}"
         return RunError(
             f"{what}: {reason}" if reason else what,
             hint=hint,
@@ -204,13 +252,14 @@ class Follower:
         """Why the last attempt failed, and its program's exit status where that is known."""
         if not status.pods:
             return "", None
-        told = read_failure(self.api.log(self.run_id, status.pods[-1].node))
+        told = read_failure(self.log(status))
         reason = status.reason or told.error or status.pods[-1].message.removeprefix("main: ")
         if told.exit_status is not None:  # Argo knows that of the launcher
             reason = re.sub(r"\(exit code \d+\)", f"(exit status {told.exit_status})", reason)
         return reason, told.exit_status
 
-    def _label(self, status: StepStatus) -> str:
+    def label(self, status: StepStatus) -> str:
+        """For people: train, or train (seed 2)."""
         label = f"{status.name}-driver" if status.driver else status.name
         if status.trial is None:
             return label
@@ -221,12 +270,6 @@ class Follower:
 def _kind(reason: str) -> str:
     """What tells reasons apart: kubelet has two for one image, and numbers of nodes change."""
     return "image" if "ImagePull" in reason else re.sub(r"\d+", "", reason)
-
-
-def _canceled(run: Run) -> bool:
-    """Whether someone has ended it since it was last started: it is FAILED all the same."""
-    starts = [i for i, state in enumerate(run.history) if state in ("PENDING", "RUNNING")]
-    return "CANCELING" in run.history[starts[-1] if starts else 0 :]
 
 
 def _trial_names(run: Run) -> list[str]:

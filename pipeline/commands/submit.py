@@ -18,6 +18,7 @@ from pipeline.commands.options import (
     parallelism,
     server,
 )
+from pipeline.commands.runs import watch
 from pipeline.display import say
 from pipeline.parameters import (
     Config,
@@ -168,12 +169,7 @@ def _follow(api: "Api", run_id: str, arguments: argparse.Namespace) -> None:
         pending_timeout=None if minutes is None else minutes * 60,
         terminate=arguments.terminate_stuck,
     )
-    try:
-        follower.follow_on(arguments.retries)
-    except KeyboardInterrupt:
-        say("the run goes on; it is stopped on its page")
-        raise
-    say("the run succeeded")
+    watch(follower, arguments.retries)
 
 
 def _require_reachable(

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pipeline import follow
+from tests.unit.pipeline import situations
 from tests.unit.pipeline.situations import Recording, Situation
 
 
@@ -138,7 +139,7 @@ class KubeflowPipelines:
                 self.experiments.append(made)
                 return 200, made
             case "GET", ["runs"]:
-                return 200, {"runs": _chosen(self.runs, query)}
+                return 200, _page([*map(self._in_list, _chosen(self.runs, query))], query)
             case "POST", ["runs"]:
                 made = json.loads(body) | {"run_id": self._id("run"), "state": "PENDING"}
                 self.runs.append(made)
@@ -146,11 +147,15 @@ class KubeflowPipelines:
             case "GET", ["runs", run_id]:
                 found = [run for run in self.runs if run["run_id"] == run_id]
                 if not found:
-                    return 404, {"code": 5, "message": f"run {run_id} not found"}
+                    return 404, {"code": 5, "message": situations.NO_RUN.format(run_id)}
+                if "state_history" in found[0]:
+                    return 200, self._going_on(found[0])
                 if self.replay:
                     return 200, found[0] | self.replay.run(self.clock.now)
                 state = self.states.popleft() if len(self.states) > 1 else self.states[0]
                 return 200, found[0] | state
+            case "POST", ["runs", call] if stateful := self._stateful(call):
+                return self._changed(stateful, call.rpartition(":")[2])
             case "POST", ["runs", call] if call.endswith(":retry"):
                 self.retried.append(call.removesuffix(":retry"))
                 return 200, {}
@@ -175,6 +180,40 @@ class KubeflowPipelines:
                 return 200, made
         return 404, {"code": 5, "message": "Not Found"}
 
+    def _in_list(self, run: dict[str, Any]) -> dict[str, Any]:
+        """A run without its inputs and steps."""
+        if not self.replay or "state_history" in run:
+            return run
+        return run | self.replay.run(self.clock.now) | {"runtime_config": {}, "run_details": None}
+
+    def _stateful(self, call: str) -> dict[str, Any] | None:
+        """The run of a call, where it has states of its own."""
+        called = [run for run in self.runs if run.get("run_id") == call.partition(":")[0]]
+        return called[0] if called and "state_history" in called[0] else None
+
+    def _changed(self, run: dict[str, Any], verb: str) -> tuple[int, Any]:
+        """What a real server answers to these calls."""
+        wanted, state, refusal = {
+            "retry": (("FAILED",), "RUNNING", (409, 10, situations.NOT_FAILED)),
+            "terminate": (("PENDING", "RUNNING"), "CANCELING", (400, 3, situations.ENDED)),
+        }[verb]
+        if run["state"] not in wanted:
+            status, code, message = refusal
+            return status, {"code": code, "message": message.format(run["run_id"])}
+        self._enter(run, state)
+        return 200, {}
+
+    def _enter(self, run: dict[str, Any], state: str) -> None:
+        run["state"] = state
+        run["state_history"].append({"update_time": situations.at(0), "state": state})
+
+    def _going_on(self, run: dict[str, Any]) -> dict[str, Any]:
+        """The run as it stands; one that is being cancelled has ended when it is next asked for."""
+        answer = json.loads(json.dumps(run))
+        if run["state"] == "CANCELING":
+            self._enter(run, "FAILED")
+        return answer
+
     def _id(self, kind: str) -> str:
         return f"{kind}-{next(self._ids)}"
 
@@ -185,6 +224,14 @@ def _chosen(things: list[dict[str, Any]], query: dict[str, list[str]]) -> list[d
         return things
     predicates = json.loads(query["filter"][0])["predicates"]
     return [t for t in things if all(t[p["key"]] == p["stringValue"] for p in predicates)]
+
+
+def _page(runs: list[dict[str, Any]], query: dict[str, list[str]]) -> dict[str, Any]:
+    """A page of a list of runs, the newest first."""
+    runs = sorted(runs, key=lambda run: run.get("created_at", ""), reverse=True)
+    start, size = int(query.get("page_token", "0")[0]), int(query.get("page_size", ["100"])[0])
+    following = {"next_page_token": str(start + size)} if start + size < len(runs) else {}
+    return {"runs": runs[start : start + size], "total_size": len(runs), **following}
 
 
 def _package(headers: Any, body: bytes) -> str:

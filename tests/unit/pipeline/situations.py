@@ -59,6 +59,41 @@ NO_LOG = (
 )
 
 
+NO_RUN = "Failed to get a run: Failed to fetch run {0}: ResourceNotFoundError: Run {0} not found"
+NOT_FAILED = (
+    "Failed to retry a run: Failed to retry run {}: BadRequestError: Workflow must be Failed/Error"
+    " to retry: workflow cannot be retried"
+)
+ENDED = (
+    "Failed to terminate a run: Failed to terminate run {0}: Invalid input error: Failed to"
+    " terminate a run {0}. Row not found"
+)
+
+
+def listed(
+    run_id: str, name: str, minute: int, *states: str, pipeline: str = "race", took: int = 444
+) -> dict[str, Any]:
+    """A run as lists of runs have it, which began at that minute and has had these states."""
+    began = START + datetime.timedelta(minutes=minute)
+    going = states[-1] in ("PENDING", "RUNNING", "CANCELING")
+    end = f"{began + datetime.timedelta(seconds=took):%Y-%m-%dT%H:%M:%SZ}"
+    return {
+        "experiment_id": "experiment-1",
+        "run_id": run_id,
+        "display_name": name,
+        "storage_state": "AVAILABLE",
+        "pipeline_version_reference": {
+            "pipeline_id": f"pipeline-{pipeline}",
+            "pipeline_version_id": "version-1",
+        },
+        "runtime_config": {},
+        "created_at": f"{began:%Y-%m-%dT%H:%M:%SZ}",
+        "finished_at": "1970-01-01T00:00:00Z" if going else end,
+        "state": states[-1],
+        "state_history": [{"update_time": at(60 * minute), "state": state} for state in states],
+    }
+
+
 @dataclass(frozen=True)
 class Attempt:
     """A pod: when it is made, runs and ends, and what is said of it meanwhile and at its end."""

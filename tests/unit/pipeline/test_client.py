@@ -30,7 +30,7 @@ def test_runs_are_listed_newest_first(api: Api, kubeflow) -> None:
 
 
 def test_a_run_that_is_not_there_is_one_line(api: Api) -> None:
-    with pytest.raises(ConfigError, match=r"not found: run run-9 not found"):
+    with pytest.raises(ConfigError, match=r"Run run-9 not found\. Check the run's id"):
         api.run("run-9")
 
 

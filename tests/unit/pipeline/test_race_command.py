@@ -16,7 +16,7 @@ from pipeline.parameters import parameters
 
 COMMANDS = (
     *("run", "estimate", "predict", "export", "import"),
-    *("submit", "compile", "parameters", "sample", "images"),
+    *("submit", "runs", "compile", "parameters", "sample", "images"),
 )
 
 
