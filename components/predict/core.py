@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,8 @@ def predict(config: PredictConfig) -> Tally:
     """Print an answer for each question, as soon as what was to be read with it is read.
 
     An answer is a line of JSON: "line" and "id" of the question, "probabilities" of the options,
-    "predicted" (a letter) and its "text", and where the right answer is known "gold" and "correct".
+    "predicted" (a letter) and its "text"; where the right answer is known "gold" and "correct"; and
+    "shortened" where the text is longer than the model reads, which then lost its end.
     A question of the command line is answered with a table.
 
     Raises:
@@ -66,11 +67,11 @@ def predict(config: PredictConfig) -> Tally:
         for stretch in source:
             understood = _understood(stretch, reader.model.options, tally)
             for _, alike in itertools.groupby(understood, key=lambda q: len(q.options)):
-                questions = list(alike)
-                logits = reader.logits(questions, config.batch_tokens)
-                sys.stdout.writelines(show(questions, logits))
+                read = reader.read(list(alike))
+                logits = reader.score(read, config.batch_tokens)
+                sys.stdout.writelines(show(read, logits))
                 sys.stdout.flush()
-                for question, best in zip(questions, logits.argmax(axis=1), strict=True):
+                for (question, *_), best in zip(read, logits.argmax(axis=1), strict=True):
                     tally.answered += 1
                     tally.known += question.gold is not None
                     tally.correct += question.gold == best
@@ -106,11 +107,19 @@ class Reader:
         Raises:
             DataError: a score is not a number.
         """
-        names = [f"{question.name} (line {question.line})" for question in questions]
-        return self.model.answer(self.sequences(questions), names, batch_tokens)
+        return self.score(self.read(questions), batch_tokens)
+
+    def score(self, read: Sequence["Read"], batch_tokens: int) -> NDArray[np.float64]:
+        """As `logits`, of what `read` gave."""
+        names = [f"{question.name} (line {question.line})" for question, *_ in read]
+        return self.model.answer([one.sequences for one in read], names, batch_tokens)
 
     def sequences(self, questions: Sequence[Question]) -> list[list[Any]]:
         """For each question the token ids that the model reads for each of its options."""
+        return [read.sequences for read in self.read(questions)]
+
+    def read(self, questions: Sequence[Question]) -> list["Read"]:
+        """Questions with the same number of options, in tokens."""
         import torch
 
         lines = [line for question in questions for line in question.inputs]
@@ -120,24 +129,41 @@ class Reader:
         ends = np.cumsum(items.sizes)
         tokens = [torch.from_numpy(t) for t in np.split(items.tokens.astype(np.int64), ends[:-1])]
         columns = len(questions[0].inputs)
-        return [
-            [self._joined(option, passage) for option in options]
-            for passage, *options in (
-                tokens[start : start + columns] for start in range(0, len(tokens), columns)
-            )
-        ]
+        found = []
+        for place, question in enumerate(questions):
+            passage, *options = tokens[place * columns : (place + 1) * columns]
+            joined = [self._joined(option, passage) for option in options]
+            shortened = any(was_cut for _, was_cut in joined)
+            found.append(Read(question, [sequence for sequence, _ in joined], shortened))
+        return found
 
-    def _joined(self, option: Any, passage: Any) -> Any:
+    def _joined(self, option: Any, passage: Any) -> tuple[Any, bool]:
         """Question and option, then the passage, as fairseq/tasks/sentence_ranking.py joins them.
 
-        What is too long loses its end, also where the model was trained with random crops.
+        What is too long loses its end, also where the model was trained with random crops; and
+        whether it did.
         """
         import torch
 
         settings = self.model.settings
-        option = _after(settings.init_token, option)[: settings.max_option_length]
-        sequence = torch.cat([option, _after(settings.separator_token, passage)])
-        return sequence[: settings.max_positions]
+        option = _after(settings.init_token, option)
+        passage = _after(settings.separator_token, passage)
+        kept = option[: settings.max_option_length]
+        sequence = torch.cat([kept, passage])[: settings.max_positions]
+        return sequence, len(sequence) < len(option) + len(passage)
+
+
+class Read(NamedTuple):
+    """A question as the model reads it.
+
+    Args:
+        sequences: the token ids of each option, with the passage.
+        shortened: whether the text was longer than that.
+    """
+
+    question: Question
+    sequences: list[Any]
+    shortened: bool
 
 
 def bpe_of(trained: Trained) -> Bpe:
@@ -212,8 +238,9 @@ def _understood(stretch: list[tuple[int, bytes]], options: int, tally: Tally) ->
     return questions
 
 
-def _json_lines(questions: Sequence[Question], logits: NDArray[np.float64]) -> Iterator[str]:
-    for question, best, probabilities in _answers(questions, logits):
+def answers(read: Sequence[Read], logits: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
+    """The answer to each question as it is written, see `predict`."""
+    for (question, _, shortened), best, probabilities in _decided(read, logits):
         answer: dict[str, Any] = {
             "line": question.line,
             "id": question.name,
@@ -223,11 +250,15 @@ def _json_lines(questions: Sequence[Question], logits: NDArray[np.float64]) -> I
         }
         if question.gold is not None:
             answer |= {"gold": LETTERS[question.gold], "correct": question.gold == best}
-        yield strict_json.dumps(answer) + "\n"
+        yield answer | ({"shortened": True} if shortened else {})
 
 
-def _table(questions: Sequence[Question], logits: NDArray[np.float64]) -> Iterator[str]:
-    for question, best, probabilities in _answers(questions, logits):
+def _json_lines(read: Sequence[Read], logits: NDArray[np.float64]) -> Iterator[str]:
+    return (strict_json.dumps(answer) + "\n" for answer in answers(read, logits))
+
+
+def _table(read: Sequence[Read], logits: NDArray[np.float64]) -> Iterator[str]:
+    for (question, *_), best, probabilities in _decided(read, logits):
         for place, (text, probability) in enumerate(
             zip(question.options, probabilities, strict=True)
         ):
@@ -235,13 +266,13 @@ def _table(questions: Sequence[Question], logits: NDArray[np.float64]) -> Iterat
             yield f"{mark} {LETTERS[place]} {100 * probability:6.2f} %  {text}\n"
 
 
-def _answers(
-    questions: Sequence[Question], logits: NDArray[np.float64]
-) -> Iterator[tuple[Question, int, list[float]]]:
-    if not questions:
+def _decided(
+    read: Sequence[Read], logits: NDArray[np.float64]
+) -> Iterator[tuple[Read, int, list[float]]]:
+    if not read:
         return iter(())
     probabilities = np.exp(log_probabilities(logits))
-    return zip(questions, logits.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
+    return zip(read, logits.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
 
 
 def _say(tally: Tally) -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.common.dataset import LETTERS
-from components.preprocess.passage import InvalidPassage, check, decode, lines
+from components.preprocess.passage import InvalidPassage, Passage, check, decode, lines
 from components.preprocess.source import MAX_FILE_BYTES
 
 # What is taken from the input at a time, and answered before more is waited for.
 STRETCH_BYTES = 1 << 20
+# What a line may become: its passage stands there for each question, an option for each underscore.
+MOST_CHARACTERS = 16 * MAX_FILE_BYTES
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,30 @@ def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLi
     if len(line) > MAX_FILE_BYTES:
         return BadLine(number, f"more than {MAX_FILE_BYTES >> 20} MiB")
     try:
-        fields = decode(line)
-        race = _as_race(fields)
-        options = _count(race, options)
-        passage = check(race, options)
-        gold = _known(fields, passage.options)
-        text = lines(passage, options)
-        name = _name(fields.get("id"), number)
+        return read_fields(number, decode(line), options)
     except InvalidPassage as error:
         return BadLine(number, str(error))
+
+
+def read_fields(
+    number: int, fields: dict[str, Any], options: int, most: int = MOST_CHARACTERS
+) -> list[Question]:
+    """The questions in the object that a line holds, see `parse_line`.
+
+    Args:
+        most: characters of all that the model would be given to read.
+
+    Raises:
+        InvalidPassage: it holds none that can be answered.
+    """
+    race = _as_race(fields)
+    options = _count(race, options)
+    passage = check(race, options)
+    gold = _known(fields, passage.options)
+    if (made := _characters(passage)) > most:
+        raise InvalidPassage(f"it becomes {made:,} characters to read, more than {most:,}")
+    text = lines(passage, options)
+    name = _name(fields.get("id"), number)
     columns = [column.split(b"\n")[:-1] for column in text.inputs]
     return [
         Question(
@@ -104,11 +121,28 @@ def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLi
     ]
 
 
+def _characters(passage: Passage) -> int:
+    """How long the lines become that are made of it."""
+    asked = zip(passage.questions, passage.options, strict=True)
+    return len(passage.article) * len(passage.questions) + sum(
+        len(question) * len(options) + max(1, question.count("_")) * sum(map(len, options))
+        for question, options in asked
+    )
+
+
 def _count(race: dict[str, Any], usual: int) -> int:
-    """How many options the first question has, if it may have as many."""
+    """How many options the first question has.
+
+    Raises:
+        InvalidPassage: it may not have as many.
+    """
     given = race.get("options")
     first = given[0] if type(given) is list and given else None
-    return len(first) if type(first) is list and 2 <= len(first) <= len(LETTERS) else usual
+    if type(first) is not list:
+        return usual
+    if not 2 <= len(first) <= len(LETTERS):
+        raise InvalidPassage(f"question 0 has {len(first)} options, not 2 to {len(LETTERS)}")
+    return len(first)
 
 
 def _name(given: Any, line: int) -> str:

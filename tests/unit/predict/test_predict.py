@@ -114,7 +114,7 @@ def test_bad_lines_are_named_and_the_others_answered(answering: Path, tmp_path: 
     for number, why in (
         (2, "not JSON"),
         (4, "not UTF-8"),
-        (5, "question 0 has 1 options, not a list of 4 options"),
+        (5, "question 0 has 1 options, not 2 to 26"),
         (6, "the answer of question 0 is 'E', not A, B, C or D"),
         (7, "half of a surrogate pair"),
         (8, "JSON nested too deeply"),
@@ -180,6 +180,33 @@ def test_a_right_answer_that_is_not_understood_is_not_made_up(
     found = parse_line(1, json.dumps(line).encode(), 4)
     assert isinstance(found, BadLine), found
     assert why in found.reason
+
+
+def test_text_that_would_grow_beyond_measure_is_refused_before_it_grows() -> None:
+    many = {"article": "a" * 10**6, "questions": [""] * 100, "options": [["a", "b"]] * 100}
+    for line in ({**GOOD, "question": "_" * 10**6, "options": ["a" * 5 * 10**5] * 4}, many):
+        found = parse_line(1, json.dumps(line).encode(), 4)
+        assert isinstance(found, BadLine)
+        assert found.reason.endswith(" characters to read, more than 67,108,864")
+
+
+def test_an_answer_says_that_its_text_was_shortened(
+    answering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = Reader(find_trained(answering), "fp32")
+    most, lengths = reader.model.settings.max_positions, []
+    for words in range(1, most):
+        line = {**GOOD, "article": "Ann has a" + " cat" * words}
+        (read,) = reader.read(parse_line(1, json.dumps(line).encode(), 4))  # type: ignore[arg-type]
+        lengths.append(max(map(len, read.sequences)))
+        whole = lengths[0] + (words - 1) * (lengths[min(1, words - 1)] - lengths[0])
+        assert lengths[-1] == min(whole, most)
+        assert read.shortened == (whole > most)
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(q) + "\n" for q in (GOOD, line)))
+    predict(PredictConfig(answering, input=path))
+    found = [answer.get("shortened") for answer in answers(capsys.readouterr().out)]
+    assert found == [None, True]
 
 
 def test_an_id_that_no_answer_can_repeat_is_refused() -> None:
