@@ -100,7 +100,7 @@ ARG VERSION=0
 # Written into the manifests of what is trained.
 ENV RACE_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="race-pipeline-train" \
-      org.opencontainers.image.description="RACE: fine-tune RoBERTa, evaluate, ask, export and import it" \
+      org.opencontainers.image.description="RACE: fine-tune RoBERTa, evaluate, ask, serve, export and import it" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         results.add_estimate,
         models.add_check,
         models.add_predict,
+        models.add_serve,
         models.add_export,
         models.add_import,
         submit.add_submit,

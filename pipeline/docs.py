@@ -27,7 +27,9 @@ from pipeline.parameters import parameters
 from pipeline.pipeline import RETRY_WINDOW
 from pipeline.steps import DAY, HOUR, STEPS
 
-_BY_HAND = ("components.check", "components.predict", "components.export", "components.import_")
+_BY_HAND = tuple(
+    f"components.{name}" for name in ("check", "predict", "serve", "export", "import_")
+)
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,4 +1,4 @@
-"""race check, predict, export and import: steps of their own, outside of the pipeline."""
+"""race check, predict, serve, export and import: steps of their own, outside of the pipeline."""
 
 import argparse
 import pkgutil
@@ -10,6 +10,7 @@ from components.common.remote import at_hand
 from components.export.config import ExportConfig
 from components.import_.config import ImportConfig
 from components.predict.config import PredictConfig
+from components.serve.config import ServeConfig
 from pipeline.commands.options import command
 
 
@@ -63,6 +64,23 @@ def add_predict(commands: Any) -> None:
         Each line of the input is a JSON object: {"article": "...", "question": "...",
         "options": ["...", ...]}, with "id" and "answer" (a letter) where they are known, or what a
         RACE file holds. Bad lines are reported and left out; the exit status is 3 then.
+        """,
+    )
+
+
+def add_serve(commands: Any) -> None:
+    _add(
+        commands,
+        "serve",
+        ServeConfig,
+        "components.serve.core:serve",
+        "answer questions over HTTP with a trained model",
+        """
+        example:
+          race serve --model runs/latest
+
+        POST /predict takes what `race predict` reads, POST /v1/models/race:predict KServe's form
+        of it, and GET / is a page to ask by hand. SIGTERM and Ctrl-C end it.
         """,
     )
 

@@ -27,7 +27,7 @@ def commands(page: Path) -> list[str]:
 def arguments_of(program: str, command: str) -> list[list[str]]:
     """The arguments of each part of a command line that runs `program`."""
     found = []
-    for part in re.split(r"&&|\|\|?|;|\s[<>]\s", command):
+    for part in re.split(r"&&|\|\|?|;|\s&$|\s[<>]\s", command):
         first, _, rest = re.sub(r"^\s*(\w+=\S*\s+)*", "", part).partition(" ")
         if Path(first).name == program:
             found.append(shlex.split(rest))

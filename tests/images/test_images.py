@@ -23,6 +23,7 @@ STEPS = {
     "train": "train",
     "evaluate": "train",
     "predict": "train",
+    "serve": "train",
     "export": "train",
     "import_": "train",
 }

@@ -15,7 +15,7 @@ from pipeline import cli
 from pipeline.parameters import parameters
 
 COMMANDS = (
-    *("run", "estimate", "predict", "export", "import"),
+    *("run", "estimate", "predict", "serve", "export", "import"),
     *("submit", "runs", "compile", "parameters", "sample", "images"),
 )
 
