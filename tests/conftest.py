@@ -178,6 +178,35 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Hugging Face hub of our own, which huggingface_hub finds here and in processes started."""
+    from huggingface_hub import constants
+
+    from tests.hub import serving
+
+    cache = tmp_path / "hf"
+    with serving() as found:
+        for name, value in (
+            ("HF_ENDPOINT", found.url),
+            ("HF_HOME", str(cache)),
+            ("HF_HUB_DISABLE_XET", "1"),
+            ("HF_HUB_OFFLINE", "0"),
+            ("HF_HUB_DISABLE_TELEMETRY", "1"),
+        ):
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        # Read once, when it is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", found.url)
+        template = found.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield found
+
+
+@pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Mounts a small file system; only root may."""
     mounted: list[Path] = []

@@ -1,4 +1,4 @@
-"""Steps by hand on s3:// addresses: inputs are fetched before the work, the output published after.
+"""Steps by hand on s3:// and hf:// addresses: inputs are fetched before, output published after.
 
 In a cluster KFP moves artifacts; a step that is run by hand has only its command line:
 
@@ -13,19 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from components.common import hub
 from components.common.cli import options
 from components.common.errors import ConfigError, OutputError
 from components.common.files import scratch_folder
 
 Config = TypeVar("Config")
 
+_PUSH = "Models are put there by `race publish` and by `race export --push-to-hub`"
+
 
 @contextlib.contextmanager
 def at_hand(config: Config) -> Iterator[Config]:
-    """`config` with a local path in place of each s3:// address among its paths.
+    """`config` with a local path in place of each s3:// or hf:// address among its paths.
 
-    The addresses are those of whole artifacts, see components.common.storage; fetched ones lie in
-    the folder for temporary files until the block ends. `output` is published when it ends well.
+    s3:// addresses are those of whole artifacts, see components.common.storage; fetched ones lie in
+    the folder for temporary files until the block ends. hf:// is read only, and comes to lie in
+    huggingface_hub's cache. `output` is published when the block ends well.
 
     Raises:
         OutputError: something is published at `output` already; nothing was fetched.
@@ -44,6 +48,8 @@ def at_hand(config: Config) -> Iterator[Config]:
 
     addresses = {name: found for name, path in paths.items() if (found := address(path))}
     output = addresses.pop("output", "")
+    if output.startswith(hub.SCHEME):
+        raise ConfigError(f"output: {output} is read only here", hint=_PUSH)
     if output and storage.find(output):
         raise OutputError(
             f"{output} exists already", hint="Choose a new address, or remove this one first"
@@ -52,7 +58,10 @@ def at_hand(config: Config) -> Iterator[Config]:
         inputs = scratch / "inputs"
 
         def fetched(path: Path, *place: str) -> Path:
-            if uri := address(path):
+            uri = address(path)
+            if uri.startswith(hub.SCHEME):
+                return hub.fetch(hub.parse(uri))
+            if uri:
                 storage.fetch(uri, path := inputs.joinpath(*place))
             return path
 
@@ -67,15 +76,15 @@ def at_hand(config: Config) -> Iterator[Config]:
 
 
 def _require_readable(name: str, path: Path) -> None:
-    if other := re.match(r"(gs|hf|https?|az|abfss?|wasbs?|hdfs):/", str(path)):
+    if other := re.match(r"(gs|https?|az|abfss?|wasbs?|hdfs):/", str(path)):
         raise ConfigError(
             f"{name}: addresses with {other[1]}:// are not read here",
-            hint="Give a path of this machine or an s3:// address; files of the web are for"
-            " components.download",
+            hint="Give a path of this machine, or an s3:// or hf:// address; files of the web are"
+            " for components.download",
         )
 
 
 def address(path: Path) -> str:
-    """The s3:// address that a Path was made from, whose two slashes it took for one, or ""."""
-    scheme, _, rest = str(path).partition("s3:/")
-    return f"s3://{rest}" if rest and not scheme else ""
+    """The s3:// or hf:// address that a Path was made from, which took // for /, or ""."""
+    found = re.match(r"(s3|hf):/(.+)", str(path))
+    return f"{found[1]}://{found[2]}" if found else ""

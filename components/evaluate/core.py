@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from components.common.results.scores import Group, Scores
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.report import Answers, figures, write_absence, write_report
 from components.evaluate.score import log_probabilities, require_numbers, score, table
+from components.evaluate.trained import MODEL_HELP, as_run, checkpoint_of
 from components.train import checkpoints, compat
 from components.train.config import as_dict
 from components.train.data import read_ids, read_labels, require_tokens, vocabulary_size
@@ -50,7 +51,7 @@ class EvaluateConfig:
     """
 
     data: Path = option(help="folder that binarize wrote")
-    model: Path = option(help="a checkpoint, or the folder that train wrote (its best one is used)")
+    model: Path = option(help=MODEL_HELP)
     output: Path = option(help="new folder for metrics.json, predictions.jsonl and report.html")
     text: Path | None = option(
         None, help="folder that preprocess wrote, to show questions and passages in the report"
@@ -101,15 +102,21 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             others; or a score is not a number.
         OSError: `output` is in use or cannot be written.
     """
+    with as_run(config.model) as model:
+        return _evaluate(replace(config, model=model))
+
+
+def _evaluate(config: EvaluateConfig) -> Evaluation:
     tests = read_test_sets(config.data)
     asked = _asked(config, tests)  # what is missing shows before the work
     metrics = _origin(config)
     if metrics.get("absent"):
         return _absence(config, metrics)
-    require_same(read_vocabulary(config.data), read_vocabulary(_checkpoint(config.model).parent))
+    checkpoint = checkpoint_of(config.model)
+    require_same(read_vocabulary(config.data), read_vocabulary(checkpoint.parent))
     with atomic_folder(config.output) as folder:
         model = Model(
-            _checkpoint(config.model),
+            checkpoint,
             config.data,
             config.precision,
             config.engine,
@@ -152,13 +159,14 @@ def _origin(config: EvaluateConfig) -> dict[str, Any]:
     if not config.model.is_dir():
         return {}
     found: dict[str, Any] = {}
-    if (config.model / METRICS).is_file():
-        found["training"] = digest(config.model)
+    folder = checkpoint_of(config.model).parent
+    if (folder / METRICS).is_file():
+        found["training"] = digest(folder)
     labels = config.data / "label" / "valid.label"
     if labels.is_file():
         found["validation_questions"] = labels.read_bytes().count(b"\n")
-    training = Training.find(config.model)
-    if training and training.collapsed and not _checkpoint(config.model).is_file():
+    training = Training.find(folder)
+    if training and training.collapsed and not checkpoint_of(config.model).is_file():
         found["absent"] = training.collapsed
     return found
 
@@ -220,10 +228,6 @@ def _passages(text: Path | None, answers: Answers, tests: Mapping[str, str]) -> 
         found.update({start + place: passage for place, passage in passages.items()})
         start += questions
     return found
-
-
-def _checkpoint(model: Path) -> Path:
-    return model / "checkpoint_best.pt" if model.is_dir() else model
 
 
 class Model:

@@ -1,14 +1,32 @@
-"""Where a trained model lies, with the files that belong to it."""
+"""Where a trained model lies, with the files that belong to it.
 
+It is a run's folder, the folder that train wrote, a checkpoint, or a Hugging Face model such as
+export and publish write. The last becomes a run's folder for as long as it is used:
+
+    with as_run(model) as run:
+        trained = find_trained(run)
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.common.errors import ConfigError, DataError
-from components.common.results.metrics import Evaluation, Training
+from components.common.files import scratch_folder
+from components.common.results.metrics import METRICS, Evaluation, Training
 
 # Of a folder that `race run` or a copy of a cluster's artifacts made: a folder for each output.
 MODEL, BPE, REPORT = "model", "bpe", "report"
 CHECKPOINT = "checkpoint_best.pt"
+# Of a Hugging Face model: its settings, and what export adds of training and evaluation.
+SETTINGS, TRAINING, EVALUATION = "config.json", "training", "evaluation"
+
+MODEL_HELP = (
+    "a run's folder, the folder that train wrote, a checkpoint, or a Hugging Face model that"
+    " answers multiple choice: a folder, s3:// or hf://"
+)
 
 
 @dataclass(frozen=True)
@@ -19,6 +37,36 @@ class Trained:
     bpe: Path
     training: Training
     evaluation: Evaluation
+
+
+@contextlib.contextmanager
+def as_run(model: Path) -> Iterator[Path]:
+    """`model`, or where that is a Hugging Face model, a run's folder made of it.
+
+    Raises:
+        DataError, OSError: as `import_model` raises them.
+    """
+    if not (model / SETTINGS).is_file():
+        yield model
+        return
+    from components.import_.config import ImportConfig
+    from components.import_.core import import_model
+
+    with scratch_folder() as run:
+        imported = import_model(ImportConfig(model, run / MODEL))
+        imported.rename(run / MODEL / CHECKPOINT)
+        (run / BPE).symlink_to(MODEL)
+        for source, target in ((TRAINING, MODEL), (EVALUATION, REPORT)):
+            if (metrics := model / source / METRICS).is_file():
+                (run / target).mkdir(exist_ok=True)
+                shutil.copyfile(metrics, run / target / METRICS)
+        yield run
+
+
+def checkpoint_of(model: Path) -> Path:
+    """The checkpoint of a run's folder, or of the one that train wrote; of a file, itself."""
+    folder = model / MODEL if (model / MODEL).is_dir() else model
+    return folder / CHECKPOINT if folder.is_dir() else folder
 
 
 def find_trained(model: Path, bpe: Path | None = None, evaluation: Path | None = None) -> Trained:
@@ -34,13 +82,12 @@ def find_trained(model: Path, bpe: Path | None = None, evaluation: Path | None =
         ConfigError: `bpe` is not given, and `model` is no run's folder with one.
         DataError: there is no checkpoint at `model`, or metrics.json of a folder is damaged.
     """
-    run = (model / MODEL).is_dir()
-    folder = model / MODEL if run else model
-    checkpoint = folder / CHECKPOINT if folder.is_dir() else folder
+    checkpoint = checkpoint_of(model)
     if not checkpoint.is_file():
         raise DataError(
             f"{checkpoint}: no such checkpoint",
-            hint="Give a run's folder, the folder that train wrote, or a checkpoint",
+            hint="Give a run's folder, the folder that train wrote, a checkpoint, or a Hugging Face"
+            " model",
         )
     if bpe is None:
         bpe = model / BPE
@@ -49,7 +96,7 @@ def find_trained(model: Path, bpe: Path | None = None, evaluation: Path | None =
                 f"{model}: the BPE of this model is not beside it",
                 hint="Say with --bpe where its encoder.json, vocab.bpe and dict.txt lie",
             )
-    if evaluation is None and run:
+    if evaluation is None and (model / REPORT).is_dir():
         evaluation = model / REPORT
     return Trained(
         checkpoint,

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from components.common.cli import option
+from components.evaluate.trained import MODEL_HELP
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    model: Path = option(help="a run's folder, the folder that train wrote, or a checkpoint")
+    model: Path = option(help=MODEL_HELP)
     output: Path = option(help="new folder for the Hugging Face model")
     bpe: Path | None = option(
         None, help="folder with encoder.json, vocab.bpe and dict.txt; a run's folder has its own"

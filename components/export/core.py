@@ -10,9 +10,10 @@ from typing import Any
 
 from components.common import strict_json
 from components.common.files import atomic_folder, scratch_folder
+from components.common.results.metrics import Evaluation, Training, write_metrics
 from components.evaluate.core import Model
-from components.evaluate.trained import find_trained
-from components.export.card import Exported, model_card
+from components.evaluate.trained import EVALUATION, TRAINING, Trained, as_run, find_trained
+from components.export.card import SETTINGS, Exported, model_card
 from components.export.config import ExportConfig
 from components.huggingface import tokenizer, weights
 from components.predict.core import bpe_of, data_set_of
@@ -49,10 +50,14 @@ def export(config: ExportConfig) -> Export:
             other.
         OSError: the output cannot be written, or is there already.
     """
+    with as_run(config.model) as model:
+        return _export(config, find_trained(model, config.bpe, config.evaluation))
+
+
+def _export(config: ExportConfig, trained: Trained) -> Export:
     import torch
     from safetensors.torch import save_file
 
-    trained = find_trained(config.model, config.bpe, config.evaluation)
     with atomic_folder(config.output) as folder:
         bpe = bpe_of(trained)
         with data_set_of(bpe.dictionary) as data:
@@ -73,6 +78,8 @@ def export(config: ExportConfig) -> Export:
             _write(folder / name, text)
         with scratch_folder() as scratch:  # for who imports it
             tokenizer.write_bpe(folder, scratch).write(folder)
+        _write_metrics(folder / TRAINING, trained.training)
+        _write_metrics(folder / EVALUATION, trained.evaluation)
         parameters = sum(tensor.numel() for tensor in tensors.values())
         card = Exported(task, parameters, trained.training, trained.evaluation)
         _write(folder / "README.md", model_card(card))
@@ -115,6 +122,16 @@ def model_config(checked: Roberta, tensors: dict[str, Any]) -> dict[str, Any]:
         "eos_token_id": 2,
         "dtype": str(tensors[weights.WORDS].dtype).removeprefix("torch."),
     }
+
+
+def _write_metrics(folder: Path, found: Training | Evaluation) -> None:
+    """What is known, but for paths: they are of the machine that it was made on."""
+    if found != type(found)():
+        folder.mkdir()
+        metrics = found.to_metrics()
+        if isinstance(found, Training):
+            metrics["parameters"] = {n: v for n, v in found.parameters.items() if n in SETTINGS}
+        write_metrics(folder, {n: value for n, value in metrics.items() if value is not None})
 
 
 def _write(path: Path, text: str) -> None:

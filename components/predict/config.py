@@ -7,6 +7,7 @@ from typing import Literal
 from components.common import cli
 from components.common.device import DEVICE_HELP, Device
 from components.common.errors import ConfigError
+from components.evaluate.trained import MODEL_HELP
 
 STANDARD_INPUT = Path("-")
 
@@ -19,7 +20,7 @@ class PredictConfig:
         ConfigError: a question is given in part, or besides an input.
     """
 
-    model: Path = cli.option(help="a run's folder, the folder that train wrote, or a checkpoint")
+    model: Path = cli.option(help=MODEL_HELP)
     bpe: Path | None = cli.option(
         None, help="folder with encoder.json, vocab.bpe and dict.txt; a run's folder has its own"
     )

@@ -28,7 +28,7 @@ from components.common.files import scratch_folder
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.core import Model
 from components.evaluate.score import log_probabilities
-from components.evaluate.trained import Trained, find_trained
+from components.evaluate.trained import Trained, as_run, find_trained
 from components.predict.config import STANDARD_INPUT, PredictConfig
 from components.predict.questions import BadLine, Question, parse_line, read_stretches
 
@@ -61,8 +61,8 @@ def predict(config: PredictConfig) -> Tally:
         OSError: the input cannot be read.
     """
     tally = Tally()
-    with _opened(config) as source:
-        reader = Reader(find_trained(config.model, config.bpe), config.precision, config.device)
+    with _opened(config) as source, as_run(config.model) as model:
+        reader = Reader(find_trained(model, config.bpe), config.precision, config.device)
         show = _table if config.question is not None else _json_lines
         for stretch in source:
             understood = _understood(stretch, reader.model.options, tally)

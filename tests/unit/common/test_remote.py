@@ -122,7 +122,7 @@ def test_each_of_several_inputs_may_be_an_address(source: str, tmp_path: Path) -
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-@pytest.mark.parametrize("scheme", ["gs", "https", "hf"])
+@pytest.mark.parametrize("scheme", ["gs", "https"])
 def test_an_address_of_another_kind_is_named(scheme: str, tmp_path: Path) -> None:
     config = CopyConfig(Path(f"{scheme}://bucket/folder"), tmp_path / "out")
     with (
