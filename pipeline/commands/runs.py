@@ -1,6 +1,7 @@
 """race runs: what becomes of a run on a cluster after it was submitted."""
 
 import argparse
+import functools
 import sys
 import textwrap
 import time
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def add_runs(commands: Any) -> None:
     made = commands.add_parser(
         "runs",
-        help="list, show, cancel, retry and delete runs on a cluster",
+        help="list, show, cancel, retry and delete runs on a cluster; their logs",
         description="What becomes of a run on a cluster after `race submit`.",
         epilog=textwrap.dedent(
             """
@@ -36,7 +37,7 @@ def add_runs(commands: Any) -> None:
         allow_abbrev=False,
     )
     verbs = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_list, _add_show, _add_cancel, _add_retry, _add_delete):
+    for add in (_add_list, _add_show, _add_logs, _add_cancel, _add_retry, _add_delete):
         add(verbs)
 
 
@@ -181,6 +182,63 @@ def _show(arguments: argparse.Namespace) -> None:
         _print(arguments, {**answer, "steps": rows, "error": ending and ending.what}, *lines)
     if failed:
         raise failed
+
+
+# -- logs
+
+
+def _add_logs(verbs: Any) -> None:
+    made = add_verb(
+        verbs,
+        "logs",
+        _logs,
+        "print what a run's steps have said",
+        """
+        examples:
+          race runs logs latest train --follow
+          race runs logs 5a788e68 "train (seed 2)"
+
+        They come from the server while it has them, and then from the run's artifacts, for which
+        the AWS variables say where the store is and who asks. With --output json each line is an
+        object.
+        """,
+    )
+    made.add_argument(
+        "step",
+        nargs="?",
+        default="",
+        metavar="STEP",
+        help="a step, or one of a trial (default: all)",
+    )
+    made.add_argument(
+        "--raw", action="store_true", help="with what KFP's launcher says of its work"
+    )
+    _add_wait(made, "go on until the run ends")
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    from pipeline.artifacts import artifacts_of, read_log
+    from pipeline.follow import Follower
+    from pipeline.logs import read_logs
+
+    api, run = found(arguments)
+    stored = functools.cache(lambda: artifacts_of(api, run.run_id))
+    lines = read_logs(
+        Follower(api, run.run_id, arguments.poll),
+        arguments.step,
+        lambda step, trial: read_log(stored(), step, trial),
+        follow=arguments.wait,
+        raw=arguments.raw,
+    )
+    before = None
+    for source, text in lines:
+        if arguments.output == "json":
+            print(strict_json.dumps({"source": source, "line": text}), flush=True)
+            continue
+        if source != before and (before or not arguments.step or source != arguments.step):
+            print(f"==> {source} <==")
+        print(text, flush=True)
+        before = source
 
 
 def watch(follower: "Follower", retries: int = 0) -> None:
