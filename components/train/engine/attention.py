@@ -8,12 +8,15 @@ the dropout of attention weights, and neither ever holds an attention matrix in 
 On the CPU, sequences are done one after the other with exact matrix products: no padding, no mask,
 and the attention matrix of one sequence stays in the cache. Dropout masks come from 16 random bits
 for each value, which is several times faster than torch's Bernoulli numbers; FlashAttention uses 8.
+NumPy draws them (Doty-Humphrey's SFC64, seeded by torch's generator) and compares them: its loops
+are vectorized where torch's for integers are not.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -155,7 +158,8 @@ class _CpuAttention(torch.autograd.Function):
         for s in spans:
             q, k, v = _heads(query, s.query), _heads(key, s.key), _heads(value, s.key)
             kept = weights[s.weights].view(s.shape)
-            torch.softmax(torch.bmm(q * width**-0.5, k.transpose(1, 2)), -1, out=kept)
+            torch.bmm(q * width**-0.5, k.transpose(1, 2), out=kept)
+            torch.softmax(kept, -1, out=kept)
             dropped = kept if mask is None else _masked(kept, mask[s.weights], scratch)
             _heads(output, s.query).copy_(torch.bmm(dropped, v))
         ctx.save_for_backward(query, key, value, weights, mask)
@@ -170,16 +174,18 @@ class _CpuAttention(torch.autograd.Function):
         d_query, d_key, d_value = (
             torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
         )
-        scratch = torch.empty_like(weights[: max(s.size for s in ctx.spans)])
+        # New memory for each matrix would cost more than a product: its pages come one by one.
+        scratch, gradients = weights.new_empty(2, max(s.size for s in ctx.spans))
         for s in ctx.spans:
             q, k, v = _heads(query, s.query), _heads(key, s.key), _heads(value, s.key)
             g, kept = _heads(grad, s.query), weights[s.weights].view(s.shape)
             dropped = kept if mask is None else _masked(kept, mask[s.weights], scratch)
             _heads(d_value, s.key).copy_(torch.bmm(dropped.transpose(1, 2), g))
-            d_weights = torch.bmm(g, v.transpose(1, 2))
+            d_scores = gradients[: s.size].view(s.shape)
+            torch.bmm(g, v.transpose(1, 2), out=d_scores)
             if mask is not None:
-                d_weights *= scratch[: s.size].copy_(mask[s.weights]).view(s.shape)
-            d_scores = torch._softmax_backward_data(d_weights, kept, -1, kept.dtype)
+                d_scores *= scratch[: s.size].copy_(mask[s.weights]).view(s.shape)
+            torch._softmax_backward_data(d_scores, kept, -1, kept.dtype, grad_input=d_scores)
             _heads(d_query, s.query).copy_(torch.bmm(d_scores, k).mul_(scale))
             _heads(d_key, s.key).copy_(torch.bmm(d_scores.transpose(1, 2), q * scale))
         return d_query, d_key, d_value, None, None, None
@@ -218,9 +224,10 @@ def _heads(stream: Tensor, span: slice) -> Tensor:
 def _random_mask(size: int, dropout: float) -> tuple[Tensor, float]:
     """`size` bytes, 1 with probability 1 - `dropout` (to 16 bits), and that probability exactly."""
     dropped = round(dropout * _LEVELS)
-    words = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None)
-    mask = words.view(torch.int16)[:size] >= dropped - _LEVELS // 2
-    return mask.view(torch.uint8), 1 - dropped / _LEVELS
+    generator = np.random.Generator(np.random.SFC64(int(torch.randint(1 << 62, ()))))
+    words = generator.integers(1 << 64, size=-(-size // 4), dtype=np.uint64)
+    mask = words.view(np.uint16)[:size] >= dropped
+    return torch.from_numpy(mask.view(np.uint8)), 1 - dropped / _LEVELS
 
 
 def _masked(values: Tensor, mask: Tensor, scratch: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """A model that is to be replaced is not drawn, and what is drawn after it is as ever."""
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +66,12 @@ def test_the_new_head_is_bit_by_bit_that_of_stock_fairseq(
     name = "encoder.sentence_encoder.layers.1.fc1.weight"
     assert torch.equal(stock[name], packed[name]), "no checkpoint is there to replace it"
     assert not torch.equal(stock[name], undrawn[name]), "not drawn, for it is to be replaced"
+
+
+def test_does_not_import_torchs_compiler() -> None:
+    code = (
+        "import sys, torch; from components.train.initial import undrawn\n"
+        "with undrawn(): torch.nn.Linear(3, 3)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
