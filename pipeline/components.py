@@ -10,21 +10,26 @@ stand after it. KFP puts values in place of the placeholders, here as on a clust
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kfp import dsl
 
 from components.common.program import EXECUTOR_INPUT, SETTINGS
-from pipeline.steps import Step
+from pipeline.images import Images
+from pipeline.steps import STEPS, Step
 
 PYTHON = ("python", "-P", "-m")
 
 
-def component(step: Step, image: str, compiled: Sequence[str] = ()) -> Any:
+def component(
+    step: Step, image: str, compiled: Sequence[str] = (), *, defaults: bool = False
+) -> Any:
     """A step's component.
 
     Args:
         compiled: flags that no run of the pipeline changes, but by settings.
+        defaults: its inputs have those of the program.
     """
 
     def container(*_: Any) -> dsl.ContainerSpec:
@@ -36,7 +41,7 @@ def component(step: Step, image: str, compiled: Sequence[str] = ()) -> Any:
 
     container.__name__ = step.name.replace("-", "_")
     container.__doc__ = (step.config.__doc__ or "").partition("\n")[0]
-    container.__signature__ = signature(step)  # type: ignore[attr-defined]
+    container.__signature__ = signature(step, defaults)  # type: ignore[attr-defined]
     made = dsl.container_component(container)
     if step.result:
         # The one name that KFP's local runner finds the items of a loop by, and which it lets no
@@ -65,8 +70,10 @@ def arguments(step: Step, compiled: Sequence[str]) -> list[str]:
     return [*paths, *output, *fixed, *compiled, *settings, *given, *tail]
 
 
-def signature(step: Step) -> inspect.Signature:
+def signature(step: Step, defaults: bool = False) -> inspect.Signature:
     """What KFP reads a component's inputs and outputs from."""
+    known = {o.name: o.default for o in step.parameters if not o.required} if defaults else {}
+    known |= {"settings": {}} if defaults else {}
     kinds: dict[str, Any] = {name: _artifact(kind) for name, kind in step.inputs.items()}
     kinds |= {
         o.name: str if o.repeated else o.type for o in step.parameters if o.name in step.given
@@ -76,10 +83,29 @@ def signature(step: Step) -> inspect.Signature:
     kinds |= {"result": dsl.OutputPath(step.result)} if step.result else {}
     return inspect.Signature(
         [
-            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=kind,
+                default=known.get(name, inspect.Parameter.empty),
+            )
             for name, kind in kinds.items()
         ]
     )
+
+
+def published(images: Images) -> dict[str, Any]:
+    """The component of each program, by its folder, for pipelines of other people.
+
+    Its inputs have the program's own defaults; `settings` takes every other parameter.
+    """
+    steps = {step.group: replace(step, settings=True) for step in STEPS.values()}
+    # Several steps have this one, each for a thing of its own.
+    steps["download"] = replace(steps["download"], fixed={}, outputs={"downloaded": "Artifact"})
+    return {
+        name: component(replace(step, name=name), getattr(images, step.image), defaults=True)
+        for name, step in steps.items()
+    }
 
 
 def compiled_flags(step: Step, values: Mapping[str, Any]) -> list[str]:

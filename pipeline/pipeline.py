@@ -207,9 +207,13 @@ def compiled(
     Without `cached` it is what the values allow: a run with others should have its own.
     """
     cached = cached_on_cluster(values) if cached is None else cached
+    return as_yaml(build(values, images, cached=cached, sweep=sweep, parallelism=parallelism))
+
+
+def as_yaml(made: Any) -> str:
+    """A pipeline or a component as YAML."""
     with scratch_folder() as folder:
-        path = folder / "pipeline.yaml"
-        made = build(values, images, cached=cached, sweep=sweep, parallelism=parallelism)
+        path = folder / "made.yaml"
         compiler.Compiler().compile(made, str(path))
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     # KFP heads the file with a list of the inputs that spells dictionaries in an order of chance.

@@ -21,6 +21,7 @@ from pipeline.display import say
 from pipeline.parameters import is_sweep, load_config, parameters, parse_assignments
 
 PIPELINE_YAML, SWEEP_YAML = Path("pipeline.yaml"), Path("sweep.yaml")
+COMPONENTS = Path("components")
 
 
 def add_compile(commands: Any) -> None:
@@ -37,8 +38,9 @@ def add_compile(commands: Any) -> None:
             --train-image registry.example.org/race-pipeline-train@sha256:...
           race compile -p seeds=[1,2,3] --parallelism 3 --output seeds.yaml
 
-        Without --output it writes pipeline.yaml, which trains once, and sweep.yaml, where seeds and
-        learning_rates can be set. With --output it writes one file: a sweep if one of them is set.
+        Without --output it writes pipeline.yaml, which trains once, sweep.yaml, where seeds and
+        learning_rates can be set, and components/<step>/component.yaml, for pipelines of your own.
+        With --output it writes one file: a sweep if seeds or learning_rates are set.
         """,
     )
     add_config(made)
@@ -47,7 +49,7 @@ def add_compile(commands: Any) -> None:
         "--output",
         type=Path,
         metavar="PATH",
-        help=f"file to write (default: {PIPELINE_YAML} and {SWEEP_YAML})",
+        help=f"file to write (default: {PIPELINE_YAML}, {SWEEP_YAML} and the components)",
     )
     made.add_argument(
         "--check", action="store_true", help="write nothing, fail if a file is not up to date"
@@ -57,25 +59,38 @@ def add_compile(commands: Any) -> None:
 
 
 def _compile(arguments: argparse.Namespace) -> None:
-    from pipeline.pipeline import compiled
+    from pipeline.components import published
+    from pipeline.pipeline import as_yaml, compiled
 
     trials = parallelism(arguments)
     given = parse_assignments(arguments.assignments)
     values = defaults(load_config(arguments.config), given)
+    references = chosen_images(arguments)
     outputs = {PIPELINE_YAML: False, SWEEP_YAML: True}
     if arguments.output:
         outputs = {arguments.output: is_sweep(values)}
     for output, sweep in outputs.items():
         if output.suffix not in (".yaml", ".yml"):
             raise ConfigError(f"--output {output}: not YAML", hint="Let its name end with .yaml")
-        content = compiled(values, chosen_images(arguments), sweep=sweep, parallelism=trials)
-        if not arguments.check:
-            output.write_text(content, encoding="utf-8")
-            say(f"wrote {output}")
-        elif not output.is_file() or output.read_text(encoding="utf-8") != content:
-            raise DataError(f"{output} is not up to date", hint="Write it with `race compile`")
-        else:
-            say(f"{output} is up to date")
+        _write(
+            output,
+            compiled(values, references, sweep=sweep, parallelism=trials),
+            check=arguments.check,
+        )
+    if not arguments.output:
+        for name, made in published(references).items():
+            _write(COMPONENTS / name / "component.yaml", as_yaml(made), check=arguments.check)
+
+
+def _write(output: Path, content: str, *, check: bool) -> None:
+    if not check:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(content, encoding="utf-8")
+        say(f"wrote {output}")
+    elif not output.is_file() or output.read_text(encoding="utf-8") != content:
+        raise DataError(f"{output} is not up to date", hint="Write it with `race compile`")
+    else:
+        say(f"{output} is up to date")
 
 
 def add_parameters(commands: Any) -> None:
