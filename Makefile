@@ -6,6 +6,8 @@ GPU_PYTHON ?= python3.12
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 PIP    := $(BIN)/pip --disable-pip-version-check
+# What comes as source is built with the locked tools.
+WITH   := --build-constraint requirements/build.txt
 # Tests side by side, one on each core, where threads of torch would be in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8
 
@@ -17,14 +19,16 @@ help: ## list the targets
 
 setup: $(STAMP) ## make .venv with everything (PYTHON=python3.12 for another Python)
 
-$(STAMP): pyproject.toml requirements/dev.txt requirements/fairseq.txt requirements/build.txt
+$(STAMP): pyproject.toml requirements/dev.txt requirements/fairseq.txt requirements/build.txt requirements/torch.txt
 	@bash requirements/preflight.sh "$(PYTHON)"
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	@$(PIP) install --quiet --requirement requirements/build.txt
-	@$(PIP) install --quiet --requirement requirements/dev.txt
+	@# The list is whole, but for torch, whose packages of CUDA its own wheel pins.
+	@$(PIP) install --quiet --no-deps $(WITH) --requirement requirements/dev.txt
+	@$(PIP) install --quiet --requirement requirements/torch.txt
 	@# Built apart from torch: with torch in sight its setup wants C++ files that the sdist lacks.
-	@PIP_CONSTRAINT=requirements/build.txt $(PIP) install --quiet --no-deps --requirement requirements/fairseq.txt
+	@$(PIP) install --quiet --no-deps $(WITH) --requirement requirements/fairseq.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -64,7 +68,7 @@ compile: setup ## write pipeline.yaml and sweep.yaml
 docs: setup ## write the generated parts of README.md and docs/
 	@$(BIN)/python -m pipeline.docs
 
-lock: setup ## write requirements/*.txt from pyproject.toml
+lock: setup ## write requirements/*.txt from pyproject.toml: versions and hashes
 	@bash requirements/lock.sh $(BIN)
 
 images: setup ## both container images (BASE_IMAGE=... TORCH=cpu NETWORK=host)

@@ -22,11 +22,10 @@ RUN python3 -m venv --without-pip /opt/race
 COPY requirements/data.txt requirements/parquet.txt /requirements/
 # What gigatoken wants for its command line and for answers as awkward arrays would double the image.
 # huggingface_hub downloads without its second protocol (hf-xet), file systems and command line.
-RUN grep -Ev '^(annotated-doc|annotated-types|awkward|awkward-cpp|click|fsspec|hf-xet)==' \
-      /requirements/data.txt ${PARQUET:+/requirements/parquet.txt} --no-filename | \
-    grep -Ev '^(importlib-metadata|lazy-importer|markdown-it-py|mdurl|packaging|pydantic)==' | \
-    grep -Ev '^(pydantic-core|pygments|rich|shellingham|typer|typing-inspection|zipp)==' \
-      >/requirements/used.txt \
+RUN awk -v out='^(annotated-doc|annotated-types|awkward|awkward-cpp|click|fsspec|hf-xet|importlib-metadata\
+|lazy-importer|markdown-it-py|mdurl|packaging|pydantic|pydantic-core|pygments|rich|shellingham|typer\
+|typing-inspection|zipp)==' '/^[a-z]/ {keep = $0 !~ out} keep' \
+      /requirements/data.txt ${PARQUET:+/requirements/parquet.txt} >/requirements/used.txt \
  && python3 -m pip --python /opt/race/bin/python install --no-compile --no-deps \
       --requirement /requirements/used.txt
 # numpy's bridge to Fortran, types for editors, huggingface_hub's commands and model calls: never used.

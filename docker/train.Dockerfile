@@ -24,10 +24,12 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends g++ \
  && rm -rf /var/lib/apt/lists/*
 COPY requirements/fairseq.txt requirements/build.txt /requirements/
-# An isolated build, without torch: with torch in sight its setup wants C++ files that the sdist lacks.
+# Without torch: with torch in sight its setup wants C++ files that the sdist lacks.
 # The flags keep the name of pip's temporary folder, another one each time, out of the libraries.
-RUN CFLAGS=-g0 LDFLAGS=-Wl,--strip-all,--build-id=none \
-    PIP_CONSTRAINT=/requirements/build.txt python3 -m pip wheel --no-deps --wheel-dir /wheels \
+RUN python3 -m venv /opt/build \
+ && /opt/build/bin/python -m pip install --requirement /requirements/build.txt \
+ && CFLAGS=-g0 LDFLAGS=-Wl,--strip-all,--build-id=none \
+    /opt/build/bin/python -m pip wheel --no-build-isolation --no-deps --wheel-dir /wheels \
       --requirement /requirements/fairseq.txt
 
 FROM ${BASE_IMAGE} AS packages
@@ -41,18 +43,16 @@ ARG PIP_TRUSTED_HOST
 ARG TORCH
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/race
-COPY requirements/train.txt /requirements/
-# torch has a layer of its own: it is most of the image, and changes least.
-RUN grep '^torch==' /requirements/train.txt | sed "s/\$/${TORCH:++$TORCH}/" >/requirements/torch.txt \
- && python3 -m pip --python /opt/race/bin/python install --no-compile \
-      --constraint /requirements/train.txt --requirement /requirements/torch.txt
-COPY --from=fairseq /wheels /wheels
+COPY requirements/train.txt requirements/torch.txt /requirements/
 # cython has done its part in fairseq's wheel.
-RUN grep -Ev '^(torch|cython)==' /requirements/train.txt >/requirements/rest.txt \
- && python3 -m pip --python /opt/race/bin/python install --no-compile \
-      --requirement /requirements/rest.txt \
+RUN awk '/^[a-z]/ {keep = $0 !~ /^cython==/} keep' /requirements/train.txt >/requirements/used.txt \
  && python3 -m pip --python /opt/race/bin/python install --no-compile --no-deps \
-      /wheels/*.whl
+      --requirement /requirements/used.txt
+# What torch needs beside these are packages of CUDA, which its wheel pins.
+RUN python3 -m pip --python /opt/race/bin/python install --no-compile \
+      "$(cat /requirements/torch.txt)${TORCH:++$TORCH}"
+COPY --from=fairseq /wheels /wheels
+RUN python3 -m pip --python /opt/race/bin/python install --no-compile --no-deps /wheels/*.whl
 # Without a compiler torch's headers are of no use, and its C++ tests are of none to anybody.
 # botocore describes some 400 services; S3 and the sources of its credentials are the ones in use.
 # Byte code is made here, since the final image is never written to. It is checked neither for its

@@ -125,7 +125,8 @@ print(json.dumps({d.name.lower().replace("_", "-").replace(".", "-"): d.version 
 """
     installed = json.loads(run_in(getattr(built, kind), "python", "-c", code).stdout)
     folder = Path(__file__).parents[2] / "requirements"
-    files = [f"{kind}.txt", "fairseq.txt" if kind == "train" else "parquet.txt"]
+    files = ["data.txt", "parquet.txt"]
+    files = ["train.txt", "torch.txt", "fairseq.txt"] if kind == "train" else files
     locked: dict[str, set[str]] = {}
     for line in "\n".join((folder / name).read_text() for name in files).splitlines():
         name, _, version = line.partition(" ")[0].partition("==")
