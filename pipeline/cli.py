@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.common.cli import Parser, add_log_format, run_step, use_log_format
-from pipeline.commands import compile, images, models, results, run, runs, submit
+from pipeline.commands import compile, doctor, images, models, results, run, runs, submit
 
 # Modules that import kfp or torch are imported where they are needed: `race --help` is quick.
 
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         models.add_serve,
         models.add_export,
         models.add_import,
+        doctor.add_doctor,
         submit.add_submit,
         runs.add_runs,
         compile.add_compile,

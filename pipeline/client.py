@@ -8,11 +8,8 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
-import logging
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,23 +19,20 @@ import kfp_server_api
 import urllib3
 
 from components.common import strict_json
-from components.common.errors import ConfigError, TransferError
+from components.common.errors import ConfigError
 from components.common.retry import AttemptError, Patience, retry
 from components.common.transfer import root_of, told, untrusted
+from pipeline.answers import AnswerError, limit_time, no_answer, quiet, refuse_errors
 from pipeline.server import Server, own_namespace
 
 Result = TypeVar("Result")
 
-CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
 # Half a minute to a whole one: a restarting server is back by then.
 PATIENCE = Patience(attempts=6, first_wait=2.0)
+NOWHERE = "00000000-0000-0000-0000-000000000000"  # no pipeline has this id
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 GOING = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
 LOG_TAIL = 1 << 16  # bytes at the end of a log: what failed is said there
-
-
-class AnswerError(TransferError):
-    """The server's answer is no answer of Kubeflow Pipelines, though its status is 200."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +95,9 @@ class Api:
         TransferError: it cannot be reached, or goes on failing.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, patience: Patience = PATIENCE) -> None:
         self.server = server
+        self._patience = patience
         self._token = server.token()
         configuration = kfp_server_api.Configuration(host=server.host.rstrip("/"))
         if self._token:
@@ -113,8 +108,8 @@ class Api:
         # kfp.Client asks for the server's health too, but hides why that fails behind half a minute
         # of tracebacks.
         probe = kfp_server_api.ApiClient(configuration)
-        _limit_time(probe)
-        _refuse_errors(probe)
+        limit_time(probe)
+        refuse_errors(probe)
         self._configuration = configuration
         healthz = kfp_server_api.HealthzServiceApi(probe)
         health, _, headers = self._call(healthz.healthz_service_get_healthz_with_http_info)
@@ -129,6 +124,8 @@ class Api:
             raise ConfigError(
                 f"{server.host} serves many users", hint="Give your profile's --namespace"
             )
+        self.version = _version(probe.last_response.data)
+        self.multi_user = bool(health.multi_user)
         self._client = self._call(
             lambda: kfp.Client(
                 host=server.host,
@@ -138,8 +135,8 @@ class Api:
             )
         )
         self._http = self._client._run_api.api_client
-        _limit_time(self._http)
-        _refuse_errors(self._http)
+        limit_time(self._http)
+        refuse_errors(self._http)
         self._configuration = self._client._existing_config
 
     def pipeline_version(self, package: Path, name: str, kind: str = "") -> tuple[str, str]:
@@ -177,6 +174,39 @@ class Api:
             return self._identity(self._client.create_experiment(name), "experiment_id")
 
         return self._call(made)
+
+    def may_start(self) -> bool | None:
+        """Whether this user may start runs; None where the server does not let that be seen.
+
+        It is asked for a run of what is not there: the server looks at the right to create runs
+        before it looks for the pipeline (createRun in its run_server.go), and makes nothing.
+
+        Raises:
+            ConfigError: it refuses it.
+        """
+        namespace = self.server.namespace or None
+        found = self._call(
+            lambda: self._client.list_experiments(page_size=1, namespace=namespace).experiments
+        )
+        if not self.multi_user:
+            return True
+        if not found:
+            return None
+        nothing = {"pipeline_id": NOWHERE, "pipeline_version_id": NOWHERE}
+        run = {"display_name": "race doctor", "pipeline_version_reference": nothing}
+        run["experiment_id"] = found[0].experiment_id
+
+        def ask() -> bool | None:
+            try:
+                self._client._run_api.run_service_create_run(run=run)
+            except kfp_server_api.ApiException as error:
+                if error.status in (401, 403):
+                    raise
+                said = str(error.body)
+                return True if NOWHERE in said or "fetching manifest" in said else None
+            return None
+
+        return self._call(ask)
 
     def start(self, experiment: str, name: str, **what: Any) -> str:
         """Start a run; `name` has to be unique. Its id."""
@@ -329,7 +359,7 @@ class Api:
     def _perhaps(self, function: Callable[[], str]) -> str:
         """What an older server, a proxy or a missing right may withhold: then an empty string."""
         try:
-            with _quiet():
+            with quiet():
                 return function()
         except (
             AnswerError,
@@ -353,7 +383,7 @@ class Api:
     def _call(self, function: Callable[[], Result]) -> Result:
         def attempt() -> Result:
             try:
-                with _quiet():
+                with quiet():
                     return function()
             except kfp_server_api.ApiException as error:
                 if error.status == 401 and self._renew_token():
@@ -371,7 +401,7 @@ class Api:
         return retry(
             attempt,
             where=f"{self.server.host} cannot be reached",
-            patience=PATIENCE,
+            patience=self._patience,
             hint="Check --host, the network, and that the server runs",
             warn_from=2,
         )
@@ -406,57 +436,15 @@ class Api:
         return True
 
 
+def _version(health: bytes) -> str:
+    """What the server calls its version, which the generated client drops; "" if it does not."""
+    with contextlib.suppress(AttributeError, ValueError):
+        tag = strict_json.loads(health).get("tag_name")
+        return tag if isinstance(tag, str) and tag != "unknown" else ""
+    return ""
+
+
 def _named(name: str) -> str:
     """A filter of the API for things with this display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return strict_json.dumps({"predicates": [predicate]})
-
-
-def no_answer(host: str, how: str) -> AnswerError:
-    return AnswerError(
-        f"{host} answered {how}",
-        hint="Check --host, and what stands between it and Kubeflow Pipelines",
-    )
-
-
-def _refuse_errors(client: Any) -> None:
-    """Let a generated client raise AnswerError for an answer of status 200 that tells an error.
-
-    It would make a thing without content of it, or an empty list. What failed tells an error too,
-    beside its id.
-    """
-    deserialize = client.deserialize
-
-    def checked(response: Any, kind: Any) -> Any:
-        with contextlib.suppress(ValueError):
-            content = strict_json.loads(response.data)
-            named = isinstance(content, dict) and any(name.endswith("_id") for name in content)
-            if isinstance(content, dict) and "error" in content and not named:
-                raise no_answer(client.configuration.host, f"with an error: {told(response.data)}")
-        return deserialize(response, kind)
-
-    client.deserialize = checked
-
-
-def _limit_time(client: Any) -> None:
-    """Give each request of a generated client a time limit; without one it may wait without end."""
-    call = client.call_api
-
-    def limited(*arguments: Any, **named: Any) -> Any:
-        named["_request_timeout"] = named.get("_request_timeout") or (CONNECT_TIMEOUT, READ_TIMEOUT)
-        return call(*arguments, **named)
-
-    client.call_api = limited
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what the client prints, warns and logs; its errors say all that matters."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -33,17 +33,27 @@ def require_pullable(images: Images) -> None:
         ConfigError: one is in no registry, or its registry says that it lacks it.
     """
     for reference in dict.fromkeys((images.data, images.train)):
-        if reference.startswith("localhost/"):
-            raise ConfigError(
-                f"{reference} is in no registry: a cluster cannot pull it",
-                hint=f"{_PUSH}; or --local-images, where its nodes have it (kind, minikube)",
-            )
-        try:
-            if _lacks(reference):
-                raise ConfigError(f"{reference}: the registry lacks it", hint=_PUSH)
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            why = root_of(error)
-            say(f"warning: nobody knows here whether the registry has {reference}: {why}")
+        if why := doubt(reference):
+            say(f"warning: {why}")
+
+
+def doubt(reference: str) -> str:
+    """Why it is not known here whether a cluster can pull an image; "" if its registry has it.
+
+    Raises:
+        ConfigError: it is in no registry, or its registry says that it lacks it.
+    """
+    if reference.startswith("localhost/"):
+        raise ConfigError(
+            f"{reference} is in no registry: a cluster cannot pull it",
+            hint=f"{_PUSH}; or --local-images, where its nodes have it (kind, minikube)",
+        )
+    try:
+        if _lacks(reference):
+            raise ConfigError(f"{reference}: the registry lacks it", hint=_PUSH)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return f"nobody knows here whether the registry has {reference}: {root_of(error)}"
+    return ""
 
 
 def _lacks(reference: str) -> bool:

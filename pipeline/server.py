@@ -69,7 +69,9 @@ class Server:
             except OSError as error:  # ssl's own errors are some
                 ours = "it holds no certificates in PEM"
                 reason = ours if isinstance(error, ssl.SSLError) else error.strerror
-                raise ConfigError(f"--ca-file {self.ca_file}: {reason}") from error
+                raise ConfigError(
+                    f"--ca-file {self.ca_file}: {reason}", hint="Give the authority's certificate"
+                ) from error
 
     def token(self) -> str:
         """The token as the file has it now: whoever issues tokens renews them."""

@@ -96,6 +96,15 @@ def add_server(made: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--output",
+        choices=("table", "json"),
+        default="table",
+        help="what is printed: for people, or for machines (default: table)",
+    )
+
+
 def server(arguments: argparse.Namespace) -> "Server":
     """The server that the options of `add_server` name."""
     from pipeline.server import Server, own_authorities, own_token

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.common import strict_json
 from components.common.errors import ConfigError, one_line
-from pipeline.commands.options import add_server, command, server
+from pipeline.commands.options import add_output, add_server, command, server
 from pipeline.display import say
 
 if TYPE_CHECKING:
@@ -48,17 +48,8 @@ def add_verb(
     made = command(verbs, name, function, help, text)
     made.add_argument("run", metavar="RUN", help="id, beginning of an id, name, or latest")
     add_server(made)
-    _add_output(made)
+    add_output(made)
     return made
-
-
-def _add_output(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
-        "--output",
-        choices=("table", "json"),
-        default="table",
-        help="what is printed: for people, or for machines (default: table)",
-    )
 
 
 def _add_wait(made: argparse.ArgumentParser, help: str) -> None:
@@ -110,7 +101,7 @@ def _add_list(verbs: Any) -> None:
     made.add_argument(
         "--all", action="store_true", help="those of other pipelines too, and archived ones"
     )
-    _add_output(made)
+    add_output(made)
 
 
 def _list(arguments: argparse.Namespace) -> None:

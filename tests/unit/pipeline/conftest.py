@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipeline import follow
+from pipeline import client, follow
 from tests.unit.pipeline import situations
 from tests.unit.pipeline.situations import Recording, Situation
 
@@ -65,6 +65,7 @@ class KubeflowPipelines:
         self.host = ""
         self.server: Any = None
         self.multi_user = False
+        self.tag = "unknown"  # the version, where a server tells it
         self.token = ""  # refuse requests without it
         self.pipelines: list[dict[str, Any]] = []
         self.versions: list[dict[str, Any]] = []
@@ -113,7 +114,7 @@ class KubeflowPipelines:
     ) -> tuple[int, Any]:
         match method, path.removeprefix("/apis/v2beta1").split("/")[1:]:
             case "GET", ["healthz"]:
-                return 200, {"multi_user": self.multi_user}
+                return 200, {"multi_user": self.multi_user, "tag_name": self.tag}
             case "GET", ["pipelines"]:
                 return 200, {"pipelines": _chosen(self.pipelines, query)}
             case "GET", ["pipelines", _, "versions"]:
@@ -140,6 +141,8 @@ class KubeflowPipelines:
                 return 200, made
             case "GET", ["runs"]:
                 return 200, _page([*map(self._in_list, _chosen(self.runs, query))], query)
+            case "POST", ["runs"] if client.NOWHERE in body.decode():
+                return 500, {"code": 13, "message": situations.NO_VERSION}
             case "POST", ["runs"]:
                 made = json.loads(body) | {"run_id": self._id("run"), "state": "PENDING"}
                 self.runs.append(made)

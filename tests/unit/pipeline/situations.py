@@ -60,6 +60,10 @@ NO_LOG = (
 
 
 NO_RUN = "Failed to get a run: Failed to fetch run {0}: ResourceNotFoundError: Run {0} not found"
+NO_VERSION = (
+    "Failed to create a run: InternalServerError: Failed to create a run due to error fetching"
+    " manifest: Failed to fetch a template due to error retrieving pipeline version"
+)
 NOT_FAILED = (
     "Failed to retry a run: Failed to retry run {}: BadRequestError: Workflow must be Failed/Error"
     " to retry: workflow cannot be retried"

@@ -16,7 +16,7 @@ from pipeline.parameters import parameters
 
 COMMANDS = (
     *("run", "estimate", "predict", "serve", "export", "import"),
-    *("submit", "runs", "compile", "parameters", "sample", "images"),
+    *("doctor", "submit", "runs", "compile", "parameters", "sample", "images"),
 )
 
 
