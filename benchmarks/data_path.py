@@ -6,6 +6,9 @@ makes a corpus of RACE's size from a seed, runs preprocess and binarize on it, r
 scripts on it (see benchmarks/stock_race.py), compares every output file byte for byte, and prints
 wall time, CPU time and peak memory of each, with the ratios. Whole commands are timed, from the
 start of the interpreter on. The corpus is in the page cache for both.
+
+`race check` of the same files is measured beside, without the BPE and with it: it should take no
+longer than the two steps together.
 """
 
 import argparse
@@ -65,6 +68,8 @@ def run(scale: Fraction, bpe: Path, work: Path, given: argparse.Namespace) -> No
     passages, questions = make_corpus(race, bpe, scale, given.seed)
     print(f"\nscale {scale}: {passages:,} passages, {questions:,} questions", flush=True)
     ours = run_ours(race, bpe, work / "ours", given.repeat)
+    checks = {name: ours.pop(name) for name in [*ours] if name.startswith("check")}
+    show_checks(checks, total(ours))
     if given.no_stock:
         show({"this pipeline": ours})
         return
@@ -80,6 +85,8 @@ def run_ours(race: Path, bpe: Path, work: Path, repeat: int) -> dict[str, Cost]:
     commands = {
         "preprocess": ["components.preprocess", "--race", race, "--output", text],
         "binarize": ["components.binarize", "--text", text, "--bpe", bpe, "--output", work / "bin"],
+        "check": ["components.check", "--data", race],
+        "check --bpe": ["components.check", "--data", race, "--bpe", bpe],
     }
     costs: dict[str, list[Cost]] = {step: [] for step in commands}
     for _ in range(repeat):
@@ -125,6 +132,15 @@ def show(runs: dict[str, dict[str, Cost]]) -> None:
             ours, stock = found
             cells += [f"{stock.wall / ours.wall:.0f}", f"{stock.cpu / ours.cpu:.0f}"]
         print(f"| {step} | {' | '.join(cells)} |", flush=True)
+
+
+def show_checks(checks: dict[str, Cost], both: Cost) -> None:
+    """A table in Markdown of what `race check` takes, and its share of the two steps' time."""
+    print("| race check | wall s | CPU s | MiB | of both steps: wall | CPU |")
+    print("|---|---|---|---|---|---|")
+    for name, cost in checks.items():
+        shares = f"{cost.wall / both.wall:.2f} | {cost.cpu / both.cpu:.2f}"
+        print(f"| {name} | {cost.wall:.2f} | {cost.cpu:.2f} | {cost.memory:.0f} | {shares} |")
 
 
 def total(costs: dict[str, Cost]) -> Cost:

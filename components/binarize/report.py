@@ -1,77 +1,23 @@
 """The data as a page: are they RACE, whole, and how much of them does a model get to see?"""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from components.common import strict_json
 from components.common.asked import read_asked, read_passages
 from components.common.dataset import level_of, read_test_sets
 from components.common.errors import DataError
-from components.common.indexed import read_sizes
+from components.common.lengths import OPTION_TOKENS, TOKENS, Lengths, lengths
 from components.common.report.page import fixed, percent, render, share, signed
 from components.preprocess.core import ASKED, OFFICIAL, SUMMARY_FILE, Count, Part
-
-# What the sentence_ranking task makes of question, option and passage (fairseq/tasks/
-# sentence_ranking.py), with the lengths of fairseq's README.race.md, which train has as defaults.
-OPTION_TOKENS = 128
-TOKENS = 512
 
 BINS = 32
 LONGEST = 2 * TOKENS  # longer sequences are in the last bin
 SKIPPED = 200
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """The sequences of a split, in tokens: a question and an option with the passage.
-
-    `whole` has a length for each sequence, options already cut, special tokens included.
-    """
-
-    whole: NDArray[np.int64]  # (questions, options)
-    options: NDArray[np.int64]  # (questions, options), before they are cut
-
-    @classmethod
-    def of(cls, passages: NDArray[Any], options: Sequence[NDArray[Any]]) -> "Lengths":
-        """The lengths by the sizes of the items, their end tokens included.
-
-        The task puts a token before each option and cuts it to OPTION_TOKENS, puts a separator
-        before the passage, joins them, and cuts to TOKENS.
-
-        Args:
-            passages: (questions,)
-            options: for each option, (questions,)
-        """
-        asked = np.stack([sizes + 1 for sizes in options], axis=1)
-        return cls(np.minimum(asked, OPTION_TOKENS) + passages[:, None] + 1, asked)
-
-    @property
-    def cut(self) -> float:
-        """The share of sequences that are longer than a model takes."""
-        return float((self.whole > TOKENS).mean()) if self.whole.size else 0.0
-
-    @property
-    def options_cut(self) -> float:
-        return float((self.options > OPTION_TOKENS).mean()) if self.options.size else 0.0
-
-    @property
-    def lost(self) -> float:
-        """The share of all tokens that are cut off at the end of their passages."""
-        if not self.whole.size:
-            return 0.0
-        return float(np.maximum(self.whole - TOKENS, 0).sum() / self.whole.sum())
-
-
-def lengths(data: Path, split: str) -> Lengths:
-    """The lengths of a split's sequences, from the indices of its inputs."""
-    passage = read_sizes(data / "input0" / split)
-    columns = sorted(data.glob("input[0-9]*"), key=lambda path: int(path.name[5:]))[1:]
-    return Lengths.of(passage, [read_sizes(column / split) for column in columns])
 
 
 def write_report(text: Path, data: Path, *, tokens: int, unknown: int) -> str:

@@ -1,6 +1,6 @@
 """Answers that are found without reading the passage, or only by counting its words."""
 
-import re
+import string
 from collections.abc import Sequence
 
 from components.check.columns import Split
@@ -9,7 +9,8 @@ from components.common.asked import Asked
 # What each is called in the table.
 NAMES = {"usual": "usual letter", "longest": "longest option", "overlap": "most words"}
 
-_WORD = re.compile(rb"[\w']+")
+_KEPT = f"{string.ascii_letters}{string.digits}_'".encode()
+_SPACES = bytes(code if code in _KEPT else ord(" ") for code in range(256))
 
 
 def accuracies(split: Split, usual: int) -> dict[str, float]:
@@ -21,7 +22,7 @@ def accuracies(split: Split, usual: int) -> dict[str, float]:
     right = {"usual": 0.0, "longest": 0.0, "overlap": 0.0}
     bounds = [*split.starts[1:], len(split.labels)]
     for passage, start, end in zip(split.normal, split.starts, bounds, strict=True):
-        words = set(_WORD.findall(passage))
+        words = {*_words(passage)}
         for asked, label in zip(split.asked[start:end], split.labels[start:end], strict=True):
             right["usual"] += label == usual
             right["longest"] += _won([len(option) for option in asked.options], label)
@@ -30,8 +31,12 @@ def accuracies(split: Split, usual: int) -> dict[str, float]:
 
 
 def _overlaps(asked: Asked, words: set[bytes]) -> list[float]:
-    found = [_WORD.findall(option.lower().encode()) for option in asked.options]
+    found = [_words(option.lower().encode()) for option in asked.options]
     return [sum(w in words for w in option) / max(len(option), 1) for option in found]
+
+
+def _words(text: bytes) -> list[bytes]:
+    return text.translate(_SPACES).split()
 
 
 def _won(scores: Sequence[float], label: int) -> float:

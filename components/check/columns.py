@@ -11,6 +11,10 @@ from components.common.dataset import natural
 from components.common.errors import DataError
 from components.common.files import plain
 
+# Sentences shorter than this (bytes) are in many passages, as "Yes, I am" is.
+SENTENCE = 24
+_ENDS = bytes.maketrans(b"?!", b"..")
+
 HINT = "Give RACE's archive or folder, or the folder that preprocess wrote"
 
 
@@ -40,6 +44,12 @@ class Split:
         """The passages in lower case; preprocess has made all white space one space."""
         return [passage.lower() for passage in self.passages]
 
+    @cached_property
+    def sentences(self) -> list[list[bytes]]:
+        """Those of each passage that are not short, in lower case."""
+        texts = (passage.translate(_ENDS).split(b". ") for passage in self.normal)
+        return [[part for part in parts if len(part) >= SENTENCE] for parts in texts]
+
     def place(self, passage: int) -> str:
         """The id of a passage's first question."""
         return self.ids[self.starts[passage]]
@@ -64,15 +74,16 @@ def _read(text: Path, name: str) -> Split:
 
     columns = sorted(text.glob(f"{name}.input*"), key=lambda path: natural(path.name))
     try:
-        passages, *options = [path.read_bytes().split(b"\n")[:-1] for path in columns]
+        with columns[0].open("rb") as file:  # a passage stands there again for each question
+            runs = [(line[:-1], len([*same])) for line, same in groupby(file)]
+        options = [path.read_bytes().split(b"\n")[:-1] for path in columns[1:]]
         labels = [int(label) for label in lines("label")]
         ids = [line.decode() for line in lines("id")]
-        runs = [(line, len(list(same))) for line, same in groupby(passages)]
         starts = [0]
         for _, length in runs[:-1]:
             starts.append(starts[-1] + length)
         rows = list(zip(*options, strict=True))
-        if not len(passages) == len(rows) == len(labels) == len(ids):
+        if not sum(length for _, length in runs) == len(rows) == len(labels) == len(ids):
             raise ValueError("columns of different lengths")
         if any(not 0 <= label < len(options) for label in labels):
             raise ValueError("a label that is none of the options")

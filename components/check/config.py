@@ -17,7 +17,7 @@ class CheckConfig:
 
     data: Path = option(help="RACE's archive or folder, or the folder that preprocess wrote")
     bpe: Path | None = option(
-        None, help="folder with encoder.json, vocab.bpe and dict.txt, to count what is cut off"
+        None, help="folder with encoder.json and vocab.bpe, to count what is cut off"
     )
     options: int = option(OPTIONS, least=2, help="options of each question, of RACE's files")
     strict: bool = option(False, help="end with status 3 when there is a finding")

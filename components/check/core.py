@@ -6,6 +6,7 @@ that were found without reading, beside chance: a model is worth what it has abo
 """
 
 import contextlib
+import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,14 +20,11 @@ from components.common import strict_json
 from components.common.dataset import LETTERS
 from components.common.errors import DataError, OutputError
 from components.common.files import scratch_folder
+from components.common.labels import leaning, shares, usual
 from components.common.text import columns
 
-# Sentences shorter than this (bytes) are in many passages, as "Yes, I am" is.
-SENTENCE = 24
 # A passage is nearly another one when this share of its sentences is in that one.
 NEAR = 0.5
-# A label that comes this many times as often as the rarest leans.
-LEANS = 1.5
 EXAMPLES = 3  # ids that a finding names
 
 
@@ -79,7 +77,7 @@ def check(config: CheckConfig) -> Report:
     """
     if config.output and config.output.exists():
         raise OutputError(f"{config.output} exists already", hint="Choose a new file")
-    with _text(config) as text:
+    with _text(config) as text, _uncollected():
         splits = read_splits(text)
         report = _report(splits, config.bpe)
     print(report.table())
@@ -91,6 +89,18 @@ def check(config: CheckConfig) -> Report:
             hint="They are listed above",
         )
     return report
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage, which would go through a million lines that stay again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager
@@ -115,15 +125,13 @@ def _report(splits: Sequence[Split], bpe: Path | None) -> Report:
     options = len(splits[0].options[0]) if splits[0].options else 0
     figures, findings = {}, []
     train = splits[0]
-    usual = Counter(train.labels).most_common(1)[0][0] if train.labels else 0
     for split in splits:
         questions = len(split.labels)
-        counts = Counter(split.labels)
         figures[split.name] = {
             "passages": len(split.passages),
             "questions": questions,
-            "labels": [100 * counts[n] / max(questions, 1) for n in range(options)],
-            **(baselines.accuracies(split, usual) if split.asked else {}),
+            "labels": [100 * share for share in shares(split.labels, options)],
+            **(baselines.accuracies(split, usual(train.labels)) if split.asked else {}),
         }
     for split in splits:
         findings += [*_repeated_passages(split), *_repeated_options(split), *_leaning(split)]
@@ -159,27 +167,25 @@ def _repeated_options(split: Split) -> list[Finding]:
 
 
 def _leaning(split: Split) -> list[Finding]:
-    counts = Counter(split.labels)
-    options = len(split.options[0]) if split.options else 0
-    if len(split.labels) < 100 * options:  # chance alone makes a small one lean
-        return []
-    shares = [counts[n] / len(split.labels) for n in range(options)]
-    if min(shares) * LEANS >= max(shares):
-        return []
-    most, least = shares.index(max(shares)), shares.index(min(shares))
-    what = f"in {split.name} {LETTERS[most]} is right in {max(shares):.1%} of the questions,"
-    return [Finding("labels", f"{what} {LETTERS[least]} in {min(shares):.1%}")]
+    what = leaning(split.name, split.labels, len(split.options[0]) if split.options else 0)
+    return [Finding("labels", what)] if what else []
 
 
 def _leaks(splits: Sequence[Split]) -> Iterator[Finding]:
     """What of a later split is in an earlier one: train, dev, then the test sets."""
     for i, earlier in enumerate(splits[:-1]):
         whole = {text: n for n, text in reversed([*enumerate(earlier.normal)])}
-        of = {part: n for n, text in enumerate(earlier.normal) for part in _sentences(text)}
+        later_sentences = {part for s in splits[i + 1 :] for each in s.sentences for part in each}
+        of = {
+            part: n
+            for n, parts in enumerate(earlier.sentences)
+            for part in parts
+            if part in later_sentences
+        }
         asked = {options: n for n, options in enumerate(earlier.options)}
         for later in splits[i + 1 :]:
             pairs = [(n, whole.get(text)) for n, text in enumerate(later.normal)]
-            near = [(n, _nearest(later.normal[n], of)) for n, found in pairs if found is None]
+            near = [(n, _nearest(later.sentences[n], of)) for n, found in pairs if found is None]
             for found, what in ((pairs, "passage"), (near, "near-duplicate passage")):
                 where = [
                     f"{later.place(n)} = {earlier.place(m)}" for n, m in found if m is not None
@@ -196,14 +202,8 @@ def _leak(what: str, where: Sequence[str], later: Split, earlier: Split) -> Iter
         yield Finding("leak", said, tuple(where))
 
 
-def _sentences(text: bytes) -> list[bytes]:
-    ends = text.replace(b"? ", b". ").replace(b"! ", b". ").split(b". ")
-    return [sentence for sentence in ends if len(sentence) >= SENTENCE]
-
-
-def _nearest(text: bytes, of: Mapping[bytes, int]) -> int | None:
-    """The passage that has most of a text's sentences, if it has enough of them."""
-    sentences = _sentences(text)
+def _nearest(sentences: Sequence[bytes], of: Mapping[bytes, int]) -> int | None:
+    """The passage that has most of these sentences, if it has enough of them."""
     found = Counter(of[sentence] for sentence in sentences if sentence in of)
     for number, shared in found.most_common(1):
         if shared >= max(2, NEAR * len(sentences)):

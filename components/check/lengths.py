@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.binarize.bpe import Encoder, read_bpe
-from components.binarize.report import TOKENS, Lengths
+from components.binarize.bpe import Encoder, read_encoder
 from components.check.columns import Split
+from components.common.lengths import TOKENS, Lengths
 
 BATCH = 4096  # lines that are encoded at a time
 
@@ -19,7 +19,7 @@ def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ..
     Raises:
         DataError: the BPE is missing or damaged.
     """
-    encoder = read_bpe(bpe).encoder
+    encoder = read_encoder(bpe / "encoder.json", bpe / "vocab.bpe")
     for split in splits:
         if not split.labels:
             continue
@@ -28,7 +28,7 @@ def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ..
         options = [_sizes(encoder, column) for column in zip(*split.options, strict=True)]
         found = Lengths.of(passages, options)
         longest = found.whole.max(axis=1)
-        number = int((longest > TOKENS).sum())
+        number = int(found.questions_cut.sum())
         if number:
             order = np.argsort(-longest, kind="stable")[:number]
             yield (

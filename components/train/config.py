@@ -112,6 +112,12 @@ class TrainConfig:
         " or it ends well without a model, and metrics.json says why",
     )
 
+    on_doubtful_data: Literal["warn", "fail"] = option(
+        "warn",
+        help="what a run does whose data lean to one letter, have passages of validation in"
+        " training, or are mostly longer than the model: it says so, or fails before training",
+    )
+
     init_token: int = option(0, least=0, help="index of the token before an option, <s>")
     separator_token: int = option(2, least=0, help="index of the token before the passage, </s>")
     max_option_length: int = option(128, least=1, help="tokens of question and option together")

@@ -36,6 +36,7 @@ from components.train.supervisor.resume import (
     restore,
     write_records,
 )
+from components.train.supervisor.sanity import look
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
@@ -97,9 +98,9 @@ def train(config: TrainConfig) -> TrainResult:
     """
     node = this_node(config.num_nodes, os.environ)
     options = count_options(config.data)
-    questions = len(read_labels(config.data, "train", options))
-    read_labels(config.data, "valid", options)
-    for split in ("train", "valid"):
+    labels = {split: read_labels(config.data, split, options) for split in ("train", "valid")}
+    questions = len(labels["train"])
+    for split in labels:
         require_tokens(config.data, split)
     the_plan = plan(config, gpus=usable_gpus(config.device), questions=questions)
     pretrained = _pretrained(config)
@@ -110,6 +111,7 @@ def train(config: TrainConfig) -> TrainResult:
         return _follow(config, the_plan, pretrained, origin, node)
     require_same(vocabulary, read_vocabulary(pretrained.parent))
     require_free(config.publish_uri, origin)
+    sanity = look(config, labels, options)
 
     with atomic_folder(config.output) as folder:
         resumed = restore(config, origin, folder)
@@ -136,6 +138,7 @@ def train(config: TrainConfig) -> TrainResult:
         shutil.rmtree(folder / KEPT, ignore_errors=True)
         write_records(folder / "train_log.jsonl", log.records)
         metrics = _metrics(config, the_plan, log, questions, seconds, collapsed)
+        metrics["data"] = sanity
         write_metrics(folder, metrics)
         report = write_report(metrics, log.records)
         (folder / "report.html").write_text(report, encoding="utf-8")

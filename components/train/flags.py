@@ -96,6 +96,7 @@ OURS = (
     "keep_checkpoints_after_end",
     "publish_uri",
     "on_collapse",
+    "on_doubtful_data",
     "keep_last",
     "stall_timeout",
     "stop_timeout",

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.binarize import report
-from components.binarize.report import Lengths, lengths, write_report
+from components.binarize.report import write_report
 from components.common.errors import DataError
+from components.common.lengths import Lengths, lengths
 from components.preprocess.core import OFFICIAL, PARTS
 
 
@@ -23,8 +23,6 @@ def test_lengths_are_those_of_fairseq_s_task(
     compat.import_fairseq()
     from fairseq.tasks.sentence_ranking import SentenceRankingTask
 
-    monkeypatch.setattr(report, "OPTION_TOKENS", 3)
-    monkeypatch.setattr(report, "TOKENS", 14)
     settings = Namespace(
         data=str(tiny_race.data),
         criterion="sentence_ranking",
@@ -43,7 +41,7 @@ def test_lengths_are_those_of_fairseq_s_task(
         task = SentenceRankingTask.setup_task(settings)
         task.load_dataset("test")
     dataset = task.dataset("test")
-    found = lengths(tiny_race.data, "test")
+    found = lengths(tiny_race.data, "test", 14, 3)
     assert found.whole.shape == (20, 4)
     for place in range(20):
         item = dataset[place]

@@ -116,8 +116,8 @@ def test_lengths_are_those_of_the_binary_data(
     race: Path, tiny_bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from components.binarize.core import BinarizeConfig, binarize
-    from components.binarize.report import lengths
     from components.check import lengths as ours
+    from components.common.lengths import lengths
 
     text, data = tmp_path / "text", tmp_path / "data"
     preprocess(PreprocessConfig(race, text))
@@ -125,8 +125,8 @@ def test_lengths_are_those_of_the_binary_data(
     seen = []
 
     class Spy(ours.Lengths):
-        def __init__(self, whole: Any, options: Any) -> None:
-            super().__init__(whole, options)
+        def __init__(self, whole: Any, *rest: Any) -> None:
+            super().__init__(whole, *rest)
             seen.append(whole)
 
     monkeypatch.setattr(ours, "Lengths", Spy)

@@ -47,6 +47,10 @@ def test_the_output_holds_the_checkpoints_the_metrics_and_the_logs(trained: Any)
     assert metrics["updates"] == 12
     assert metrics["questions"] == 96
     assert metrics["questions_per_second"] > 0
+    assert metrics["data"]["doubts"] == []
+    letter, right = (metrics["data"][f"usual_letter{what}"] for what in ("", "_accuracy"))
+    report = (trained.together / "report.html").read_text()
+    assert f"Always {letter} would be right in {right:.1f}" in report
     assert metrics["parameters"]["learning_rate"] == 1e-3
     valid = [r["accuracy"] for r in records(trained.together) if r["split"] == "valid"]
     assert metrics["best_valid_accuracy"] == max(valid)
