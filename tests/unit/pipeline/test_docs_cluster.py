@@ -1,15 +1,20 @@
 """docs/cluster.md: its submissions are made, and end as it says, by what a real server answered."""
 
+import contextlib
 import copy
 import re
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from pipeline import cli, docs, registry
+from tests.unit.pipeline import situations
 from tests.unit.pipeline.situations import SITUATIONS
+from tests.unit.pipeline.test_runs import succeeded
 
 PAGE = docs.ROOT / "docs" / "cluster.md"
 IMAGE = "registry.example.org/team/race-pipeline-{}@sha256:" + "0" * 64
@@ -72,7 +77,57 @@ def test_a_submission_ends_as_the_page_says(
 
 
 def test_every_submission_of_the_page_is_tried() -> None:
-    assert len(promises()) == PAGE.read_text().count("race submit ") > 4
+    assert len(promises()) == PAGE.read_text().count("\nrace submit ") > 4
+
+
+ASKED = re.findall(
+    r"^ *<!-- asks: ([\w-]+) at (\d+) -->\n *<!-- needs: cluster -->\n"
+    r" *```sh\n(.*?)```\n\s*```\n(.*?)```",
+    PAGE.read_text(),
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("situation", "now", "commands", "shown"), ASKED, ids=lambda a: a[:20])
+def test_what_is_asked_about_runs_is_answered_as_the_page_says(
+    situation: str,
+    now: str,
+    commands: str,
+    shown: str,
+    here: Path,
+    kubeflow: Any,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    with contextlib.suppress(ClientError):  # another test has made it
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+    monkeypatch.setattr(registry, "_lacks", lambda reference: False)
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kubeflow.host)
+    known = {"succeeded": succeeded()}
+    kubeflow.pipelines = [{"pipeline_id": "pipeline-race", "display_name": "race-roberta"}]
+    run = situations.listed("942cff9c-da06-4914-8237-c67f0d3772a4", "nightly", 0, "RUNNING")
+    del run["state_history"]  # and so its states are the situation's
+    kubeflow.runs = [run]
+    kubeflow.replay = copy.deepcopy(known.get(situation, SITUATIONS[situation]))
+    kubeflow.clock.now = int(now)
+    for command in commands.split("\n"):
+        if command.strip():
+            program, *arguments = shlex.split(command)
+            assert program == "race"
+            assert cli.main(arguments) == 0, capsys.readouterr().err
+    out, err = capsys.readouterr()
+    said = [" ".join(line.split()) for line in (out + err).splitlines()]
+    for line in shown.splitlines():
+        wanted = " ".join(line.split())
+        assert any(one.startswith(wanted) for one in said), "\n".join([wanted, *said])
+
+
+def test_everything_that_the_page_asks_about_runs_is_tried() -> None:
+    asked = [line for block in ASKED for line in block[2].splitlines() if line.strip()]
+    assert (
+        len(asked) == len(re.findall(r"^ *race (runs|doctor) ", PAGE.read_text(), re.MULTILINE)) > 6
+    )
 
 
 @pytest.mark.parametrize("block", docs.blocks(PAGE), ids=lambda b: str(b.line))

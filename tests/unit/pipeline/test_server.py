@@ -58,7 +58,8 @@ def test_a_file_without_certificates_is_one_line(kubeflow, tmp_path, content, sa
     if content:
         file.write_text(content)
     assert race(kubeflow, "--ca-file", str(file)) == 2
-    assert capsys.readouterr().err == f"error: --ca-file {file}: {says}\n"
+    hint = "Give the authority's certificate"
+    assert capsys.readouterr().err == f"error: --ca-file {file}: {says}. {hint}\n"
     assert not kubeflow.requests
 
 
