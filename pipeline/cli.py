@@ -10,6 +10,7 @@ from typing import Any
 
 from components.common.cli import Parser, add_log_format, run_step, use_log_format
 from pipeline.commands import compile, doctor, images, models, results, run, runs, submit
+from pipeline.commands.options import lacks
 
 # Modules that import kfp or torch are imported where they are needed: `race --help` is quick.
 
@@ -28,8 +29,13 @@ def _main(argv: Sequence[str] | None) -> None:
     use_log_format(arguments.log_format)
     if arguments.command is None:
         parser.print_help()
-    else:
+        return
+    try:
         arguments.command(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(("pipeline", "components")):
+            raise
+        raise lacks(str(error.name)) from error
 
 
 class _Version(argparse.Action):

@@ -139,7 +139,7 @@ def build(
         ConfigError: no engine answers, or this is an installed package without its Dockerfiles.
         OutputError: a build failed; its last lines have been shown.
     """
-    if not (CHECKOUT / "docker").is_dir():
+    if not (CHECKOUT / "docker" / "data.Dockerfile").is_file():  # a package is called docker too
         raise ConfigError("there are no Dockerfiles here", hint="Build from a checkout of the code")
     revision = checkout_tag()
     references = _references(tag or revision, environment)

@@ -153,3 +153,11 @@ def defaults(config: Config, given: Mapping[str, Any]) -> Mapping[str, Any]:
         missing = SAMPLE.keys() - given.keys()
         values = {name: value for name, value in values.items() if name not in missing}
     return values
+
+
+def lacks(package: str) -> ConfigError:
+    """What an installation says that only submits and compiles, such as pipx makes of the wheel."""
+    return ConfigError(
+        f"this Python has no {package}, which what trains and uses models needs",
+        hint="Run it from a checkout of the code, after `make setup`, or in the containers",
+    )

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.commands.options import (
     add_images,
     chosen_images,
     command,
+    lacks,
 )
 from pipeline.display import say, step_line, working
 from pipeline.images import images
@@ -69,6 +71,9 @@ def _run(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             "race run: --config is missing", hint="To try it out: race run --config smoke"
         )
+    absent = [name for name in ("torch", "fairseq") if find_spec(name) is None]
+    if absent and arguments.runner == "subprocess":
+        raise lacks(" and no ".join(absent))
     config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
     require_one_machine({**config.values, **given})
