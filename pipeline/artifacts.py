@@ -13,7 +13,7 @@ that read them, and what it had read itself from the run that made them.
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from components.common import storage, strict_json
@@ -37,7 +37,8 @@ class Stored:
 
     `uri` is the server's: minio://bucket/key, s3://bucket/key. An `execution` has a folder of its
     own, and `run` is the one that made it: another one where the step was cached. `trial` is the
-    index in a sweep, and `endpoint` the store's address within the cluster, "" where it is unknown.
+    index in a sweep, `endpoint` the store's address within the cluster, "" where it is unknown, and
+    `command` that of the step's program, with its inputs in the place of KFP's placeholders.
     """
 
     step: str
@@ -46,6 +47,7 @@ class Stored:
     trial: int | None = None
     kind: str = ""  # its schema's, such as Model
     endpoint: str = ""
+    command: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -107,15 +109,30 @@ def _executions(manifest: str) -> Iterator[_Execution]:
                     if parameter["name"] == _PATCH and parameter.get("value"):
                         patches.setdefault(parameter["value"], trial_of(node["name"]))
         for patch, trial in patches.items():
-            command = strict_json.loads(patch)["containers"][0]["command"]
-            given = strict_json.loads(command[command.index("--executor_input") + 1])
+            container = strict_json.loads(patch)["containers"][0]
+            launcher = container["command"]
+            text = launcher[launcher.index("--executor_input") + 1]
+            given = strict_json.loads(text)
+            program = tuple(_filled(a, text, given) for a in container.get("args") or [])
             inputs, outputs = ([*_artifacts(given, side)] for side in ("inputs", "outputs"))
-            yield _Execution(
-                tuple(_stored(name, one, trial) for name, one in outputs if _step(one["uri"])),
-                tuple(_stored("", one, None) for _, one in inputs if _step(one["uri"])),
-            )
+            read = tuple(_stored("", one, None) for _, one in inputs if _step(one["uri"]))
+            endpoint = read[0].endpoint if read else ""
+            made = (_stored(n, one, trial, program) for n, one in outputs if _step(one["uri"]))
+            yield _Execution(tuple(replace(one, endpoint=endpoint) for one in made), read)
     except (AttributeError, LookupError, TypeError, ValueError, zlib.error):
         return
+
+
+def _filled(argument: str, text: str, given: Mapping[str, Any]) -> str:
+    """An argument as the launcher hands it on, but for the paths of artifacts."""
+    values = given.get("inputs", {}).get("parameterValues", {})
+
+    def value(found: re.Match[str]) -> str:
+        one = values.get(found[1], "")
+        return one if isinstance(one, str) else strict_json.dumps(one)
+
+    argument = argument.replace("{{$}}", text)
+    return re.sub(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}", value, argument)
 
 
 def _artifacts(given: Mapping[str, Any], side: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -130,7 +147,9 @@ def _step(uri: str) -> str:
     return step if step in STEPS else ""
 
 
-def _stored(name: str, one: Mapping[str, Any], trial: int | None) -> Stored:
+def _stored(
+    name: str, one: Mapping[str, Any], trial: int | None, command: tuple[str, ...] = ()
+) -> Stored:
     uri = str(one["uri"]).partition("?")[0]  # a root's query tells the launcher how to get there
     name = name or uri.rpartition("/")[2]
     session = one.get("metadata", {}).get("store_session_info")
@@ -142,6 +161,7 @@ def _stored(name: str, one: Mapping[str, Any], trial: int | None) -> Stored:
         trial=trial,
         kind=STEPS[_step(uri)].outputs.get(name, ""),
         endpoint=str(params.get("endpoint") or ""),
+        command=command,
     )
 
 

@@ -227,7 +227,7 @@ def load_config(name: str) -> Config:
             hint="It holds description, parameters (name: value) and, if it likes, sample: true",
         ) from error
     try:
-        values = _folded({str(name): value for name, value in given.items()})
+        values = folded({str(name): value for name, value in given.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.what}", hint=error.hint) from error
     return Config(
@@ -252,10 +252,10 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
                 f"-p {assignment}: a value is missing", hint="Write it as -p name=value"
             )
         given[name.strip()] = text.strip()
-    return _folded(given)
+    return folded(given)
 
 
-def _folded(given: Mapping[str, Any]) -> dict[str, Any]:
+def folded(given: Mapping[str, Any]) -> dict[str, Any]:
     """Checked values, with each entry of a settings object under its own name."""
     values: dict[str, Any] = {}
     for name, value in given.items():

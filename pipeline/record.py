@@ -44,6 +44,8 @@ from pipeline.steps import Step
 # Lines of a failed step's log that are shown.
 TAIL = 20
 
+STARTED = "%Y-%m-%d %H:%M:%S UTC"  # in run.json
+
 
 class StepError(RaceError):
     """A step failed; the exit status is the step's own."""
@@ -164,18 +166,10 @@ def new_folder(runs: Path, name: str) -> Path:
 @contextlib.contextmanager
 def recorded(run: Run, runner: str) -> Iterator[None]:
     """Write run.json: what was asked for, and when the block ends what came of it; and its page."""
-    started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    started = time.strftime(STARTED, time.gmtime())
 
     def write(state: str) -> None:
-        record = {
-            "state": state,
-            "started": started,
-            "runner": runner,
-            "parameters": dict(run.values),
-            "steps": [_described(one) for one in run.executions],
-        }
-        with atomic_file(run.folder / "run.json") as partial:
-            strict_json.write(partial, record)
+        write_record(run, {"state": state, "started": started, "runner": runner})
 
     write("running")
     try:
@@ -187,6 +181,13 @@ def recorded(run: Run, runner: str) -> Iterator[None]:
         raise
     write("failed" if run.refused else "succeeded")
     write_index(run.folder)
+
+
+def write_record(run: Run, about: Mapping[str, Any]) -> None:
+    """Write run.json: `about` the run, its parameters and steps."""
+    steps = [_described(one) for one in run.executions]
+    with atomic_file(run.folder / "run.json") as partial:
+        strict_json.write(partial, {**about, "parameters": dict(run.values), "steps": steps})
 
 
 def _described(execution: Execution) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from components.evaluate.statistics import mcnemar
 
 INDEX = "index.html"
 COMPARISON = "compare.html"
+UNKNOWN = "–"
+PLATFORM = "cluster_"  # begins the names of its parameters
 
 # Folder in a run's folder: what its report is about.
 REPORTS = {
@@ -203,11 +205,12 @@ def compare(folders: Sequence[Path]) -> Comparison:
     names = {name: None for record in records for name in record.run["parameters"]}
     settings: list[Row] = []
     for name in names:
-        values = [_spelled(record.run["parameters"].get(name, "–")) for record in records]
-        if len(set(values)) > 1:
+        values = [_spelled(record.run["parameters"].get(name, UNKNOWN)) for record in records]
+        # A fetched run has none of the platform's: its server does not tell them.
+        if len(set(values)) > 1 and not (name.startswith(PLATFORM) and UNKNOWN in values):
             settings.append([name, *values])
     figures = [
-        [name, *("–" if value is None else value for value in values)]
+        [name, *(UNKNOWN if value is None else value for value in values)]
         for name, values in _figures(records)
         if any(value is not None for value in values)
     ]
@@ -264,7 +267,7 @@ def _paired(records: Sequence[Record]) -> list[Row]:
     if not first:
         return []
     lost, won, chance = (
-        [name, "–"]
+        [name, UNKNOWN]
         for name in ("right in the first only", "right in this only", "p-value (McNemar)")
     )
     for other in answers[1:]:

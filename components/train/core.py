@@ -185,7 +185,7 @@ def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
         if not run.config.restartable:
             shutil.rmtree(folder / KEPT, ignore_errors=True)
         if takes:
-            with Checkpoints(run.config, origin, log, folder).closed() as checkpoints:
+            with Checkpoints(run.config, run.plan, origin, log, folder).closed() as checkpoints:
                 train_on(run, log, folder, checkpoints)
         else:
             train_on(run, log, folder, None)

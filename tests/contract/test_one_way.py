@@ -75,7 +75,7 @@ def test_few_calls_give_it_on_and_each_process_builds_the_config_once(
         "loads",
         "Option.check",
         "Parameter.parse",
-        "_folded",
+        "folded",
         "parse_assignments",
         "resolve",
     ]

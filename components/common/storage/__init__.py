@@ -4,7 +4,7 @@
     fetch     an artifact becomes a folder, with every byte checked
     verify    checks every byte, keeps none
 
-    sizes, read_object, fetch_objects, remove_objects
+    sizes, read_object, write_object, fetch_objects, remove_objects
               for what others have written, which has no manifest
 
 A folder of artifacts, such as a run's checkpoints:
@@ -29,6 +29,7 @@ from components.common.storage.objects import (
     read_object,
     remove_objects,
     sizes,
+    write_object,
 )
 from components.common.storage.publisher import Publisher
 from components.common.storage.retention import prune, remove_all
@@ -52,4 +53,5 @@ __all__ = [
     "remove_objects",
     "sizes",
     "verify",
+    "write_object",
 ]

@@ -119,6 +119,9 @@ class FolderStore:
         keys = [key for key in self.stamps(start) if not key.endswith("/")]
         return {key: os.lstat(self.root / key).st_size for key in keys}
 
+    def checksum(self, key: str) -> None:
+        return None
+
     def uploads(self) -> list[str]:
         return []
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from components.common.errors import DataError
 from components.common.manifest import path_fault
-from components.common.storage.store import Settings, Store, Wanted, open_store
+from components.common.retry import Patience
+from components.common.storage.store import CHUNK, Settings, Store, Wanted, open_store
+from components.common.transfer import Checksum
 
 
 def sizes(uri: str, *, siblings: bool = False) -> dict[str, int]:
@@ -36,17 +38,27 @@ def read_object(uri: str, limit: int) -> bytes | None:
     return store.read(name, limit)
 
 
+def write_object(uri: str, data: bytes, patience: Patience) -> None:
+    """Store a small object in one step, in the place of what is there.
+
+    Raises:
+        ConfigError, TransferError, OSError: as storage's `publish` raises them.
+    """
+    parent, _, name = uri.rpartition("/")
+    open_store(parent, Settings(patience)).write(name, data, exclusive=False)
+
+
 def fetch_objects(
     uri: str, found: dict[str, int], folder: Path, advance: Callable[[int], None]
 ) -> None:
     """Bring the objects that `sizes` has found at an address into a folder, under their keys.
 
-    A file has its name there when it is whole. One that is there in its size is not fetched again,
-    so that what was cut off goes on.
+    A file has its name there when it is whole, by its size and by the checksum of the service, if
+    that has one. One that is there in its size is not fetched again: what was cut off goes on.
 
     Raises:
         ConfigError, TransferError: as storage's `fetch` raises them.
-        DataError: a key is not the name of a file, or an object has changed since.
+        DataError: a key is not the name of a file, or an object has changed since or is damaged.
         OSError: the folder cannot be written.
     """
     store, _ = _opened(uri)
@@ -59,8 +71,26 @@ def fetch_objects(
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
-        store.download([Wanted(key, partial, size)], advance)
+        for left in (1, 0):
+            store.download([Wanted(key, partial, size)], advance)
+            if _as_told(partial, store.checksum(key)):
+                break
+            if not left:
+                raise DataError(
+                    f"{uri}: {key} is not what its checksum says", hint="Fetch it again"
+                )
+            advance(-size)
         os.replace(partial, target)
+
+
+def _as_told(path: Path, checksum: Checksum | None) -> bool:
+    if checksum is None:
+        return True
+    digest = checksum.hasher()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return bool(digest.hexdigest() == checksum.value)
 
 
 def remove_objects(uri: str) -> None:

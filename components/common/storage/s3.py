@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from components.common.errors import DataError, RaceError
 from components.common.retry import AttemptError
+from components.common.storage import stream
 from components.common.storage.client import (
     chunks_of,
     connect,
@@ -44,6 +45,7 @@ from components.common.storage.store import (
     WrongContentError,
     persist,
 )
+from components.common.transfer import Checksum
 
 Result = TypeVar("Result")
 
@@ -179,6 +181,13 @@ class S3Store:
 
     def sizes(self, start: str = "") -> dict[str, int]:
         return {key: entry["Size"] for key, entry in self._listed(start)}
+
+    def checksum(self, key: str) -> Checksum | None:
+        def call() -> Checksum | None:
+            about = self._ask("head_object", key, ChecksumMode="ENABLED")
+            return stream.checksum_of(about, self._bucket)
+
+        return self._persist(key, call)
 
     def _listed(self, start: str, **request: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         prefix = self._prefix + "/"

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from components.common.errors import ConfigError, DataError, TransferError
 from components.common.retry import AttemptError, Patience, retry
-from components.common.transfer import shown_url
+from components.common.transfer import Checksum, shown_url
 
 Result = TypeVar("Result")
 
@@ -120,6 +120,9 @@ class Store(Protocol):
 
     def sizes(self, start: str = "") -> dict[str, int]:
         """Bytes of the objects whose keys begin with `start`."""
+
+    def checksum(self, key: str) -> Checksum | None:
+        """What the service says of an object's whole content; None where it says nothing."""
 
     def uploads(self) -> list[str]:
         """Keys of multi-part uploads that were never completed, as far as the store tells."""

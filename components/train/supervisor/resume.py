@@ -22,11 +22,12 @@ from components.common.errors import ConfigError, DataError, RaceError
 from components.common.files import link_or_copy
 from components.common.settings import Settings
 from components.train import checkpoints
-from components.train.config import TrainConfig
+from components.train.config import Plan, TrainConfig
 from components.train.data import vocabulary_size
 from components.train.rank.hooks import BEST, CHECKPOINT
 from components.train.records import Record
 from components.train.roberta import differences, roberta_of
+from components.train.supervisor import curve
 from components.train.supervisor.log import TrainLog
 from components.train.supervisor.provenance import Provenance
 
@@ -261,6 +262,7 @@ def remove_checkpoints(config: TrainConfig, origin: Provenance) -> None:
 
     try:
         removed = storage.remove_all(config.checkpoint_uri, which=own)
+        storage.remove_objects(f"{config.checkpoint_uri}/{curve.NAME}")
     except (RaceError, OSError) as error:
         logger.warning("the run has ended, and its checkpoints were not removed: %s", error)
     else:
@@ -275,7 +277,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, config: TrainConfig, origin: Provenance, log: TrainLog, folder: Path
+        self, config: TrainConfig, plan: Plan, origin: Provenance, log: TrainLog, folder: Path
     ) -> None:
         self._config, self._origin, self._log, self._folder = config, origin, log, folder
         self._held: dict[str, Any] | None = None
@@ -287,6 +289,7 @@ class Checkpoints:
             from components.common import storage
 
             self._publisher = storage.Publisher(config.checkpoint_uri, keep=config.keep_checkpoints)
+        self._curve = curve.LiveCurve(config.checkpoint_uri, plan, config.epochs)
 
     def saved(self, about: Mapping[str, Any]) -> None:
         """Take over what a rank says after `hooks.SAVED`."""
@@ -307,6 +310,8 @@ class Checkpoints:
 
     def logged(self, record: Record) -> None:
         """Take note of a record, which the log has already."""
+        if self._publisher:
+            self._curve.logged(self._log.records)
         if self._held and record["split"] == "train_epoch":
             held, self._held = self._held, None
             self._submit(held)
@@ -359,6 +364,7 @@ class Checkpoints:
         """
         if not self._publisher:
             return
+        self._curve.close(self._log.records)
         if self._saved:
             spent = self._saving + self._waited
             share = 100 * spent / max(time.monotonic() - self._started, 1e-9)

@@ -15,6 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.components import PYTHON, arguments, compiled_flags
+from pipeline.local import COPIES
+from pipeline.parameters import (
+    is_sweep,
+    load_config,
+    parameters,
+    run_inputs,
+    settings_of,
+    trials,
+)
 from pipeline.steps import STEPS
 
 ROOT = "minio://mlpipeline/v2/artifacts/race-roberta"
@@ -54,6 +64,7 @@ class StoredRun:
     run_id: str = "run-1"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     root: str = ROOT
+    compiled: Mapping[str, Any] = field(default_factory=dict)
     state: str = "SUCCEEDED"
     compressed: bool = False
     terminated: float = 0
@@ -109,7 +120,10 @@ class StoredRun:
         names = [*STEPS[ran.step].outputs, "executor-logs"]
         inputs = {name: self._inputs(name, ran) for name in STEPS[ran.step].inputs}
         given = {
-            "inputs": {"artifacts": {name: {"artifacts": a} for name, a in inputs.items()}},
+            "inputs": {
+                "artifacts": {name: {"artifacts": a} for name, a in inputs.items()},
+                "parameterValues": self._values(ran),
+            },
             "outputs": {
                 "artifacts": {
                     n: {"artifacts": [{"name": n, "uri": f"{place}/{n}"}]} for n in names
@@ -119,8 +133,21 @@ class StoredRun:
         }
         command = ["/kfp-launcher/launch", "--run_id", self.run_id]
         command += ["--executor_input", json.dumps(given), "--component_spec", "{}"]
-        pod = {"containers": [{"name": "main", "command": command}]}
+        step = STEPS[ran.step]
+        own = {o.name: step.own(o) for o in step.configurable}
+        fixed = {o: self.compiled[name] for o, name in own.items() if name in self.compiled}
+        program = [*PYTHON, step.program, *arguments(step, compiled_flags(step, fixed))]
+        pod = {"containers": [{"name": "main", "command": command, "args": program}]}
         return {"name": "pod-spec-patch", "value": json.dumps(pod)}
+
+    def _values(self, ran: Ran) -> dict[str, Any]:
+        step = STEPS[ran.step]
+        found = {field: self.parameters.get(name, "") for field, name in step.given.items()}
+        if ran.trial is not None and ran.step == "train":
+            trial = trials(self.parameters)[ran.trial]
+            own = {"seed": trial.seed, "learning_rate": trial.learning_rate, "trial": trial.name}
+            found |= own
+        return found | {"settings": self.parameters.get(settings_of(step), {})}
 
     def _inputs(self, name: str, ran: Ran) -> list[dict[str, Any]]:
         output = OUTPUT.get(name, name)
@@ -159,6 +186,43 @@ def _node(
         "finishedAt": end.isoformat(),
         **more,
     }
+
+
+def as_on_a_cluster(folder: Path, client: Any, bucket: str) -> StoredRun:
+    """A run of this machine (of the smoke config), as if it had been one on a cluster.
+
+    Its outputs and logs are put into the bucket as the launcher does that.
+    """
+    record = json.loads((folder / "run.json").read_text())
+    values = record["parameters"]
+    sweep = is_sweep(values)
+    compiled = {n: p.default for n, p in parameters().items()} | dict(load_config("smoke").values)
+    names = [trial.name for trial in trials(values)] if sweep else []
+    steps = [
+        Ran(
+            step["name"].partition(" (")[0],
+            0 if step["cached"] else step["seconds"],
+            names.index(step["trial"]) if step["trial"] else None,
+        )
+        for step in record["steps"]
+    ]
+    run = StoredRun(
+        steps,
+        parameters=run_inputs(values, compiled, sweep),
+        root=f"minio://{bucket}/v2/artifacts/race-roberta",
+        compiled=compiled,
+    )
+    (root,) = (folder / "artifacts").iterdir()
+    for ran, step in zip(steps, record["steps"], strict=True):
+        place = run.folder(ran.step, ran.trial)
+        copies = root if ran.trial is None else root / f"for-loop-1-iteration-{ran.trial}"
+        for name, kind in STEPS[ran.step].outputs.items():
+            found = copies / ran.step / name
+            if kind not in COPIES:
+                found = folder / step["outputs"][name]
+            upload(client, bucket, found, f"{place}/{name}")
+        upload(client, bucket, folder / "logs" / step["log"], f"{place}/executor-logs-0")
+    return run
 
 
 def upload(client: Any, bucket: str, source: Path, uri: str) -> None:
