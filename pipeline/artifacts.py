@@ -174,7 +174,7 @@ def read_log(artifacts: Sequence[Stored], step: str, trial: int | None = None) -
     """
     of_step = [a for a in artifacts if (a.step, a.trial, a.name) == (step, trial, LOGS)]
     parts = [
-        storage.read_object(f"{one.address.rpartition('/')[0]}/{key}", MAX_LOG) or b""
+        storage.read_small(f"{one.address.rpartition('/')[0]}/{key}", MAX_LOG) or b""
         for one in of_step
         # One an attempt: executor-logs-0, executor-logs-1.
         for key in sorted(storage.sizes(one.address, siblings=True), key=_natural)

@@ -7,7 +7,9 @@ was cut off goes on. A folder may be fetched into again, for what a run has made
 import contextlib
 import datetime
 import errno
+import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +24,8 @@ from components.common.program import handed
 from components.common.progress import bar
 from components.trials.core import Trial
 from pipeline.artifacts import Manifests, Stored, artifacts_of, read_log
-from pipeline.client import ENDED, Run
+from pipeline.client import ENDED, Api, Run
+from pipeline.display import say
 from pipeline.local import COPIES
 from pipeline.parameters import SET_BY_SWEEP, folded, is_sweep, parameters, steps_of, trials
 from pipeline.record import STARTED, Execution, write_record
@@ -89,11 +92,10 @@ def fetch(
             hint="It has not started a step yet, or its workflow is kept no more",
         )
     sweep = is_sweep(run.parameters)
-    only = tuple(only) or (COMPARED if figures else tuple(names_of(sweep)))
-    for name in set(only) - set(names_of(sweep)):
-        raise ConfigError(
-            f"there is no artifact {name!r}", hint=f"There are {', '.join(names_of(sweep))}"
-        )
+    known = names_of(sweep)
+    only = only or [name for name in known if name in COMPARED or not figures]
+    for name in set(only) - set(known):
+        raise ConfigError(f"there is no artifact {name!r}", hint=f"There are {', '.join(known)}")
     require_endpoint(stored)
     _require_same(output, run.run_id)
     planned = tuple(trials(run.parameters)) if sweep else ()
@@ -105,7 +107,12 @@ def fetch(
     if not (output / "run.json").exists():  # from here on no other run is fetched into it
         write_record(folder, about)
     _fetch_all(output, places)
-    statuses = {(s.name, s.trial): s for s in workflow.steps if not s.driver}
+    statuses = {
+        (s.name, s.trial): s
+        for s in workflow.steps
+        # A pipeline of another version may have others.
+        if not s.driver and s.name in STEPS and (s.trial is None or s.trial < len(planned))
+    }
     for status in statuses.values():
         if status.state in ("succeeded", "cached", "failed"):
             folder.executions.append(_execution(folder, status, places, stored))
@@ -121,6 +128,21 @@ def fetch(
         for place in places
         if not (output / place.path).exists()
     ]
+
+
+def fetch_figures(api: Api, run: Run) -> Path:
+    """What comparisons need of a run, in this user's cache; what is there of it already stays.
+
+    Raises:
+        ConfigError, DataError, TransferError, OSError: see `fetch`.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    server = hashlib.sha256(api.server.host.encode()).hexdigest()[:12]
+    name = re.sub(r"[^\w.-]+", "-", run.name).strip(".-") or run.run_id
+    folder = cache / "race-pipeline" / server / run.run_id / name
+    for line in fetch(api, run, folder, figures=True):
+        say(f"{run.name}: not fetched: {line}")
+    return folder
 
 
 def _state(run: Run) -> str:
@@ -207,7 +229,7 @@ def _execution(
     figures: dict[str, float] = {}
     for one in stored:
         if (one.step, one.trial, one.kind) == (*key, "Metrics"):
-            data = storage.read_object(one.address, MAX_FIGURES)
+            data = storage.read_small(one.address, MAX_FIGURES)
             with contextlib.suppress(ValueError):
                 figures |= strict_json.loads(data.decode()) if data else {}
     return Execution(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.cli import add_options, config_of
-from pipeline.commands.options import command
+from pipeline.commands.options import add_server, command, server
 from pipeline.display import say
 from pipeline.estimate import EstimateConfig, estimate, table
 
@@ -39,30 +39,52 @@ def add_compare(commands: Any) -> None:
         _compare,
         "show runs side by side: the settings that differ, and what came of them",
         """
-        example:
+        examples:
           race compare runs/first runs/second
+          race compare runs/first 5a788e68 --host https://kubeflow.example.org/pipeline
 
         The table is written as a page too. Where runs answered the same questions, it says whether
-        chance explains the difference.
+        chance explains the difference. Of a cluster's run, metrics and answers are fetched.
         """,
     )
-    made.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="folder of a run")
+    made.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folder of a run, or a cluster's run (see race runs)"
+    )
     made.add_argument(
         "--output",
         type=Path,
         metavar="PATH",
-        help="page to write (default: compare.html in the folder of the first run's folder)",
+        help="page to write (default: compare.html beside the first run's folder, or here)",
     )
+    add_server(made)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
     from pipeline.report import COMPARISON, as_text, compare, write_comparison
 
-    comparison = compare(arguments.runs)
-    output = arguments.output or arguments.runs[0].parent / COMPARISON
+    first = Path(arguments.runs[0])
+    comparison = compare(_folders(arguments))
+    output = arguments.output or (first.parent if first.is_dir() else Path()) / COMPARISON
     write_comparison(comparison, output)
     print(as_text(comparison))
     say(f"wrote {output}")
+
+
+def _folders(arguments: argparse.Namespace) -> list[Path]:
+    """The runs' folders, of a cluster's runs too, where a server is named."""
+    given = list(map(Path, arguments.runs))
+    if not arguments.host or len(given) < 2 or all(path.is_dir() for path in given):
+        return given
+    from pipeline.client import Api
+    from pipeline.fetch import fetch_figures
+    from pipeline.runs import find
+
+    api = Api(server(arguments))
+
+    def fetched(which: str) -> Path:
+        return fetch_figures(api, api.run(find(api, which).run_id))
+
+    return [p if p.is_dir() else fetched(w) for p, w in zip(given, arguments.runs, strict=True)]
 
 
 # -- estimate

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.common import strict_json
 from components.common.errors import ConfigError, one_line
+from pipeline.commands.fetch import add_fetch
 from pipeline.commands.options import add_output, add_server, command, server
 from pipeline.display import say
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def add_runs(commands: Any) -> None:
     made = commands.add_parser(
         "runs",
-        help="list, show, cancel, retry and delete runs on a cluster; their logs",
+        help="list, show, cancel, retry, fetch and delete runs on a cluster; their logs",
         description="What becomes of a run on a cluster after `race submit`.",
         epilog=textwrap.dedent(
             """
@@ -37,7 +38,8 @@ def add_runs(commands: Any) -> None:
         allow_abbrev=False,
     )
     verbs = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_list, _add_show, _add_logs, _add_cancel, _add_retry, _add_delete):
+    adders = (_add_list, _add_show, _add_logs, _add_cancel, _add_retry, add_fetch, _add_delete)
+    for add in adders:
         add(verbs)
 
 
@@ -144,6 +146,7 @@ def _add_show(verbs: Any) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    from pipeline.curve import curves_of, drawn, figures
     from pipeline.follow import Follower, RunError
     from pipeline.runs import described, heading
 
@@ -169,8 +172,11 @@ def _show(arguments: argparse.Namespace) -> None:
             for status in steps
         ]
         answer = described(api, run)
+        curves = curves_of(run, steps)
         lines = [*heading(answer), *map(follower.line, steps), *([str(ending)] if ending else [])]
-        _print(arguments, {**answer, "steps": rows, "error": ending and ending.what}, *lines)
+        lines += drawn(curves, plot=sys.stdout.isatty())
+        answer |= {"steps": rows, "error": ending and ending.what, "training": figures(curves)}
+        _print(arguments, answer, *lines)
     if failed:
         raise failed
 
@@ -338,14 +344,21 @@ def _add_delete(verbs: Any) -> None:
         example:
           race runs delete 5a788e68 --yes
 
-        Its artifacts and checkpoints stay in the store.
+        Its artifacts and checkpoints stay in the store, unless --artifacts removes them. A later
+        run that takes a data step of this one from the cache fails then.
         """,
+    )
+    made.add_argument(
+        "--artifacts",
+        action="store_true",
+        help="remove what it has stored too; it is listed first",
     )
     made.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _delete(arguments: argparse.Namespace) -> None:
     from pipeline.client import ENDED
+    from pipeline.fetch import delete_artifacts, held_by
     from pipeline.runs import described, state_of
 
     api, run = found(arguments)
@@ -354,8 +367,13 @@ def _delete(arguments: argparse.Namespace) -> None:
             f"{run.name} is {state_of(run)}",
             hint=f"End it first: `race runs cancel {run.run_id} --wait`",
         )
-    require_consent(arguments, f"delete the record of {run.name} ({run.run_id})?")
-    answer = described(api, run)
+    held = held_by(api, api.run(run.run_id)) if arguments.artifacts else []
+    for one in held:
+        say(f"{one.address}: {one.objects:,} objects, {one.bytes / (1 << 20):,.1f} MiB")
+    what = "record and these artifacts" if held else "record"
+    require_consent(arguments, f"delete the {what} of {run.name} ({run.run_id})?")
+    answer = {**described(api, run), "removed": [one.address for one in held]}
+    delete_artifacts(held)  # before the record, which alone tells where they are
     api.delete(run.run_id)
     _print(arguments, answer, f"deleted {run.name}")
 

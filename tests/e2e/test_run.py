@@ -21,8 +21,10 @@ import pytest
 
 from components.common.files import atomic_folder
 from components.download.archive import unpack
+from pipeline.cli import main
 from pipeline.inputs import SAMPLE
 from pipeline.sample import make_sample
+from tests.unit.pipeline.stored import assert_comes_back
 
 RACE = str(Path(sys.executable).with_name("race"))
 DATA_STEPS = {"download-race", "download-bpe", "download-roberta", "preprocess", "binarize"}
@@ -327,6 +329,22 @@ def test_what_changed_under_its_address_is_not_taken_from_the_cache(
     shutil.copy(changed(place, f"{kind}-after", "answer E"), archive)
     os.utime(archive, (hour_ago + 60, hour_ago + 60))
     assert_one_line(race("after"), 3, "error: preprocess: ")
+
+
+def test_from_a_cluster_it_comes_back_as_it_was(
+    first: subprocess.CompletedProcess[str],
+    place: Place,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert first.returncode == 0
+    fetched = assert_comes_back(place.runs / "first", bucket, tmp_path, monkeypatch)
+    capsys.readouterr()
+    one = ["--passage", "Ann has a cat.", "--question", "Ann has a _.", "--option"]
+    assert main(["predict", "--model", str(fetched), *one, "dog", *one[-1:], "cat"]) == 0
+    assert re.search(r"^\* [AB] ", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_wrong_checksum_is_one_line(place: Place) -> None:

@@ -22,6 +22,7 @@ import pytest
 
 from pipeline.inputs import SAMPLE
 from pipeline.sample import make_sample
+from tests.unit.pipeline.stored import assert_comes_back
 
 NUMBERS = ("ten", "five", "eight", "four")
 MONTHS = ("April", "July", "March", "October")
@@ -116,6 +117,17 @@ def in_loop(labels: Sequence[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def two(place: Place) -> subprocess.CompletedProcess[str]:
     return place.race("two", f"learning_rates=[{GOOD},{HOPELESS}]", GIVE_UP)
+
+
+def test_from_a_cluster_a_sweep_comes_back_as_it_was(
+    two: subprocess.CompletedProcess[str],
+    place: Place,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert two.returncode == 0, two.stderr
+    assert_comes_back(place.runs / "two", bucket, tmp_path, monkeypatch)
 
 
 def test_a_trial_that_collapses_is_marked_and_the_run_goes_on(

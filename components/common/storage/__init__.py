@@ -4,7 +4,7 @@
     fetch     an artifact becomes a folder, with every byte checked
     verify    checks every byte, keeps none
 
-    sizes, read_object, write_object, fetch_objects, remove_objects
+    sizes, read_small, write_small, fetch_objects, remove_objects
               for what others have written, which has no manifest
 
 A folder of artifacts, such as a run's checkpoints:
@@ -26,10 +26,10 @@ from components.common.storage.artifact import (
 )
 from components.common.storage.objects import (
     fetch_objects,
-    read_object,
+    read_small,
     remove_objects,
     sizes,
-    write_object,
+    write_small,
 )
 from components.common.storage.publisher import Publisher
 from components.common.storage.retention import prune, remove_all
@@ -48,10 +48,10 @@ __all__ = [
     "newest",
     "prune",
     "publish",
-    "read_object",
+    "read_small",
     "remove_all",
     "remove_objects",
     "sizes",
     "verify",
-    "write_object",
+    "write_small",
 ]

@@ -27,7 +27,7 @@ def sizes(uri: str, *, siblings: bool = False) -> dict[str, int]:
     return {k: s for k, s in found.items() if siblings or k == name or k.startswith(f"{name}/")}
 
 
-def read_object(uri: str, limit: int) -> bytes | None:
+def read_small(uri: str, limit: int) -> bytes | None:
     """The content of a small object; None where there is none.
 
     Raises:
@@ -38,7 +38,7 @@ def read_object(uri: str, limit: int) -> bytes | None:
     return store.read(name, limit)
 
 
-def write_object(uri: str, data: bytes, patience: Patience) -> None:
+def write_small(uri: str, data: bytes, patience: Patience) -> None:
     """Store a small object in one step, in the place of what is there.
 
     Raises:

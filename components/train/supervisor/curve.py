@@ -106,6 +106,6 @@ class LiveCurve:
         from components.common import storage  # boto3 takes a while to import
 
         try:
-            storage.write_object(self._uri, data, _PATIENCE)
+            storage.write_small(self._uri, data, _PATIENCE)
         except (RaceError, OSError) as error:
             logger.debug("%s was not written: %s", self._uri, error)

@@ -31,8 +31,8 @@ def test_an_address_is_one_object_or_a_folder_of_them(run: str, tmp_path: Path) 
     assert storage.sizes(f"{run}/counts") == {"counts": 2}
     assert storage.sizes(f"{run}/none") == {}
     assert set(storage.sizes(f"{run}/model", siblings=True)) == {n for n in FILES if "m" in n}
-    assert storage.read_object(f"{run}/counts", 10) == b"{}"
-    assert storage.read_object(f"{run}/none", 10) is None
+    assert storage.read_small(f"{run}/counts", 10) == b"{}"
+    assert storage.read_small(f"{run}/none", 10) is None
     wanted = {name: data for name, data in FILES.items() if name.startswith("model/")}
     assert fetched(f"{run}/model", tmp_path / "a") == wanted
     assert fetched(f"{run}/counts", tmp_path / "b") == {"counts": b"{}"}

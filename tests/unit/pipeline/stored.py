@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import boto3
+
+from pipeline.cli import main
 from pipeline.components import PYTHON, arguments, compiled_flags
 from pipeline.local import COPIES
 from pipeline.parameters import (
@@ -25,7 +28,10 @@ from pipeline.parameters import (
     settings_of,
     trials,
 )
+from pipeline.report import compare
 from pipeline.steps import STEPS
+from tests.unit.pipeline.conftest import KubeflowPipelines, serving
+from tests.unit.pipeline.situations import listed
 
 ROOT = "minio://mlpipeline/v2/artifacts/race-roberta"
 ENDPOINT = "minio-service.kubeflow:9000"
@@ -78,10 +84,14 @@ class StoredRun:
     def run(self, now: float) -> dict[str, Any]:
         return {
             "state": self.state,
-            "display_name": f"{self.run_id} of a test",
             "created_at": f"{START:%Y-%m-%dT%H:%M:%SZ}",
             "runtime_config": {"parameters": dict(self.parameters)},
         }
+
+    def listed(self, name: str) -> dict[str, Any]:
+        """The run in lists, for `KubeflowPipelines.runs`; the rest comes from `run`."""
+        found = listed(self.run_id, name, 1, "RUNNING", self.state)
+        return {key: value for key, value in found.items() if key != "state_history"}
 
     def log(self, node: str, now: float) -> str:
         return '{"error_message":"BadRequestError: Failed to read logs"}'
@@ -223,6 +233,38 @@ def as_on_a_cluster(folder: Path, client: Any, bucket: str) -> StoredRun:
             upload(client, bucket, found, f"{place}/{name}")
         upload(client, bucket, folder / "logs" / step["log"], f"{place}/executor-logs-0")
     return run
+
+
+def assert_comes_back(local: Path, bucket: str, folder: Path, monkeypatch: Any) -> Path:
+    """See that a run of this machine, moved to a cluster, is fetched as it was; the new folder.
+
+    `race compare` sees no difference either, to that folder or to the cluster's own.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    run = as_on_a_cluster(local, boto3.client("s3", region_name="us-east-1"), bucket)
+    fetched = folder / "fetched"
+    with serving(KubeflowPipelines()) as server:
+        server.runs = [run.listed("the run")]
+        server.replay = run
+        host = ["--host", server.host]
+        assert main(["runs", "fetch", run.run_id, *host, "--output", str(fetched)]) == 0
+        page = folder / "compare.html"
+        runs = [str(local), str(fetched), "the run"]
+        assert main(["compare", *runs, *host, "--output", str(page)]) == 0
+    (cached,) = (folder / "cache").rglob("run.json")
+    assert not list(cached.parent.rglob("*.pt"))
+    found = compare([local, fetched, cached.parent])
+    assert not found.settings
+    assert len(found.figures) > 10
+    assert not [row for row in found.figures if len(set(row[1:])) > 1]
+    assert [row[2:] for row in found.paired] == [["0", "0"], ["0", "0"], ["1", "1"]]
+    places = [path for path in local.iterdir() if path.is_dir() and path.name != "artifacts"]
+    for place in places:
+        for path in filter(Path.is_file, place.rglob("*")):
+            if path.stat().st_size and path.name != "kfp.log":
+                assert (fetched / path.relative_to(local)).read_bytes() == path.read_bytes()
+    assert (fetched / "index.html").is_file()
+    return fetched
 
 
 def upload(client: Any, bucket: str, source: Path, uri: str) -> None:

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from pipeline import cli, docs, registry
 from tests.unit.pipeline import situations
 from tests.unit.pipeline.situations import SITUATIONS
+from tests.unit.pipeline.stored import Ran, StoredRun, upload
 from tests.unit.pipeline.test_runs import succeeded
 
 PAGE = docs.ROOT / "docs" / "cluster.md"
@@ -128,6 +129,32 @@ def test_everything_that_the_page_asks_about_runs_is_tried() -> None:
     assert (
         len(asked) == len(re.findall(r"^ *race (runs|doctor) ", PAGE.read_text(), re.MULTILINE)) > 6
     )
+
+
+def test_a_run_is_fetched_compared_and_deleted_as_the_page_says(
+    here: Path, kubeflow: Any, bucket: str, answering: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has the artifacts of a real training."""
+    pattern = r"^race (?:runs fetch|predict|compare|runs delete latest --artifacts) .*$"
+    section = PAGE.read_text().partition("## A run's life")[2].partition("\n## ")[0]
+    commands = re.findall(pattern, section, re.MULTILINE)
+    assert len(commands) == 5
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kubeflow.host)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    steps = ("download-bpe", "preprocess", "binarize", "train", "evaluate", "gate")
+    run = StoredRun([*map(Ran, steps)], root=f"minio://{bucket}/v2/artifacts/race-roberta")
+    client = boto3.client("s3", region_name="us-east-1")
+    for step, name in (("download-bpe", "bpe"), ("train", "model"), ("evaluate", "report")):
+        upload(client, bucket, answering / name, f"{run.folder(step)}/{name}")
+    kubeflow.pipelines = [{"pipeline_id": "pipeline-race", "display_name": "race-roberta"}]
+    kubeflow.runs, kubeflow.replay = [run.listed("mine")], run
+    for command in commands:
+        assert cli.main(shlex.split(command)[1:]) == 0, command
+    assert (here / "runs" / "from-cluster" / "model" / "checkpoint_best.pt").is_file()
+    assert not (here / "runs" / "figures" / "model").exists()
+    assert "side by side" in (here / "compare.html").read_text()
+    assert kubeflow.runs == []
+    assert client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
 @pytest.mark.parametrize("block", docs.blocks(PAGE), ids=lambda b: str(b.line))

@@ -9,6 +9,9 @@ import pytest
 
 from components.common import storage
 from components.common.errors import ConfigError, DataError, TransferError
+from components.common.retry import Patience
+from components.train.supervisor.curve import compose
+from pipeline.cli import main
 from pipeline.client import Run
 from pipeline.fetch import delete_artifacts, fetch, held_by
 from pipeline.parameters import load_config, parameters, run_inputs
@@ -205,3 +208,54 @@ def test_only_what_a_run_made_itself_is_deleted(bucket: str) -> None:
     assert list(storage.sizes(f"s3://{bucket}/team/checkpoints")) == [
         "checkpoints/run-2/update-1/manifest.json"
     ]
+
+
+def test_the_commands_list_before_they_remove(
+    bucket: str, kubeflow: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = Cluster(bucket)
+    kubeflow.runs = [cluster.stored.listed("mine")]
+    kubeflow.replay = cluster.stored
+    host = ["--host", kubeflow.host]
+    assert (
+        main(["runs", "fetch", "mine", *host, f"--output={tmp_path / 'a'}", "--only=bpe,text"]) == 0
+    )
+    told = capsys.readouterr()
+    assert (told.out, told.err) == (f"{tmp_path / 'a' / 'index.html'}\n", "")
+    assert {path.name for path in (tmp_path / "a").iterdir() if path.is_dir()} == {"bpe", "text"}
+    delete = ["runs", "delete", "run-1", *host, "--artifacts"]
+    assert main(delete) == 2
+    told = capsys.readouterr()
+    place = f"s3://{bucket}/v2/artifacts/race-roberta/run-1"
+    assert told.err.splitlines()[0] == f"{place}: 9 objects, 0.0 MiB"
+    assert len(storage.sizes(place)) == 9
+    assert main([*delete, "--yes"]) == 0
+    assert storage.sizes(place) == {}
+    assert kubeflow.runs == []
+
+
+def test_show_draws_how_training_goes(
+    bucket: str, kubeflow: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"s3://{bucket}/team/checkpoints"
+    run = StoredRun([Ran("train", phase="Running")], state="RUNNING")
+    run.parameters = {"checkpoint_uri": uri}
+    kubeflow.runs, kubeflow.replay = [run.listed("mine")], run
+    show = ["runs", "show", "run-1", "--host", kubeflow.host]
+    assert main(show) == 0
+    assert "epoch" not in capsys.readouterr().out
+    records = [
+        {"split": "train", "epoch": 1, "update": n, "loss": 1.3, "seconds": n} for n in (10, 20)
+    ]
+    storage.write_small(f"{uri}/run-1/train_log.jsonl", compose(records, 80, 2), Patience())
+    assert main(show) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "train: epoch 1/2, update 20/80, loss 1.300, 1 min 00 s left"
+    assert main([*show, "--output", "json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["training"]
+    assert (told["update"], told["seconds_left"]) == (20, 60.0)
+    storage.write_small(f"{uri}/run-1/train_log.jsonl", b"<html>", Patience())
+    assert main(show) == 0
+    told = capsys.readouterr()
+    assert told.err.startswith("how training goes is not known: ")
+    assert "train" in told.out

@@ -13,7 +13,7 @@ from components.train.config import Plan
 from components.train.core import TrainConfig, train
 from components.train.supervisor import curve
 from components.train.supervisor.curve import LiveCurve, compose, read
-from pipeline.curve import BLOCKS, drawn, seconds_left, sparkline
+from pipeline.curve import BLOCKS, drawn, figures, seconds_left, sparkline
 
 PLAN = Plan("cpu", 1, 1, 500, 1000)
 
@@ -85,7 +85,7 @@ def test_a_store_that_fails_or_hangs_disturbs_nothing(
             hang.wait(60)
         raise TransferError("it cannot be reached")
 
-    monkeypatch.setattr(storage, "write_object", failing)
+    monkeypatch.setattr(storage, "write_small", failing)
     monkeypatch.setattr(curve, "LAST", 0.1)
     clock = Clock()
     live = LiveCurve("s3://bucket/run", PLAN, 2, clock)
@@ -104,19 +104,19 @@ def test_a_training_tells_of_itself_and_resumes_what_it_told(
     tiny_race: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[bytes] = []
-    whole = storage.write_object
+    whole = storage.write_small
 
     def seen(uri: str, data: bytes, *more: Any) -> None:
         written.append(data)
         whole(uri, data, *more)
 
-    monkeypatch.setattr(storage, "write_object", seen)
+    monkeypatch.setattr(storage, "write_small", seen)
     monkeypatch.setattr(curve, "EVERY", 0.0)
     uri = str(tmp_path / "checkpoints")
     values = tiny_race.parameters | {"engine": "packed", "checkpoint_uri": uri, "run_id": "run-1"}
     config = TrainConfig(tiny_race.data, tiny_race.pretrained, tmp_path / "out", **values)
     result = train(config)
-    stored = storage.read_object(f"{uri}/run-1/{curve.NAME}", curve.MAX_BYTES)
+    stored = storage.read_small(f"{uri}/run-1/{curve.NAME}", curve.MAX_BYTES)
     assert stored == written[-1]
     found = read(stored, uri)
     assert found.of("valid")[-1]["accuracy"] == result.metrics["final_valid_accuracy"]
@@ -124,7 +124,7 @@ def test_a_training_tells_of_itself_and_resumes_what_it_told(
     # Another attempt at the same run has nothing left to do, and tells the same.
     again = TrainConfig(tiny_race.data, tiny_race.pretrained, tmp_path / "again", **values)
     train(again).end()
-    assert storage.read_object(f"{uri}/run-1/{curve.NAME}", curve.MAX_BYTES) is None
+    assert storage.read_small(f"{uri}/run-1/{curve.NAME}", curve.MAX_BYTES) is None
 
 
 def test_the_curves_are_drawn() -> None:
@@ -133,29 +133,33 @@ def test_the_curves_are_drawn() -> None:
         for n in range(0, 1000, 10)
     ]
     records.append(record(990, "valid", accuracy=81.25))
-    told = drawn(read(compose(records, 2000, 2), "log"))
-    loss, accuracy, valid, at = [" ".join(line.split()) for line in told]
+    found = {"seed 2": read(compose(records, 2000, 2), "log")}
+    told = drawn(found)
+    _, name, loss, accuracy, valid, at = [" ".join(line.split()) for line in told]
+    assert name == "train (seed 2)"
     assert loss.startswith("loss █")
     assert loss.endswith("▁ 1.400 → 0.410")
     assert accuracy.endswith("█ 25.0 % → 74.5 %")
     assert valid == "validation ▁ 81.2 % → 81.2 %"
     assert at == "epoch 1/2, update 990/2,000, 33 min 40 s left"
     assert max(map(len, told)) <= 100
-    (line,) = drawn(read(compose(records, 2000, 2), "log"), plot=False)
+    (line,) = drawn(found, plot=False)
     assert line == (
-        "epoch 1/2, update 990/2,000, loss 0.410, accuracy 74.5 %, validation 81.2 %,"
-        " 33 min 40 s left"
+        "train (seed 2): epoch 1/2, update 990/2,000, loss 0.410, accuracy 74.5 %,"
+        " validation 81.2 %, 33 min 40 s left"
     )
     assert line.isascii()
+    (newest,) = figures(found)
+    assert (newest["trial"], newest["update"], newest["seconds_left"]) == ("seed 2", 990, 2020.0)
 
 
 def test_little_is_drawn_of_little() -> None:
     def of(*records: dict[str, Any]) -> curve.Curve:
         return read(compose(records, 100, 1), "log")
 
-    assert drawn(of()) == []
+    assert drawn({"": of()}, plot=False) == figures({"": of()}) == []
     one = of(record(1, loss=None, accuracy=None))
-    assert drawn(one) == ["  epoch 1/1, update 1/100"]
+    assert drawn({"": one}) == ["", "train", "  epoch 1/1, update 1/100"]
     assert seconds_left(one) is None
     assert sparkline([3.0]) == BLOCKS[0]
     assert sparkline([1.0, 1.0]) == BLOCKS[0] * 2

@@ -1,0 +1,48 @@
+"""race runs fetch: a cluster's run in a folder of this machine."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pipeline.commands.options import add_server, command
+from pipeline.display import say
+
+
+def add_fetch(verbs: Any) -> None:
+    made = command(
+        verbs,
+        "fetch",
+        _fetch,
+        "bring a run's model, BPE, reports, metrics and logs into a folder",
+        """
+        examples:
+          race runs fetch latest --output runs/from-cluster
+          race runs fetch 5a788e68 --output runs/from-cluster --only model,bpe,report
+
+        The folder is as `race run` leaves it: report, compare, predict and export take it. Files
+        come from the object store with your own AWS_* variables; minio://bucket/key is read as
+        s3://bucket/key at AWS_ENDPOINT_URL. What was cut off goes on when it is asked for again,
+        and so does a run that still goes on.
+        """,
+    )
+    made.add_argument("run", metavar="RUN", help="id, beginning of an id, name, or latest")
+    add_server(made)
+    made.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to fill")
+    made.add_argument(
+        "--only",
+        default="",
+        metavar="NAMES",
+        help="some artifacts alone: model,bpe,report,data,text,race,roberta,selection,logs",
+    )
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    from pipeline.commands.runs import found
+    from pipeline.fetch import fetch
+
+    api, run = found(arguments)
+    only = [name.strip() for name in arguments.only.split(",") if name.strip()]
+    missing = fetch(api, api.run(run.run_id), arguments.output, only=only)
+    for line in missing:
+        say(f"not fetched: {line}")
+    print(arguments.output / "index.html")
