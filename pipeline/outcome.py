@@ -18,7 +18,7 @@ RESULTS: Mapping[str, tuple[str, Callable[[re.Match[str]], str]]] = {
         lambda m: f"accuracy {m['accuracy']} % on test",
     ),
     "select": (
-        r"best: (.*?) +[\d.–]+ %? .*?(?P<accuracy>[\d.]+) %",
+        r"best: (.*?) +(?:[\d.]+ %|–) .*?(?P<accuracy>[\d.]+) %",
         lambda m: f"best {m[1]}, accuracy {m['accuracy']} % on test",
     ),
 }

@@ -91,12 +91,13 @@ def _seconds(run: Run) -> float | None:
 def accuracy_of(api: Api, run: Run) -> float | None:
     """The accuracy on the test sets (percent) of a run that has ended, as far as its log is kept.
 
-    That of a sweep is the selected model's.
+    That of a sweep is the selected model's, and no trial's.
     """
     if run.state not in ENDED:
         return None
     workflow = read_workflow(api.manifest(run.run_id))
-    steps = {s.name: s for s in workflow.steps if s.pods} if workflow else {}
+    whole = [s for s in workflow.steps if s.pods and s.trial is None] if workflow else []
+    steps = {status.name: status for status in whole}
     for name in SCORED:
         if name in steps:
             return accuracy(name, api.log(run.run_id, steps[name].pods[-1].node))

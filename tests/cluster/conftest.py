@@ -133,7 +133,7 @@ def nothing_left(cluster: Cluster) -> Iterator[None]:
             for run in cluster.api.runs(experiment, limit=100):
                 if run.state in GOING:
                     cluster.api.terminate(run.run_id)
-                client.delete_run(run.run_id)
+                cluster.api.delete(run.run_id)
             client.delete_experiment(experiment)
         for pipeline, version in versions(client) - before:
             client.delete_pipeline_version(pipeline, version)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.follow import CANCELLED, Follower, RunError
+from pipeline.logs import read_logs
+from pipeline.runs import ours
 from pipeline.workflow import read_workflow
 
 from .conftest import LONGEST, Cluster, Submission, objects
@@ -53,6 +55,11 @@ def test_a_gate_that_refuses_ends_with_its_status_and_data_steps_are_cached(
     with pytest.raises(RunError) as raised:
         follower.follow()
     assert raised.value.exit_status == 7
+    assert run.run_id in [
+        one.run_id for one in cluster.api.runs(limit=100, wanted=ours(cluster.api))
+    ]
+    said = [line.text for line in read_logs(follower, "gate", lambda step, trial: "")]
+    assert any(line.startswith("error: accuracy") for line in said)
 
 
 def test_a_pod_that_waits_says_why(cluster: Cluster) -> None:

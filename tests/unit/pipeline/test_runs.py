@@ -1,14 +1,21 @@
 """`race runs`: what it shows of runs and does with them, by what a real server answers."""
 
 import copy
+import dataclasses
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from components.common.results.metrics import Selection
+from components.common.results.scores import ALL, Group, Scores
+from components.evaluate import score
+from components.select.core import table
 from pipeline import cli
+from pipeline.outcome import accuracy
 from tests.unit.pipeline import situations
-from tests.unit.pipeline.situations import NO_LOG, SITUATIONS, Attempt, Step, listed
+from tests.unit.pipeline.situations import NO_LOG, SITUATIONS, listed
 from tests.unit.pipeline.test_follow import ENDS, REAL
 
 OK, BAD = ("PENDING", "RUNNING", "SUCCEEDED"), ("PENDING", "RUNNING", "FAILED")
@@ -61,16 +68,19 @@ def one_error(capsys: Any, *arguments: str) -> str:
     return line
 
 
-def succeeded() -> Any:
-    """A run whose training and evaluation have said what came of them."""
-    found = copy.deepcopy(SITUATIONS["succeeded"])
-    logs = {"train": TRAINED, "evaluate": SCORES}
+def saying(name: str, **logs: str) -> Any:
+    """A situation whose steps have said this in their first attempts."""
+    found = copy.deepcopy(SITUATIONS[name])
     for number, step in enumerate(found.steps):
         if step.name in logs:
-            pod = step.attempts[0]
-            pods = [Attempt(pod.start, pod.end, log=logs[step.name])]
-            found.steps[number] = Step(step.name, step.start, step.end, pods)
+            pods = [dataclasses.replace(step.attempts[0], log=logs[step.name])]
+            found.steps[number] = dataclasses.replace(step, attempts=pods)
     return found
+
+
+def succeeded() -> Any:
+    """A run whose training and evaluation have said what came of them."""
+    return saying("succeeded", train=TRAINED, evaluate=SCORES)
 
 
 def test_list_shows_this_pipeline_s_runs_newest_first(server: Any, capsys: Any) -> None:
@@ -90,6 +100,52 @@ def test_list_shows_this_pipeline_s_runs_newest_first(server: Any, capsys: Any) 
         "bad 2222aaaa failed 2026-01-01 00:02 7 min 24 s 99.31 %",
         "smoke 2026-01-01 00:01:00 33d555 1111aaaa succeeded 2026-01-01 00:01 7 min 24 s 99.31 %",
     ]
+
+
+def selected() -> str:
+    """What select prints of two trials."""
+    scores = Scores.together([Group("middle", 100, 99, 0.1), Group("high", 300, 297, 0.1)])
+    names = ("validation", "middle", "high", ALL)
+    trials = [
+        SimpleNamespace(
+            label=f"seed {number}",
+            validation_accuracy=97.0,
+            accuracies=dict.fromkeys(names, 90.0 + number),
+            collapsed=False,
+        )
+        for number in (1, 2)
+    ]
+    found = SimpleNamespace(
+        scores=scores,
+        trials=trials,
+        selected="seed 2",
+        validation_accuracy=98.0,
+        spread={name: {"median": 91.5} for name in names},
+        ensemble=SimpleNamespace(trials=trials, scores=scores),
+    )
+    return table(cast(Selection, found))
+
+
+def test_a_sweep_s_accuracy_is_the_selected_model_s(server: Any, capsys: Any) -> None:
+    server.replay = saying("sweep-two-trials", evaluate=SCORES, select=selected())
+    server.clock.now = 9999
+    (run,) = race(capsys, "list", "--state", "failed", "--output", "json")[1]
+    assert run["accuracy"] == 99.0
+    replayed(server, "sweep-two-trials", 9999)
+    server.replay = saying("sweep-two-trials", evaluate=SCORES, select=selected())
+    assert "select 22.0 s succeeded: best seed 2, accuracy 99.00 % on test" in steps(
+        race(capsys, "show", "run-1")[1]
+    )
+    server.replay = saying("sweep-two-trials", evaluate=SCORES)
+    (run,) = race(capsys, "list", "--all", "--output", "json")[1]
+    assert run["accuracy"] is None
+
+
+def test_what_evaluate_really_prints_is_understood() -> None:
+    tests = [Group("middle", 1436, 1300, 0.5), Group("high", 3498, 2900, 0.75)]
+    for given in (tests, tests[:1]):
+        scores = Scores.together(given)
+        assert accuracy("evaluate", score.table(scores, 4)) == round(scores.all.accuracy, 2)
 
 
 @pytest.mark.parametrize(
