@@ -12,7 +12,7 @@ WITH   := --build-constraint requirements/build.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-cluster lint check fmt compile docs lock images gpu-wheels clean
+.PHONY: help setup run test test-slow test-cluster lint check fmt compile docs pictures lock images gpu-wheels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ compile: setup ## write pipeline.yaml and sweep.yaml
 
 docs: setup ## write the generated parts of README.md and docs/
 	@$(BIN)/python -m pipeline.docs
+
+pictures: setup ## draw the pictures of README.md and RESULTS.md; the report's needs a Chromium
+	@$(BIN)/python benchmarks/pictures.py
+	@RACE_PICTURES=1 $(BIN)/pytest --quiet -m slow tests/reports/test_pictures.py
 
 lock: setup ## write requirements/*.txt from pyproject.toml: versions and hashes
 	@bash requirements/lock.sh $(BIN)

@@ -1,10 +1,10 @@
 """Answers that are found without reading the passage, or only by counting its words."""
 
 import string
-from collections.abc import Sequence
 
 from components.check.columns import Split
 from components.common.asked import Asked
+from components.common.labels import longest_wins, won
 
 # What each is called in the table.
 NAMES = {"usual": "usual letter", "longest": "longest option", "overlap": "most words"}
@@ -25,8 +25,8 @@ def accuracies(split: Split, usual: int) -> dict[str, float]:
         words = {*_words(passage)}
         for asked, label in zip(split.asked[start:end], split.labels[start:end], strict=True):
             right["usual"] += label == usual
-            right["longest"] += _won([len(option) for option in asked.options], label)
-            right["overlap"] += _won(_overlaps(asked, words), label)
+            right["longest"] += longest_wins(asked.options, label)
+            right["overlap"] += won(_overlaps(asked, words), label)
     return {name: 100 * count / max(len(split.labels), 1) for name, count in right.items()}
 
 
@@ -37,8 +37,3 @@ def _overlaps(asked: Asked, words: set[bytes]) -> list[float]:
 
 def _words(text: bytes) -> list[bytes]:
     return text.translate(_SPACES).split()
-
-
-def _won(scores: Sequence[float], label: int) -> float:
-    best = max(scores)
-    return (scores[label] == best) / scores.count(best)

@@ -1,4 +1,4 @@
-"""How often each letter is the right one."""
+"""How often each letter is the right one, and what answers are worth that need no reading."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,3 +32,14 @@ def leaning(split: str, labels: Sequence[int], options: int) -> str:
         f"in {split} {LETTERS[most]} is right in {max(found):.1%} of the questions,"
         f" {LETTERS[least]} in {min(found):.1%}"
     )
+
+
+def won(scores: Sequence[float], label: int) -> float:
+    """What choosing the option of the highest score is worth: a tie between k counts as 1/k."""
+    best = max(scores)
+    return (scores[label] == best) / scores.count(best)
+
+
+def longest_wins(options: Sequence[str], label: int) -> float:
+    """What choosing the option of most characters is worth."""
+    return won([len(option) for option in options], label)

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from components.common.asked import Asked, read_asked, read_passages
 from components.common.cli import option, require_ranges
-from components.common.dataset import count_options, level_of, read_test_sets
+from components.common.dataset import LETTERS, count_options, level_of, read_test_sets
 from components.common.device import DEVICE_HELP, Device, usable_gpus
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.indexed import read_sizes
+from components.common.labels import longest_wins, usual
 from components.common.progress import bar
 from components.common.results.metrics import METRICS, Training, digest, write_metrics
 from components.common.results.predictions import PREDICTIONS
@@ -138,6 +139,7 @@ def _evaluate(config: EvaluateConfig) -> Evaluation:
         metrics |= {
             **scores.to_metrics(),
             "chance": 100 / model.options,
+            "baselines": _baselines(config.data, answers),
             "device": model.device,
             "precision": model.precision,
             "parameters": as_dict(config),
@@ -147,8 +149,22 @@ def _evaluate(config: EvaluateConfig) -> Evaluation:
         report = write_report(answers, _passages(config.text, answers, tests), metrics)
         (folder / "report.html").write_text(report, encoding="utf-8")
 
-    print(table(scores, model.options), flush=True)
+    print(table(scores, model.options, metrics["baselines"]), flush=True)
     return Evaluation(scores, metrics)
+
+
+def _baselines(data: Path, answers: Answers) -> dict[str, float]:
+    """Accuracies of answers that need no reading, in percent, as far as there is what they need."""
+    found = {}
+    labels = data / "label" / "train.label"
+    if labels.is_file():
+        letter = usual(read_labels(data, "train", count_options(data)))
+        found[f"always {LETTERS[letter]}"] = 100 * float((answers.gold == letter).mean())
+    if answers.asked:
+        right = zip(answers.asked, answers.gold.tolist(), strict=True)
+        wins = [longest_wins(asked.options, label) for asked, label in right]
+        found["longest option"] = 100 * sum(wins) / len(wins)
+    return found
 
 
 def _origin(config: EvaluateConfig) -> dict[str, Any]:

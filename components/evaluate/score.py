@@ -1,11 +1,12 @@
 """The arithmetic of the evaluation; numpy only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.common.errors import DataError
+from components.common.results.metrics import beside
 from components.common.results.scores import Group, Scores
 
 
@@ -55,12 +56,12 @@ def score(name: str, logits: NDArray[np.float64], gold: NDArray[np.int64]) -> Gr
     return Group(name, len(gold), correct, float(-right.mean()))
 
 
-def table(scores: Scores, options: int) -> str:
+def table(scores: Scores, options: int, baselines: Mapping[str, float]) -> str:
     """The scores for the screen, a line for each set of questions."""
     lines = [f"{'':<8}{'questions':>10}{'correct':>10}{'accuracy':>11}{'loss':>9}"]
     lines += [
         f"{name:<8}{s.questions:>10,}{s.correct:>10,}{s.accuracy:>9.2f} %{s.loss:>9.4f}"
         for name, s in scores.groups.items()
     ]
-    lines.append(f"chance is {100 / options:.4g} %; loss is in nats per question")
+    lines.append(f"{beside(100 / options, baselines)}; loss is in nats per question")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from components.common.cli import option
 from components.common.errors import ConfigError, DataError, GateError
-from components.common.results.metrics import METRICS, Evaluation
+from components.common.results.metrics import METRICS, Evaluation, beside
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,17 @@ def gate(config: GateConfig) -> float:
             hint="Give a folder that evaluate or select wrote",
         )
     accuracy = found.scores.all.accuracy
+    without_reading = beside(found.chance, found.baselines)
     if not accuracy >= config.min_accuracy:
         raise GateError(
             f"accuracy {accuracy:.2f} % is below min_accuracy {config.min_accuracy:g} %"
-            f" (chance is {found.chance:.4g} %)",
+            f" ({without_reading})",
             hint="Train longer or with other settings, or lower min_accuracy",
         )
-    logger.info("accuracy %.2f %% is at least %g %%", accuracy, config.min_accuracy)
+    logger.info(
+        "accuracy %.2f %% is at least %g %% (%s)",
+        accuracy,
+        config.min_accuracy,
+        without_reading,
+    )
     return accuracy

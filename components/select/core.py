@@ -264,6 +264,7 @@ def _selection(
     return Selection(
         scores=scores,
         chance=best.evaluated.chance,
+        baselines=best.evaluated.baselines,
         interval=scores.interval,
         selected=best.label,
         validation_accuracy=best.validation_accuracy,

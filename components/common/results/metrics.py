@@ -137,16 +137,28 @@ class Training(Metrics):
     parameters: Annotated[Mapping[str, Any], today] = field(default_factory=dict)
 
 
+def beside(chance: float, baselines: Mapping[str, float]) -> str:
+    """Chance and the other baselines, in percent, as a phrase."""
+    others = (f", {name} {value:.4g} %" for name, value in baselines.items())
+    return f"chance is {chance:.4g} %{''.join(others)}"
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    return {str(name): percent(one) for name, one in _is(dict)(value).items()}
+
+
 @dataclass(frozen=True)
 class Evaluation(Metrics):
     """What others read of what evaluate says, and select of the model that it selected.
 
-    `chance` is the accuracy of guessing; `absent` says why there is no model; `training` is the
+    `chance` is the accuracy of guessing, `baselines` those of other answers that need no reading,
+    by name; `absent` says why there is no model; `training` is the
     digest of its metrics.json, and `validation_questions` how many its validation accuracy is of.
     """
 
     scores: Flat = field(default_factory=Scores)
     chance: Percent = None
+    baselines: Annotated[Mapping[str, float], _numbers] = field(default_factory=dict)
     calibration_error: Number = None
     absent: Text = ""
     training: Text = ""
@@ -197,6 +209,7 @@ class Selection(Metrics):
 
     scores: Flat
     chance: Percent
+    baselines: Annotated[Mapping[str, float], _numbers] = field(default_factory=dict)
     interval: Object
     selected: Text
     validation_accuracy: Percent

@@ -108,6 +108,18 @@ def test_an_evaluation_knows_its_training_and_the_questions_of_dev(
     assert metrics["validation_questions"] == len(labels)
 
 
+def test_an_evaluation_has_the_baselines_beside_chance(tiny_race: Any, output: Path) -> None:
+    def labels(split: str) -> list[int]:
+        return [int(n) for n in (tiny_race.data / "label" / f"{split}.label").read_text().split()]
+
+    train, tests = labels("train"), labels("test") + labels("test1")
+    letter = max(range(4), key=train.count)
+    found = json.loads((output / "metrics.json").read_text())["baselines"]
+    name = f"always {'ABCD'[letter]}"
+    assert found[name] == pytest.approx(100 * tests.count(letter) / len(tests))
+    assert f"Without reading: {name} {found[name]:.1f}" in (output / "report.html").read_text()
+
+
 def test_of_a_training_that_collapsed_it_says_that_there_is_nothing_to_evaluate(
     tiny_race: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

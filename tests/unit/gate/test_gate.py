@@ -16,7 +16,11 @@ from components.gate.core import GateConfig, gate
 @pytest.fixture
 def evaluation(tmp_path: Path) -> Path:
     figures = Scores.together([Group("high", 1000, 799)]).to_metrics()
-    (tmp_path / "metrics.json").write_text(json.dumps(figures | {"chance": 25.0}))
+    (tmp_path / "metrics.json").write_text(
+        json.dumps(
+            figures | {"chance": 25.0, "baselines": {"always C": 28.34, "longest option": 37}}
+        )
+    )
     return tmp_path
 
 
@@ -26,7 +30,8 @@ def test_a_model_that_is_good_enough_passes(evaluation: Path, least: float) -> N
 
 
 def test_one_that_is_not_is_refused(evaluation: Path) -> None:
-    says = r"accuracy 79.90 % is below min_accuracy 80 % \(chance is 25 %\)\. Train longer"
+    says = "accuracy 79.90 % is below min_accuracy 80 % (chance is 25 %, always C 28.34 %, longest"
+    says = re.escape(f"{says} option 37 %). Train longer")
     with pytest.raises(GateError, match=says):
         gate(GateConfig(evaluation, 80))
 
