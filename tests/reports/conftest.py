@@ -86,9 +86,10 @@ class Browser:
                 return message["result"]
             self._events.append(message)
 
-    def open(self, path: Path, size: tuple[int, int] = DESK, *, dark: bool = False) -> Page:
-        """Open a file and wait until it is loaded."""
-        page, address = Page(self), path.absolute().as_uri()
+    def open(self, place: Path | str, size: tuple[int, int] = DESK, *, dark: bool = False) -> Page:
+        """Open a file or an address and wait until it is loaded."""
+        page = Page(self)
+        address = place if isinstance(place, str) else place.absolute().as_uri()
         page.show(size, dark=dark)
         self.call("Page.navigate", url="about:blank")
         self._events.clear()
