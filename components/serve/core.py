@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import socket
 
 from components.common.cli import Terminated, explain_os_error
@@ -22,6 +23,9 @@ def serve(config: ServeConfig) -> None:
             is no BPE.
         DataError: the model or its BPE is missing, damaged, or does not fit the other.
     """
+    # Threads of torch that spin while they wait take the cores from those that answer: a third of
+    # the speed was left on two busy ones (benchmarks/RESULTS.md). It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import uvicorn
 
     from components.serve.app import JsonErrors, make_app
@@ -67,7 +71,10 @@ def _listening(config: ServeConfig) -> socket.socket:
         family, *_, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address, family=family, backlog=2048)
+        listener = socket.create_server(address, family=family, backlog=2048)
+        # For its connections: or else an answer's body waits 40 ms for the head to be acknowledged.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except (OSError, UnicodeError) as error:
         known = explain_os_error(error) if isinstance(error, OSError) else None
         raise ConfigError(

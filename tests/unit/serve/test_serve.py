@@ -13,6 +13,7 @@ import yaml
 
 from components.common import cli
 from components.common.cli import run_step
+from components.serve import core
 from components.serve.__main__ import main
 from components.serve.config import ServeConfig
 from pipeline.docs import ROOT, blocks
@@ -117,6 +118,15 @@ def test_what_cannot_be_served_ends_in_one_line(
     assert (status, line.partition(".1:")[0]) == (2, "error: cannot listen at 127.0.0")
     assert "address already in use. Choose another --host or --port" in line
     assert "no.such.host" in said(model, "--host=no.such.host.invalid")[1]
+
+
+def test_an_answer_is_sent_at_once() -> None:
+    """Head and body are two packets: the second waits for nothing."""
+    with core._listening(ServeConfig(Path("model"), port=0)) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_the_inference_service_starts_what_there_is() -> None:
