@@ -6,6 +6,7 @@ from typing import Literal
 
 from components.common import cli
 from components.common.device import DEVICE_HELP, Device
+from components.evaluate.trained import MODEL_HELP
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class ServeConfig:
         ConfigError: a value is out of its range.
     """
 
-    model: Path = cli.option(help="a run's folder, the folder that train wrote, or a checkpoint")
+    model: Path = cli.option(help=MODEL_HELP)
     bpe: Path | None = cli.option(
         None, help="folder with encoder.json, vocab.bpe and dict.txt; a run's folder has its own"
     )

@@ -7,7 +7,7 @@ import socket
 
 from components.common.cli import Terminated, explain_os_error
 from components.common.errors import ConfigError
-from components.evaluate.trained import find_trained
+from components.evaluate.trained import Trained, as_run, find_trained
 from components.predict.core import Reader
 from components.serve.batcher import Batcher
 from components.serve.config import ServeConfig
@@ -22,15 +22,20 @@ def serve(config: ServeConfig) -> None:
         ConfigError: the address cannot be listened at, fp16 was asked for without a GPU, or there
             is no BPE.
         DataError: the model or its BPE is missing, damaged, or does not fit the other.
+        OSError: a Hugging Face model cannot be unpacked.
     """
-    # Threads of torch that spin while they wait take the cores from those that answer: a third of
-    # the speed was left on two busy ones (benchmarks/RESULTS.md). It is read when torch is loaded.
+    # Threads of torch that spin while they wait take the cores from those that answer: see
+    # benchmarks/RESULTS.md. It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with as_run(config.model) as model:
+        _serve(config, find_trained(model, config.bpe))
+
+
+def _serve(config: ServeConfig, trained: Trained) -> None:
     import uvicorn
 
     from components.serve.app import JsonErrors, make_app
 
-    trained = find_trained(config.model, config.bpe)
     listener = _listening(config)
     host, port = listener.getsockname()[:2]
 
@@ -38,7 +43,7 @@ def serve(config: ServeConfig) -> None:
         return Reader(trained, config.precision, config.device)
 
     def ready(reader: Reader) -> None:
-        what = f"{trained.checkpoint}, {reader.model.precision} on {reader.model.device}"
+        what = f"{config.model}, {reader.model.precision} on {reader.model.device}"
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         logger.info("ready at http://%s (%s)", address, what)
 

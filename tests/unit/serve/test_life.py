@@ -18,6 +18,10 @@ from typing import Any
 import pytest
 
 from components.common.cli import run_step
+from components.evaluate.trained import Trained
+from components.export.config import ExportConfig
+from components.export.core import export
+from components.predict.core import Reader as Real
 from components.serve import core
 from components.serve.__main__ import main
 
@@ -37,10 +41,15 @@ def run(
     caplog.set_level(logging.INFO)
     (tmp_path / "model.pt").touch()
     (tmp_path / "bpe").mkdir()
+    files = [f"--model={tmp_path / 'model.pt'}", f"--bpe={tmp_path / 'bpe'}"]
 
     def call(
-        asking: Callable[[int], None], *flags: str, load: Any = lambda *_: reader
+        asking: Callable[[int], None],
+        *flags: str,
+        load: Any = lambda *_: reader,
+        model: Path | None = None,
     ) -> list[str]:
+        ended = threading.Event()
         listener = socket.create_server(("127.0.0.1", 0))
         monkeypatch.setattr(core, "_listening", lambda config: listener)
         monkeypatch.setattr(core, "Reader", load)
@@ -50,13 +59,15 @@ def run(
             try:
                 asking(port)
             finally:
-                os.kill(os.getpid(), signal.SIGTERM)
+                if not ended.is_set():  # by an error: this process is the test's
+                    os.kill(os.getpid(), signal.SIGTERM)
 
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(ask)
-            status = run_step(
-                main, [f"--model={tmp_path / 'model.pt'}", f"--bpe={tmp_path / 'bpe'}", *flags]
-            )
+            try:
+                status = run_step(main, [*([f"--model={model}"] if model else files), *flags])
+            finally:
+                ended.set()
             asked.result()
         assert status == 0, caplog.text
         return caplog.messages
@@ -156,6 +167,21 @@ def test_one_too_many_and_one_too_slow_are_told_to_come_again(
 
     run(asking, "--timeout=1", "--max-queue=1")
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_hugging_face_model_is_served_too(
+    run: Run, reader: Any, answering: Path, tmp_path: Path
+) -> None:
+    export(ExportConfig(answering, tmp_path / "exported"))
+
+    def load(trained: Trained, *_: Any) -> Any:
+        Real(trained, "fp32", "cpu")
+        return reader
+
+    def asking(port: int) -> None:
+        wait_for(lambda: get(port, "GET", "/readyz")[0] == 200)
+
+    assert str(tmp_path / "exported") in run(asking, model=tmp_path / "exported", load=load)[-2]
 
 
 def test_a_model_that_fails_harms_one_request(run: Run, reader: Any) -> None:
