@@ -23,7 +23,7 @@ from pipeline.server import Server
 
 BRIEF = Patience(attempts=2, connect=5, read=15, first_wait=1)
 OLDEST, STARTS_AGAIN = (2, 14), (2, 17)  # versions of Kubeflow Pipelines, see docs/operations.md
-_RETRIES = "`race submit --wait --retries 3` does not depend on it"
+_RETRIES = "with `race submit --wait --retries 3` that does not matter"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ class Examination:
         apis.append(api)
         known = re.match(r"v?(\d+)\.(\d+)", api.version)
         if not known:
-            return f"answers, but not with its version: {_RETRIES}"
+            return (
+                f"answers, not with its version: it may not start a deleted pod again; {_RETRIES}"
+            )
         version = int(known[1]), int(known[2])
         if version < OLDEST:
             raise ConfigError(

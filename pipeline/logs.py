@@ -63,7 +63,12 @@ def read_logs(
     told = {follower.label(s) for s, _, source in _attempts(follower, chosen) if seen[source]}
     # Of a step that was cached another run has the log: it is fetched for who asks for that step.
     left = [s for s in chosen if follower.label(s) not in told and (s.pods or step)]
-    yield from _archived(follower, left, archive, raw, alone=not told)
+    alone = not told
+    for line in _archived(follower, left, archive, raw, alone=alone and ended):
+        alone = False
+        yield line
+    if alone and not ended:
+        raise DataError("nothing has been said yet", hint="--follow waits for it")
 
 
 def _attempts(

@@ -68,7 +68,7 @@ def test_people_get_a_line_for_each_check(
     ("tag", "state", "says"),
     [
         ("2.15.1", "ok", "2.15.1, which does not start a deleted pod again"),
-        ("unknown", "ok", "not with its version: `race submit --wait --retries 3`"),
+        ("unknown", "ok", "not with its version: it may not start a deleted pod again; with"),
         ("2.4.0", "problem", "Kubeflow Pipelines 2.4.0"),
     ],
 )

@@ -133,6 +133,12 @@ def test_a_run_that_has_begun_no_step_says_so(kubeflow: Any, logs: Any) -> None:
     assert logs() == (2, [], "error: no step has run\n")
 
 
+def test_a_pod_that_waits_has_said_nothing_yet(kubeflow: Any, logs: Any) -> None:
+    kubeflow.replay, kubeflow.clock.now = copy.deepcopy(SITUATIONS["image-pull"]), 150
+    error = "error: nothing has been said yet. --follow waits for it\n"
+    assert logs() == logs("train") == (3, [], error)
+
+
 @pytest.fixture
 def archive(kubeflow: Any, bucket: str) -> Callable[[str, str, str], None]:
     """Puts what a step's attempt has said where the launcher puts it, of a run without pods."""
