@@ -12,8 +12,7 @@ of words, and measures in turn, forth and back again (ABBA):
   next question when it has its answer, over a connection that stays open. Clients take CPU time
   too: the server's alone is counted.
 
-In all of them torch's threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), as the server has
-it; OMP_WAIT_POLICY=ACTIVE before the command changes it for all.
+In all of them torch's threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE), as the server's do.
 """
 
 import argparse

@@ -60,6 +60,15 @@ def test_no_image_installs_kfp(dockerfile: str) -> None:
         assert "kfp" not in (ROOT / "requirements" / f"{name}.txt").read_text()
 
 
+def test_what_serves_is_in_the_image_that_computes_alone() -> None:
+    for name, has_it in (("train", True), ("data", False)):
+        locked = (ROOT / "requirements" / f"{name}.txt").read_text()
+        for package in ("starlette", "uvicorn"):
+            assert bool(re.search(rf"^{package}==", locked, re.MULTILINE)) == has_it
+    copied = (ROOT / "docker" / "train.Dockerfile").read_text()
+    assert "\nCOPY components/ /app/components/\n" in copied  # with serve and its page
+
+
 def test_everything_that_is_copied_exists_and_reaches_the_engine(dockerfile: str) -> None:
     for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile, re.MULTILINE):
         for source in line.split()[:-1]:
