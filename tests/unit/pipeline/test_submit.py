@@ -12,7 +12,7 @@ import yaml
 
 from components.common.retry import Patience
 from components.download import known
-from pipeline import cli, client, follow
+from pipeline import answers, cli, client, follow
 
 
 @pytest.fixture(autouse=True)
@@ -312,7 +312,7 @@ def test_an_unknown_host_is_one_line(capsys) -> None:
 
 
 def test_a_silent_server_is_given_up(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "READ_TIMEOUT", 0.05)
+    monkeypatch.setattr(answers, "READ_TIMEOUT", 0.05)
     monkeypatch.setattr(client, "PATIENCE", Patience(attempts=2))
     with socket.create_server(("127.0.0.1", 0)) as server:
         started = time.monotonic()
