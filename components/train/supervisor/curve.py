@@ -1,9 +1,11 @@
 """Training as it goes, told to who has no access to its pod: one small object that is rewritten.
 
-It lies at `checkpoint_uri/train_log.jsonl`. Its first line has how many updates and epochs there
-shall be, the others are records of the log, the older ones thinned out; `pipeline.curve` draws it.
+It lies at `checkpoint_uri/train_log.jsonl` until training has ended well. Its first line has how
+many updates and epochs there shall be, the others are records of the log, the older ones thinned
+out; `pipeline.curve` draws it.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -95,6 +97,13 @@ class LiveCurve:
         if not self._thread.is_alive():
             self._start(records)
             self._thread.join(LAST)
+
+    def remove(self) -> None:
+        """Remove it: training has ended well, and its output has the whole log."""
+        from components.common import storage
+
+        with contextlib.suppress(RaceError, OSError):
+            storage.remove_objects(self._uri)
 
     def _start(self, records: Sequence[Record]) -> None:
         self._written = self._clock()

@@ -262,7 +262,6 @@ def remove_checkpoints(config: TrainConfig, origin: Provenance) -> None:
 
     try:
         removed = storage.remove_all(config.checkpoint_uri, which=own)
-        storage.remove_objects(f"{config.checkpoint_uri}/{curve.NAME}")
     except (RaceError, OSError) as error:
         logger.warning("the run has ended, and its checkpoints were not removed: %s", error)
     else:
@@ -399,6 +398,8 @@ class Checkpoints:
             raise
         else:
             self.finish()
+            if self._publisher:
+                self._curve.remove()
 
 
 def write_records(path: Path, records: list[Record]) -> None:
