@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.common.dataset import OPTIONS
 from components.common.errors import ConfigError
 from components.common.files import scratch_folder
 from components.download.core import DownloadConfig, download
@@ -48,7 +49,7 @@ def sample_inputs(
             dictionary = download(config)[0].path
         # The same sample has the same name, and is made once.
         sources = sorted(Path(sample.__file__).parent.glob("sample*.py"))
-        options = values["preprocess_options"]
+        options = values["preprocess_options"] or OPTIONS
         if options > sample.MOST_OPTIONS:
             raise ConfigError(
                 f"preprocess_options is {options}, but a sample has at most {sample.MOST_OPTIONS}",

@@ -2,9 +2,11 @@
 
 For input0 to input4: dict.txt and {train,valid,test,test1}.{bin,idx}, where test is test-middle and
 test1 is test-high. Beside them label/*.label and id/*.id, splits.json, vocabulary.json (see
-components.common.vocabulary), and report.html about the data. Where the text has other numbers of
-options or other test sets, so have the data, see components.common.dataset. The bytes of the data
-are those of fairseq's examples/roberta/preprocess_RACE.sh: multiprocessing_bpe_encoder
+components.common.vocabulary), and report.html about the data; options/*.options where questions
+differ in their number of options, and then an option that a question lacks is an end token alone.
+Where the text has other numbers of options or other test sets, so have the data, see
+components.common.dataset. The bytes of the data are those of fairseq's
+examples/roberta/preprocess_RACE.sh: multiprocessing_bpe_encoder
 --keep-empty, then fairseq-preprocess --only-source --srcdict (whose log file is not written).
 
 Where that takes 25 processes that hand each other numbers as text, here a table takes the encoder's
@@ -30,7 +32,7 @@ from components.binarize.indexed import Tokens, Writer, token_type
 from components.binarize.report import write_report
 from components.common import strict_json
 from components.common.cli import option
-from components.common.dataset import LEVELS, OPTIONS, SPLITS_FILE, fairseq_splits
+from components.common.dataset import COUNTS, LEVELS, OPTIONS, SPLITS_FILE, fairseq_splits
 from components.common.dictionary import END_OF_SENTENCE, UNKNOWN, Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
@@ -117,10 +119,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder of text columns holds: our name for each split with fairseq's, and options."""
+    """What a folder of text columns holds: our name for each split with fairseq's, and options.
+
+    Where questions have different numbers of them, it is the most, and they are not `equal`.
+    """
 
     splits: dict[str, str]
     options: int
+    equal: bool = True
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        return ("label", "id") if self.equal else ("label", "id", COUNTS)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -180,7 +190,7 @@ def binarize(config: BinarizeConfig) -> Summary:
     ):
         strict_json.write(output / SPLITS_FILE, splits)
         bpe.vocabulary.write(output)
-        _copy_labels(config.text, output, splits)
+        _copy_labels(config.text, output, layout)
         results = _ahead(pool, binarizer, in_order, limit=2 * workers)
         for column in layout.inputs:
             (output / column).mkdir()
@@ -304,23 +314,35 @@ def _layout(text: Path) -> Layout:
     options = max((int(found[1]) for found in inputs if found), default=OPTIONS)
     tests = [re.fullmatch(r"test(?:-(.+))?\.(?:input\d+|label|id)", name) for name in names]
     levels = {found[1] or "" for found in tests if found}
-    return Layout(fairseq_splits(levels or LEVELS), options)
+    equal = not any(name.endswith(f".{COUNTS}") for name in names)
+    return Layout(fairseq_splits(levels or LEVELS), options, equal)
 
 
 def _check_columns(text: Path, split: str, layout: Layout) -> int:
     """The number of questions in a split, by its labels, which are checked with the ids."""
-    for column in (*layout.inputs, "label", "id"):
+    for column in (*layout.inputs, *layout.copied):
         if not (text / f"{split}.{column}").is_file():
             raise DataError(
                 f"{text}: {split}.{column} is missing", hint="Run components.preprocess first"
             )
     allowed = [b"%d" % label for label in range(layout.options)]
+    numbers = [b"%d" % number for number in range(2, layout.options + 1)]
     labels = (text / f"{split}.label").read_bytes().splitlines()
     for number, label in enumerate(labels, start=1):
         if label not in allowed:
             raise DataError(
                 f"{text / split}.label: line {number} is {label!r:.20}, not one of the"
                 f" {layout.options} options (0 to {layout.options - 1})",
+                hint="Run components.preprocess again",
+            )
+    if not layout.equal:
+        counts = (text / f"{split}.{COUNTS}").read_bytes().splitlines()
+        if len(counts) != len(labels) or not all(
+            count in numbers and int(label) < int(count)
+            for count, label in zip(counts, labels, strict=True)
+        ):
+            raise DataError(
+                f"{text / split}.{COUNTS}: not the questions' numbers of options",
                 hint="Run components.preprocess again",
             )
     ids = (text / f"{split}.id").read_bytes().count(b"\n")
@@ -334,10 +356,10 @@ def _check_columns(text: Path, split: str, layout: Layout) -> int:
     return len(labels)
 
 
-def _copy_labels(text: Path, output: Path, splits: dict[str, str]) -> None:
-    for column in ("label", "id"):
+def _copy_labels(text: Path, output: Path, layout: Layout) -> None:
+    for column in layout.copied:
         (output / column).mkdir()
-        for split, name in splits.items():
+        for split, name in layout.splits.items():
             shutil.copyfile(text / f"{split}.{column}", output / column / f"{name}.{column}")
 
 

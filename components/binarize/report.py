@@ -39,6 +39,8 @@ def write_report(text: Path, data: Path, *, tokens: int, unknown: int) -> str:
         "components/binarize/templates/data.html",
         questions=len(whole),
         cut=Lengths(whole, whole).cut,
+        questions_cut=int(Lengths(whole, whole).questions_cut.sum()),
+        lost=Lengths(whole, whole).lost,
         tokens=tokens,
         unknown=unknown,
         option_tokens=OPTION_TOKENS,
@@ -104,7 +106,7 @@ def _count_rows(counts: Mapping[Part, Count]) -> list[CountRow]:
 
 
 def _length_row(split: str, found: Lengths) -> list[str]:
-    sizes = found.whole.reshape(-1)
+    sizes = found.sequences
     return [
         split,
         fixed(sizes.size),
@@ -117,7 +119,7 @@ def _length_row(split: str, found: Lengths) -> list[str]:
 def _histogram(split: str, found: Lengths) -> dict[str, Any]:
     """What the chart of a split's lengths is drawn from."""
     counts, edges = np.histogram(
-        np.minimum(found.whole, LONGEST), np.linspace(0, LONGEST, BINS + 1)
+        np.minimum(found.sequences, LONGEST), np.linspace(0, LONGEST, BINS + 1)
     )
     return {
         "title": split[0].upper() + split[1:],
@@ -141,6 +143,7 @@ def _examples(text: Path, split: str) -> Iterator[dict[str, Any]]:
     asked = read_asked(text, split)
     labels = (text / f"{split}.label").read_text().split()
     starts = [i for i, question in enumerate(asked) if question.id.endswith("#0")]
+    starts = starts or [*range(len(asked))]  # of a table with ids of its own
     chosen = sorted({starts[0], starts[len(starts) // 2]}) if starts else []
     passages = read_passages(text, split, chosen)
     for place in chosen:

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from components.common.asked import Asked, read_asked
-from components.common.dataset import natural
+from components.common.dataset import COUNTS, natural
 from components.common.errors import DataError
 from components.common.files import plain
 
@@ -15,15 +15,15 @@ from components.common.files import plain
 SENTENCE = 24
 _ENDS = bytes.maketrans(b"?!", b"..")
 
-HINT = "Give RACE's archive or folder, or the folder that preprocess wrote"
+HINT = "Give RACE's archive or folder, a table of questions, or the folder that preprocess wrote"
 
 
 @dataclass(frozen=True)
 class Split:
     """One split's columns; all lists have one entry a question but `passages`.
 
-    `options` are lines of a question with each option put in; `starts` are the places of the first
-    questions of `passages`.
+    `options` are lines of a question with each of its options put in, and `columns` the most that
+    a question has; `starts` are the places of the first questions of `passages`.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Split:
     starts: list[int]
     options: list[tuple[bytes, ...]]
     text: Path
+    columns: int
 
     @cached_property
     def asked(self) -> Sequence[Asked]:
@@ -83,12 +84,15 @@ def _read(text: Path, name: str) -> Split:
         for _, length in runs[:-1]:
             starts.append(starts[-1] + length)
         rows = list(zip(*options, strict=True))
+        if (text / f"{name}.{COUNTS}").is_file():
+            counts = map(int, lines(COUNTS))
+            rows = [row[:count] for row, count in zip(rows, counts, strict=True)]
         if not sum(length for _, length in runs) == len(rows) == len(labels) == len(ids):
             raise ValueError("columns of different lengths")
-        if any(not 0 <= label < len(options) for label in labels):
+        if any(not 0 <= label < len(row) for label, row in zip(labels, rows, strict=True)):
             raise ValueError("a label that is none of the options")
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: missing", hint=HINT) from None
     except ValueError as error:
         raise DataError(f"{text / name}: {error}", hint="Run components.preprocess again") from None
-    return Split(name, ids, labels, [line for line, _ in runs], starts, rows, text)
+    return Split(name, ids, labels, [line for line, _ in runs], starts, rows, text, len(options))

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from components.common.cli import option, require_ranges
-from components.common.dataset import OPTIONS
+from components.preprocess.columns import HELP_COLUMNS
+from components.preprocess.rows import HELP_ANSWERS, HELP_SPLIT
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,19 @@ class CheckConfig:
         ConfigError: a value is out of its range.
     """
 
-    data: Path = option(help="RACE's archive or folder, or the folder that preprocess wrote")
+    data: Path = option(
+        help="RACE's archive or folder, a table of questions or a folder of such, or the"
+        " folder that preprocess wrote"
+    )
     bpe: Path | None = option(
         None, help="folder with encoder.json and vocab.bpe, to count what is cut off"
     )
-    options: int = option(OPTIONS, least=2, help="options of each question, of RACE's files")
+    options: int = option(0, least=0, help="options of each question; 0 is as many as there are")
+    columns: str = option("", help=HELP_COLUMNS)
+    answers: Literal["auto", "letter", "index0", "index1", "text"] = option(
+        "auto", help=HELP_ANSWERS
+    )
+    split: str = option("", help=HELP_SPLIT)
     strict: bool = option(False, help="end with status 3 when there is a finding")
     output: Path | None = option(None, help="new file for all figures and findings, in JSON")
 

@@ -21,6 +21,7 @@ from components.common.dataset import LETTERS
 from components.common.errors import DataError, OutputError
 from components.common.files import scratch_folder
 from components.common.labels import leaning, shares, usual
+from components.common.packed import is_table
 from components.common.text import columns
 
 # A passage is nearly another one when this share of its sentences is in that one.
@@ -114,15 +115,18 @@ def _text(config: CheckConfig) -> Iterator[Path]:
 
     with scratch_folder() as scratch:
         race, made = config.data, scratch / "text"
-        if race.is_file():
+        if race.is_file() and not is_table(race.name):
             race = scratch / "race"
             download(DownloadConfig(url=(str(config.data.absolute()),), output=race, pack=True))
-        preprocess(PreprocessConfig(race, made, config.options))
+        tables = {name: getattr(config, name) for name in ("columns", "answers", "split")}
+        preprocess(PreprocessConfig(race, made, config.options, **tables))
         yield made
 
 
 def _report(splits: Sequence[Split], bpe: Path | None) -> Report:
-    options = len(splits[0].options[0]) if splits[0].options else 0
+    options = max(split.columns for split in splits)
+    every = [len(row) for split in splits for row in split.options]
+    chance = 100 * sum(1 / number for number in every) / max(len(every), 1)
     figures, findings = {}, []
     train = splits[0]
     for split in splits:
@@ -140,7 +144,7 @@ def _report(splits: Sequence[Split], bpe: Path | None) -> Report:
         from components.check.lengths import cut
 
         findings += [Finding("cut off", *found) for found in cut(splits, bpe)]
-    return Report(figures, tuple(findings), 100 / max(options, 1), LETTERS[:options])
+    return Report(figures, tuple(findings), chance, LETTERS[:options])
 
 
 def _count(number: int, what: str) -> str:
@@ -167,7 +171,10 @@ def _repeated_options(split: Split) -> list[Finding]:
 
 
 def _leaning(split: Split) -> list[Finding]:
-    what = leaning(split.name, split.labels, len(split.options[0]) if split.options else 0)
+    # Later letters are rarer where not all questions have them.
+    if len({len(row) for row in split.options}) > 1:
+        return []
+    what = leaning(split.name, split.labels, split.columns)
     return [Finding("labels", what)] if what else []
 
 

@@ -1,5 +1,6 @@
 """How much of the questions a model gets to see, counted without writing them in binary."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ..
             continue
         repeats = np.diff([*split.starts, len(split.labels)])
         passages = np.repeat(_sizes(encoder, split.passages), repeats)
-        options = [_sizes(encoder, column) for column in zip(*split.options, strict=True)]
-        found = Lengths.of(passages, options)
+        columns = itertools.zip_longest(*split.options, fillvalue=b"")
+        options = [_sizes(encoder, column) for column in columns]
+        found = Lengths.of(passages, options, counts=[len(row) for row in split.options])
         longest = found.whole.max(axis=1)
         number = int(found.questions_cut.sum())
         if number:

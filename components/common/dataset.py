@@ -7,18 +7,23 @@ In text columns a test set is called test-{level}, or test where there is no lev
 names for test sets are test, test1, test2 and so on, in the order of the levels.
 """
 
+import math
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from components.common import strict_json
-from components.common.errors import DataError
+from components.common.errors import ConfigError, DataError
 
 # RACE's.
 OPTIONS = 4
 LEVELS = ("middle", "high")
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# The column of each question's number of options, where they differ; the inputs of options that a
+# question lacks are empty lines, and are never scored.
+COUNTS = "options"
 
 # In the folder of binary data: for each split of the text columns, what fairseq calls it.
 SPLITS_FILE = "splits.json"
@@ -89,3 +94,47 @@ def count_options(data: Path) -> int:
             hint="Give the folder that binarize wrote",
         )
     return options
+
+
+def read_counts(data: Path, split: str, questions: int) -> list[int] | None:
+    """Each question's number of options in binary data; None where all have the same.
+
+    Raises:
+        DataError: the file is damaged, or has not as many as there are questions.
+    """
+    path = data / COUNTS / f"{split}.{COUNTS}"
+    if not path.is_file():
+        return None
+    most = count_options(data)
+    counts = [int(line) if line.isdigit() else 0 for line in path.read_bytes().splitlines()]
+    if len(counts) != questions or not all(2 <= count <= most for count in counts):
+        raise DataError(
+            f"{path}: not the numbers of options of {questions} questions", hint="Binarize again"
+        )
+    return counts
+
+
+def guessed_among(data: Path) -> float:
+    """The number of options whose logarithm is the loss of guessing on the train split.
+
+    Where questions differ it is the geometric mean of their numbers.
+    """
+    path = data / COUNTS / f"train.{COUNTS}"
+    if not path.is_file():
+        return count_options(data)
+    counts = path.read_bytes().split()
+    return math.exp(sum(math.log(int(count)) for count in counts) / len(counts))
+
+
+def require_equal(data: Path) -> None:
+    """Refuse data in which questions differ in their number of options, for the engine stock.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if (data / COUNTS).is_dir():
+        raise ConfigError(
+            f"{data}: its questions differ in their number of options, which engine stock cannot"
+            " score",
+            hint="Use engine packed",
+        )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.common.dataset import read_counts
 from components.common.indexed import read_sizes
 
 # What the sentence_ranking task makes of question, option and passage (fairseq/tasks/
@@ -20,7 +21,8 @@ TOKENS = 512
 class Lengths:
     """The sequences of a split, in tokens: a question and an option with the passage.
 
-    `whole` has a length for each sequence, options already cut, special tokens included.
+    `whole` has a length for each sequence, options already cut, special tokens included; 0 where a
+    question lacks the option.
     """
 
     whole: NDArray[np.int64]  # (questions, options)
@@ -35,6 +37,7 @@ class Lengths:
         options: Sequence[NDArray[Any]],
         most: int = TOKENS,
         most_options: int = OPTION_TOKENS,
+        counts: Sequence[int] | None = None,
     ) -> "Lengths":
         """The lengths by the sizes of the items, their end tokens included.
 
@@ -44,15 +47,24 @@ class Lengths:
         Args:
             passages: (questions,)
             options: for each option, (questions,)
+            counts: how many options each question has, where they differ.
         """
         asked = np.stack([sizes + 1 for sizes in options], axis=1)
         whole = np.minimum(asked, most_options) + passages[:, None] + 1
+        if counts is not None:
+            there = np.arange(len(options)) < np.array(counts)[:, None]
+            whole, asked = whole * there, asked * there
         return cls(whole, asked, most, most_options)
+
+    @property
+    def sequences(self) -> NDArray[np.int64]:
+        """(sequences,)"""
+        return self.whole[self.whole > 0]
 
     @property
     def cut(self) -> float:
         """The share of sequences that are longer than a model takes."""
-        return float((self.whole > self.most).mean()) if self.whole.size else 0.0
+        return float((self.sequences > self.most).mean()) if self.whole.size else 0.0
 
     @property
     def questions_cut(self) -> NDArray[np.bool_]:
@@ -62,7 +74,8 @@ class Lengths:
 
     @property
     def options_cut(self) -> float:
-        return float((self.options > self.most_options).mean()) if self.options.size else 0.0
+        cut = (self.options > self.most_options).sum()
+        return float(cut / len(self.sequences)) if self.options.size else 0.0
 
     @property
     def lost(self) -> float:
@@ -79,4 +92,5 @@ def lengths(
     passage = read_sizes(data / "input0" / split)
     columns = sorted(data.glob("input[0-9]*"), key=lambda path: int(path.name[5:]))[1:]
     options = [read_sizes(column / split) for column in columns]
-    return Lengths.of(passage, options, most, most_options)
+    counts = read_counts(data, split, len(passage))
+    return Lengths.of(passage, options, most, most_options, counts)

@@ -21,8 +21,15 @@ from components.common.files import plain
 CONTENT = "content.zip"
 SUMS = "SHA256SUMS"
 
+# Names of files with one question a row, see components.preprocess.tables.
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+
 _HINT = "Download it again"
 _HEADER = 30  # bytes before the name of a file, in front of its content
+
+
+def is_table(name: str) -> bool:
+    return name.lower().endswith(TABLES)
 
 
 class Packing:

@@ -1,9 +1,11 @@
 """Bring files from elsewhere into one folder, checked, and unpacked where that is asked for."""
 
 import contextlib
+import hashlib
 import logging
 import math
 import re
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,14 +14,14 @@ from pathlib import Path
 from components.common.cli import option
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
-from components.common.files import atomic_folder
-from components.common.packed import Packing, packing
+from components.common.files import atomic_folder, plain
+from components.common.packed import Packing, is_table, packing
 from components.common.retry import Patience
 from components.common.storage.store import require_supported
 from components.common.transfer import shown_url
 from components.download import known
 from components.download.archive import Limits, Unpacked, unpack
-from components.download.fetch import check_url, fetch, file_name
+from components.download.fetch import check_url, fetch, file_name, local_folder
 from components.download.formats import check_format
 from components.download.mirror import Mirror
 
@@ -66,7 +68,8 @@ class DownloadConfig:
     unpack: bool = option(False, help="put each archive's content in its place: tar, tar.gz, zip")
     pack: bool = option(
         False,
-        help="put the archives' content into one file, content.zip, with its sha256 beside it",
+        help="put the content of archives, or of a folder, and tables of questions (.jsonl, .csv,"
+        " .parquet...) into one file, content.zip, with its sha256 beside it",
     )
     attempts: int = option(6, help="attempts in a row without progress before giving up")
     connect_timeout: float = option(10.0, help="seconds to wait for a connection")
@@ -186,12 +189,17 @@ def _download(
     url: str, expected: str, arrival: Path, target: Path | Packing, config: DownloadConfig
 ) -> Downloaded:
     name, shown = file_name(url), shown_url(url)
+    if config.pack and (folder := local_folder(url)):
+        return _pack_folder(folder, target, config)
     mirror = Mirror(config.mirror_uri)
     started = time.monotonic()
 
+    # A table of questions is data already, where archives' content is wanted.
+    table = config.pack and is_table(name)
+
     def check(path: Path) -> None:
         if not expected:
-            check_format(path, name, archive=config.archives)
+            check_format(path, name, archive=config.archives and not table)
 
     mirrored = mirror.take(url, expected, arrival / name, check)
     fetched = mirrored or fetch(
@@ -213,7 +221,9 @@ def _download(
     verb = "downloaded" if mirrored is None else "took from the mirror"
     line = f"{verb} {name} {_mib(fetched.bytes)} in {seconds:.1f} s, sha256 {fetched.sha256} "
     line += f"({result.trust})"
-    if config.archives:
+    if table:
+        _pack_file(arrival / name, name, target)
+    elif config.archives:
         started = time.monotonic()
         unpacked = unpack(arrival / name, target, _limits(config))
         line += _unpacked_line(unpacked, time.monotonic() - started)
@@ -221,6 +231,30 @@ def _download(
         mirror.keep(url, arrival / name, fetched)
     log.info("%s", line)
     return result
+
+
+def _pack_file(path: Path, name: str, target: Path | Packing) -> None:
+    assert isinstance(target, Packing)
+    with path.open("rb") as source, target.file(name, path.stat().st_size) as file:
+        shutil.copyfileobj(source, file)
+
+
+def _pack_folder(folder: Path, target: Path | Packing, config: DownloadConfig) -> Downloaded:
+    """Pack a folder of this machine: a data set that somebody has at hand."""
+    assert isinstance(target, Packing)
+    digest, size, files = hashlib.sha256(), 0, 0
+    for path in sorted(p for p in folder.rglob("*") if not p.name.startswith(".")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            target.folder(name)
+            continue
+        digest.update(f"{name}\n".encode() + plain(path).read_bytes())
+        _pack_file(path, name, target)
+        size, files = size + path.stat().st_size, files + 1
+    if not files:
+        raise DataError(f"{folder}: an empty folder", hint="Check the path")
+    log.info("packed %s: %s files, %s", folder, f"{files:,}", _mib(size))
+    return Downloaded(str(folder), config.output, size, digest.hexdigest(), False)
 
 
 def _limits(config: DownloadConfig) -> Limits:

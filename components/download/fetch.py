@@ -75,6 +75,11 @@ def file_name(url: str) -> str:
     return unquote(urlsplit(url).path.rpartition("/")[2])
 
 
+def local_folder(url: str) -> Path | None:
+    """The folder of this machine that an address is, if it is one."""
+    return _path(url) if _scheme(url) in ("", "file") and _path(url).is_dir() else None
+
+
 def fetch(url: str, path: Path, patience: Patience, expected: str = "") -> Fetched:
     """Write what is at `url` to the new file `path`; a cut transfer goes on where it was cut.
 

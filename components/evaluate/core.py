@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 
 from components.common.asked import Asked, read_asked, read_passages
 from components.common.cli import option, require_ranges
-from components.common.dataset import LETTERS, count_options, level_of, read_test_sets
+from components.common.dataset import (
+    LETTERS,
+    count_options,
+    guessed_among,
+    level_of,
+    read_counts,
+    read_test_sets,
+    require_equal,
+)
 from components.common.device import DEVICE_HELP, Device, usable_gpus
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
@@ -114,6 +123,8 @@ def _evaluate(config: EvaluateConfig) -> Evaluation:
     if metrics.get("absent"):
         return _absence(config, metrics)
     checkpoint = checkpoint_of(config.model)
+    if config.engine == "stock":
+        require_equal(config.data)
     require_same(read_vocabulary(config.data), read_vocabulary(checkpoint.parent))
     with atomic_folder(config.output) as folder:
         model = Model(
@@ -131,14 +142,17 @@ def _evaluate(config: EvaluateConfig) -> Evaluation:
             gold = np.array(read_labels(config.data, split, model.options))
             require_tokens(config.data, split)
             ids = read_ids(config.data, split, len(gold))
-            logits = model.logits(split, ids, config.batch_tokens)
+            counts = read_counts(config.data, split, len(gold))
+            logits = model.logits(split, ids, config.batch_tokens, counts)
             sets.append(score(level, logits, gold))
-            parts.append(_answers(config.data, split, level, ids, gold, logits, asked[split]))
+            parts.append(
+                _answers(config.data, split, level, ids, gold, logits, asked[split], counts)
+            )
         scores, answers = Scores.together(sets), Answers.together(parts)
         answers.write(folder / PREDICTIONS)
         metrics |= {
             **scores.to_metrics(),
-            "chance": 100 / model.options,
+            "chance": answers.chance,
             "baselines": _baselines(config.data, answers),
             "device": model.device,
             "precision": model.precision,
@@ -149,7 +163,7 @@ def _evaluate(config: EvaluateConfig) -> Evaluation:
         report = write_report(answers, _passages(config.text, answers, tests), metrics)
         (folder / "report.html").write_text(report, encoding="utf-8")
 
-    print(table(scores, model.options, metrics["baselines"]), flush=True)
+    print(table(scores, answers.chance, metrics["baselines"]), flush=True)
     return Evaluation(scores, metrics)
 
 
@@ -191,7 +205,7 @@ def _absence(config: EvaluateConfig, origin: Mapping[str, Any]) -> Evaluation:
     """Write that there is no model to evaluate."""
     metrics = {
         **origin,
-        "chance": 100 / count_options(config.data),
+        "chance": 100 / guessed_among(config.data),
         "parameters": as_dict(config),
     }
     with atomic_folder(config.output) as folder:
@@ -224,11 +238,14 @@ def _answers(
     gold: NDArray[np.int64],
     logits: NDArray[np.float64],
     asked: list[Asked],
+    counts: Sequence[int] | None,
 ) -> Answers:
     # Each item ends with a token of its own, which is no part of the passage.
     tokens = read_sizes(data / "input0" / split) - 1
     levels = [level] * len(ids)
-    return Answers(ids, gold, np.exp(log_probabilities(logits)), levels, tokens, asked)
+    return Answers(
+        ids, gold, np.exp(log_probabilities(logits)), levels, tokens, asked, counts=counts
+    )
 
 
 def _passages(text: Path | None, answers: Answers, tests: Mapping[str, str]) -> dict[int, str]:
@@ -336,13 +353,20 @@ class Model:
         require_numbers(result, names, self._named)
         return result
 
-    def logits(self, split: str, names: Sequence[str], batch_tokens: int) -> NDArray[np.float64]:
+    def logits(
+        self,
+        split: str,
+        names: Sequence[str],
+        batch_tokens: int,
+        counts: Sequence[int] | None = None,
+    ) -> NDArray[np.float64]:
         """The options' scores, (questions, options), of a split's questions in file order.
 
         Args:
             names: of the questions.
             batch_tokens: upper limit of a batch: of all tokens, with the engine stock of questions
                 x longest sequence.
+            counts: options of each question where they differ; the score of others is -inf.
 
         Raises:
             DataError: a score is not a number.
@@ -353,7 +377,8 @@ class Model:
             with contextlib.chdir(self.data):
                 self._task.load_dataset(split)
             dataset = self._task.dataset(split)
-            answer = self._packed_answers if self._packed else self._stock_answers
+            packed = partial(self._packed_answers, counts=counts)
+            answer = packed if self._packed else self._stock_answers
             places, scores = [], []
             with torch.inference_mode(), bar(total=len(dataset), what=split, unit="q") as shown:
                 for ids, logits in answer(dataset, batch_tokens):
@@ -364,15 +389,17 @@ class Model:
                 result = np.empty((len(dataset), self.options))
                 # The data set is shuffled; `ids` are the questions' places in the file.
                 result[torch.cat(places).cpu().numpy()] = torch.cat(scores).float().cpu().numpy()
-        require_numbers(result, names, self._named)
+        require_numbers(result, names, self._named, counts)
         return result
 
-    def _packed_answers(self, dataset: Any, batch_tokens: int) -> Iterator[tuple[Any, Any]]:
+    def _packed_answers(
+        self, dataset: Any, batch_tokens: int, counts: Sequence[int] | None = None
+    ) -> Iterator[tuple[Any, Any]]:
         import torch
 
         from components.train.engine.task import PackedDataset
 
-        questions = PackedDataset(dataset, self.options)
+        questions = PackedDataset(dataset, self.options, counts)
         sizes = questions.tokens_per_question
         for places in _batches(sizes, batch_tokens):
             batch = questions.collater([questions[place] for place in places])

@@ -40,6 +40,7 @@ class Answers(Predictions):
 
     @classmethod
     def together(cls, parts: Sequence["Answers"]) -> "Answers":
+        columns = [part.counts for part in parts if part.counts is not None]
         return cls(
             [name for part in parts for name in part.ids],
             np.concatenate([part.gold for part in parts]),
@@ -47,6 +48,7 @@ class Answers(Predictions):
             [level for part in parts for level in part.levels],
             np.concatenate([part.passage_tokens for part in parts]),
             [asked for part in parts for asked in part.asked],
+            counts=[count for counts in columns for count in counts] or None,
         )
 
     @property

@@ -10,18 +10,27 @@ from components.common.results.metrics import beside
 from components.common.results.scores import Group, Scores
 
 
-def require_numbers(logits: NDArray[np.float64], names: Sequence[str], model: str) -> None:
+def require_numbers(
+    logits: NDArray[np.float64],
+    names: Sequence[str],
+    model: str,
+    counts: Sequence[int] | None = None,
+) -> None:
     """Refuse scores of which one is NaN or infinite: the first option would pass for the answer.
 
     Args:
         logits: (questions, options)
         names: of the questions.
         model: what gave the scores, as errors name it.
+        counts: options of each question, where they differ.
 
     Raises:
         DataError: naming the first such question.
     """
-    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    fine = np.isfinite(logits)
+    if counts is not None:
+        fine |= np.arange(logits.shape[1]) >= np.array(counts)[:, None]
+    wrong = np.flatnonzero(~fine.all(axis=1))
     if wrong.size:
         raise DataError(
             f"{model}: its scores are not numbers (NaN or infinity) for {wrong.size} of"
@@ -56,12 +65,12 @@ def score(name: str, logits: NDArray[np.float64], gold: NDArray[np.int64]) -> Gr
     return Group(name, len(gold), correct, float(-right.mean()))
 
 
-def table(scores: Scores, options: int, baselines: Mapping[str, float]) -> str:
-    """The scores for the screen, a line for each set of questions."""
+def table(scores: Scores, chance: float, baselines: Mapping[str, float]) -> str:
+    """The scores for the screen, a line for each set of questions; `chance` is in percent."""
     lines = [f"{'':<8}{'questions':>10}{'correct':>10}{'accuracy':>11}{'loss':>9}"]
     lines += [
         f"{name:<8}{s.questions:>10,}{s.correct:>10,}{s.accuracy:>9.2f} %{s.loss:>9.4f}"
         for name, s in scores.groups.items()
     ]
-    lines.append(f"{beside(100 / options, baselines)}; loss is in nats per question")
+    lines.append(f"{beside(chance, baselines)}; loss is in nats per question")
     return "\n".join(lines)

@@ -11,25 +11,47 @@ names, questions as in the file.
 
 Beside them, for the splits that people look at (all but train), {split}.question has the questions
 as they were asked: each line a JSON list of the question, its blanks as underscores, and its
-options.
+options. Where questions differ in their number of options, {split}.options has it, and the columns
+of options that a question lacks have an empty line.
+
+Tables with one question a row are read as well, see components.preprocess.rows.
 """
 
 import logging
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from components.common import strict_json
 from components.common.cli import option
-from components.common.dataset import LETTERS, LEVELS, OPTIONS, in_order, natural, split_of
+from components.common.dataset import (
+    COUNTS,
+    LETTERS,
+    LEVELS,
+    OPTIONS,
+    in_order,
+    natural,
+    split_of,
+)
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
+from components.common.packed import is_table
 from components.common.progress import bar
 from components.common.text import columns
-from components.preprocess.passage import InvalidPassage, Passage, lines, parse
+from components.preprocess.columns import HELP_COLUMNS, Columns
+from components.preprocess.passage import InvalidPassage, Passage, decode, lines, parse
+from components.preprocess.rows import (
+    HELP_ANSWERS,
+    HELP_SPLIT,
+    Row,
+    read_tables,
+    shares_of,
+)
 from components.preprocess.source import Source, open_source
 
 log = logging.getLogger(__name__)
@@ -39,6 +61,8 @@ ASKED = "question"
 FOLDERS = ("train", "dev", "test")
 # Files that are converted and written at a time.
 BATCH = 256
+# Files of each part that are looked at for their number of options.
+FIRST = 16
 SUMMARY_FILE = "summary.json"
 
 
@@ -57,9 +81,10 @@ class Part(NamedTuple):
         """Of its files below the data set's folder."""
         return f"{self.folder}/{self.level}" if self.level else self.folder
 
-    def columns(self, options: int) -> tuple[str, ...]:
+    def columns(self, options: int, equal: bool = True) -> tuple[str, ...]:
         inputs = tuple(f"input{column}" for column in range(options + 1))
-        return (*inputs, "label", "id", *([] if self.folder == "train" else [ASKED]))
+        more = [*([] if self.folder == "train" else [ASKED]), *([] if equal else [COUNTS])]
+        return (*inputs, "label", "id", *more)
 
 
 def parts(levels: Collection[str]) -> tuple[Part, ...]:
@@ -148,7 +173,7 @@ class Summary:
             rows = [(row[0], row[1], row[2], row[4]) for row in rows]
         texts = columns(rows, left=2)
         if self.skipped:
-            texts += ["", f"{len(self.skipped)} invalid files were skipped:"]
+            texts += ["", f"{len(self.skipped)} invalid files or rows were skipped:"]
             texts += [f"  {invalid.file}: {invalid.reason}" for invalid in self.skipped]
         return "\n".join(texts)
 
@@ -171,20 +196,28 @@ class PreprocessConfig:
     """
 
     race: Path = option(
-        help="folder that holds RACE's train, dev and test (or RACE/ with them), or their"
-        " content.zip"
+        help="folder that holds RACE's train, dev and test (or RACE/ with them) or tables of"
+        " questions, their content.zip, or one table"
     )
     output: Path = option(help="new folder for the text columns")
-    options: int = option(OPTIONS, help="options of each question")
+    options: int = option(0, help="options of each question; 0 is as many as the data have")
     invalid: Literal["stop", "skip"] = option(
-        "stop", help="at an invalid file: stop there, or skip such files and list them"
+        "stop", help="at an invalid file or row: stop there, or skip such and list them"
     )
+    columns: str = option("", help=HELP_COLUMNS)
+    answers: Literal["auto", "letter", "index0", "index1", "text"] = option(
+        "auto", help=HELP_ANSWERS
+    )
+    split: str = option("", help=HELP_SPLIT)
 
     def __post_init__(self) -> None:
-        if not 2 <= self.options <= len(LETTERS):
+        if self.options and not 2 <= self.options <= len(LETTERS):
             raise ConfigError(
-                f"options is {self.options}", hint=f"Use a number from 2 to {len(LETTERS)}"
+                f"options is {self.options}", hint=f"Use a number from 2 to {len(LETTERS)}, or 0"
             )
+        Columns(self.columns)
+        if self.split:
+            shares_of(self.split)
 
 
 def preprocess(config: PreprocessConfig) -> Summary:
@@ -198,26 +231,44 @@ def preprocess(config: PreprocessConfig) -> Summary:
         return _preprocess(source, config)
 
 
+class Item(NamedTuple):
+    """A passage that is still to be read: where it is below the source's root, and its ids."""
+
+    path: str
+    passage: Callable[[], Passage]
+    ids: Callable[[int], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that is open. Where not all questions have `options`, they are not `equal`."""
+
+    items: dict[Part, list[Item]]
+    options: int
+    equal: bool = True
+    skipped: tuple[Invalid, ...] = ()
+    root: str = ""  # in front of the splits' names
+
+
 def _preprocess(source: Source, config: PreprocessConfig) -> Summary:
-    root = _find_splits(source)
-    levels = _find_levels(source, root)
-    files = {part: _list_files(source, root + part.path) for part in parts(levels)}
+    data = _open_tables(source, config) or _open_tree(source, config)
     counts: dict[Part, Count] = {}
-    skipped: list[Invalid] = []
+    skipped = [*data.skipped]
     with (
         atomic_folder(config.output) as output,
-        bar(total=sum(map(len, files.values())), what="passages", unit="file") as progress,
+        bar(total=sum(map(len, data.items.values())), what="passages", unit="file") as progress,
     ):
-        for part, paths in files.items():
+        for part, items in data.items.items():
             counts[part] = Count(0, 0)
             with ExitStack() as stack:
                 # The second level of a split goes after the first.
                 names = [
-                    output / f"{part.split}.{column}" for column in part.columns(config.options)
+                    output / f"{part.split}.{column}"
+                    for column in part.columns(data.options, data.equal)
                 ]
                 columns = [stack.enter_context(name.open("ab")) for name in names]
-                for start in range(0, len(paths), BATCH):
-                    batch = _convert(source, part, paths[start : start + BATCH], config)
+                for start in range(0, len(items), BATCH):
+                    batch = _convert(source, data, part, items[start : start + BATCH], config)
                     for column, content in zip(columns, batch.columns, strict=True):
                         column.write(content)
                     counts[part] += batch.count
@@ -230,29 +281,107 @@ def _preprocess(source: Source, config: PreprocessConfig) -> Summary:
     return summary
 
 
-def _convert(source: Source, part: Part, paths: list[str], config: PreprocessConfig) -> Batch:
-    columns = part.columns(config.options)
+def _convert(
+    source: Source, data: Data, part: Part, items: Sequence[Item], config: PreprocessConfig
+) -> Batch:
+    columns = part.columns(data.options, data.equal)
     passages = []
     skipped = []
-    for path in paths:
-        base = path.rpartition("/")[2]
-        name = f"{part.level}/{base}" if part.level else base
+    for item in items:
         try:
-            passage = parse(source.read(path), config.options)
-            found = lines(passage, config.options)
+            passage = item.passage()
+            found = lines(passage, data.options)
         except InvalidPassage as error:
             if config.invalid == "stop":
                 hint = "Correct the file, or pass --invalid skip"
-                raise DataError(f"{source.root / path}: {error}", hint=hint) from None
-            log.warning("skipped %s: %s", source.root / path, error)
-            skipped.append(Invalid(f"{part.folder}/{name}", str(error)))
+                raise DataError(f"{source.root / item.path}: {error}", hint=hint) from None
+            log.warning("skipped %s: %s", source.root / item.path, error)
+            skipped.append(Invalid(item.path.removeprefix(data.root), str(error)))
             continue
-        ids = "".join([f"{name}#{i}\n" for i in range(found.questions)])
-        asked = [_asked(passage)] if ASKED in columns else []
-        passages.append((*found.inputs, found.labels, ids.encode(), *asked))
+        ids = "".join([f"{name}\n" for name in item.ids(found.questions)])
+        more = [_asked(passage)] if ASKED in columns else []
+        if COUNTS in columns:
+            more.append("".join(f"{len(options)}\n" for options in passage.options).encode())
+        passages.append((*found.inputs, found.labels, ids.encode(), *more))
     contents = tuple(map(b"".join, zip(*passages, strict=True))) or (b"",) * len(columns)
     count = Count(len(passages), contents[columns.index("label")].count(b"\n"))
     return Batch(contents, count, skipped)
+
+
+def _open_tables(source: Source, config: PreprocessConfig) -> Data | None:
+    """A data set of tables; None where it has none, or is a tree of passages as RACE is."""
+    if _is_tree(source):
+        return None
+    table = read_tables(
+        source,
+        columns=config.columns,
+        answers=config.answers,
+        split=config.split,
+        options=config.options,
+        skip=config.invalid == "skip",
+    )
+    if table is None:
+        return None
+    groups = sorted(table.groups, key=lambda group: FOLDERS.index(group[0]))
+    items: dict[Part, list[Item]] = {}
+    for folder in FOLDERS:
+        for level in in_order({level for split, level in groups if split == folder}):
+            part = Part(split_of(level) if folder == "test" else folder, folder, level)
+            items[part] = [
+                Item(rows[0].where, partial(table.passage, article, rows), partial(_ids, rows))
+                for article, rows in table.groups[folder, level].items()
+            ]
+    numbers = {len(row.options) for row in table.rows()}
+    skipped = tuple(Invalid(*one) for one in table.skipped)
+    return Data(items, max(numbers), len(numbers) == 1, skipped)
+
+
+def _is_tree(source: Source) -> bool:
+    """Whether there is a folder train, there or one below, whose first file is no table."""
+    inside = [f"{name}/" for name, is_folder in source.entries("").items() if is_folder]
+    for root in ("", *sorted(inside)):
+        folder = f"{root}train"
+        while any(source.entries(folder).values()):
+            folder += "/" + min(n for n, is_folder in source.entries(folder).items() if is_folder)
+        files = [name for name in source.entries(folder) if not name.startswith(".")]
+        if files:
+            return not is_table(min(files)) or files[0].endswith(".json")
+    return False
+
+
+def _ids(rows: Sequence[Row], questions: int) -> list[str]:
+    return [row.id for row in rows]
+
+
+def _open_tree(source: Source, config: PreprocessConfig) -> Data:
+    root = _find_splits(source)
+    levels = _find_levels(source, root)
+    files = {part: _list_files(source, root + part.path) for part in parts(levels)}
+    options = config.options or _count_options(source, files)
+
+    def item(part: Part, path: str) -> Item:
+        base = path.rpartition("/")[2]
+        name = f"{part.level}/{base}" if part.level else base
+        return Item(
+            path,
+            lambda: parse(source.read(path), options),
+            lambda questions: [f"{name}#{i}" for i in range(questions)],
+        )
+
+    items = {part: [item(part, path) for path in paths] for part, paths in files.items()}
+    return Data(items, options, root=root)
+
+
+def _count_options(source: Source, files: dict[Part, list[str]]) -> int:
+    """The options that most questions at the beginning of a data set have."""
+    counts: Counter[int] = Counter()
+    for path in [path for paths in files.values() for path in paths[:FIRST]]:
+        try:
+            options = decode(source.read(path))["options"]
+            counts.update(len(o) for o in options if 2 <= len(o) <= len(LETTERS))
+        except (InvalidPassage, KeyError, TypeError):
+            continue  # it is refused when its turn comes
+    return max(counts, key=lambda n: counts[n], default=OPTIONS)
 
 
 def _asked(passage: Passage) -> bytes:
@@ -270,8 +399,9 @@ def _find_splits(source: Source) -> str:
             break
     else:
         raise DataError(
-            f"{source.root}: no RACE data here",
-            hint=f"It should hold the folders {', '.join(FOLDERS)}",
+            f"{source.root}: no RACE data here, and no table of questions",
+            hint=f"It should hold the folders {', '.join(FOLDERS)}, or .jsonl, .json, .csv, .tsv or"
+            " .parquet files",
         )
     for folder in FOLDERS:
         if not found.get(folder):

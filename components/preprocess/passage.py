@@ -10,6 +10,7 @@ A file is a JSON object with a passage and its questions, in RACE with four opti
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from components.common.dataset import LETTERS, OPTIONS
@@ -121,7 +122,7 @@ def lines(passage: Passage, count: int = OPTIONS) -> Lines:
     of white space becomes one space, so that no line holds a newline of any kind.
 
     Args:
-        count: options of each question.
+        count: options of each question, or the most that one has.
 
     Raises:
         InvalidPassage: the text holds half of a surrogate pair, which UTF-8 cannot express.
@@ -134,7 +135,9 @@ def lines(passage: Passage, count: int = OPTIONS) -> Lines:
         else [f"{question} {option}" for option in options]
         for question, options in zip(passage.questions, passage.options, strict=True)
     ]
-    columns = zip(*rows, strict=True) if rows else [()] * count
+    # Of fewer options than others have, the rest are empty lines.
+    columns = [*zip_longest(*rows, fillvalue="")]
+    columns += [("",) * asked] * (count - len(columns))
     try:
         inputs = (context.encode() * asked, *[_column(texts).encode() for texts in columns])
     except UnicodeEncodeError as error:

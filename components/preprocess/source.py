@@ -2,14 +2,16 @@
 
 import contextlib
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from components.common.errors import DataError
-from components.common.packed import CONTENT, Packed, unpacked
+from components.common.files import plain
+from components.common.packed import CONTENT, Packed, is_table, unpacked
 from components.preprocess.passage import InvalidPassage
 
 # RACE's own files have at most 10 kB.
@@ -27,6 +29,9 @@ class Source(Protocol):
     def read(self, path: str) -> bytes:
         """The content of a file; InvalidPassage where it can be none of a passage."""
 
+    def open(self, path: str) -> IO[bytes]:
+        """A file of any size, to be read from its start."""
+
 
 @contextlib.contextmanager
 def open_source(path: Path) -> Iterator[Source]:
@@ -35,9 +40,9 @@ def open_source(path: Path) -> Iterator[Source]:
     Raises:
         DataError: a file is there, or what was packed is not whole.
     """
-    if path.is_file():
+    if path.is_file() and not is_table(path.name):
         raise DataError(
-            f"{path}: a file where a folder is wanted",
+            f"{path}: a file where a folder or a table (.jsonl, .csv, .parquet) is wanted",
             hint="Give the folder that `python -m components.download --pack` makes of an archive",
         )
     if not (path / CONTENT).exists():
@@ -48,10 +53,15 @@ def open_source(path: Path) -> Iterator[Source]:
 
 
 class FolderSource:
+    """A folder, or the one file that `root` is, which is then alone in its folder."""
+
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self._only = root.name if root.is_file() else ""
+        self.root = root.parent if self._only else root
 
     def entries(self, folder: str) -> dict[str, bool]:
+        if self._only:
+            return {} if folder else {self._only: False}
         try:
             with os.scandir(self.root / folder) as found:
                 return {entry.name: entry.is_dir() for entry in found}
@@ -81,6 +91,9 @@ class FolderSource:
             os.close(handle)
         return content
 
+    def open(self, path: str) -> IO[bytes]:
+        return plain(self.root / path).open("rb")
+
 
 class PackedSource:
     def __init__(self, packed: Packed) -> None:
@@ -95,6 +108,9 @@ class PackedSource:
             raise InvalidPassage("a folder where a file is wanted")
         _limit(self._packed.size(path))
         return self._packed.read(path)
+
+    def open(self, path: str) -> IO[bytes]:
+        return io.BytesIO(self._packed.read(path))
 
 
 def _limit(size: int) -> None:

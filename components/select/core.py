@@ -245,7 +245,7 @@ def _mean(answers: Sequence[Predictions], trials: Sequence[Trained]) -> Predicti
                 hint=_SAME,
             )
     mean = np.mean([one.probabilities for one in answers], axis=0)
-    return Predictions(first.ids, first.gold, mean)
+    return Predictions(first.ids, first.gold, mean, counts=first.counts)
 
 
 def _compared(one: Predictions, other: Predictions) -> float:

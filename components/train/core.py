@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.common.dataset import count_options
+from components.common.dataset import count_options, guessed_among, require_equal
 from components.common.device import gpu_here, usable_gpus
 from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.executor import Outcome
@@ -98,6 +98,8 @@ def train(config: TrainConfig) -> TrainResult:
     """
     node = this_node(config.num_nodes, os.environ)
     options = count_options(config.data)
+    if config.engine == "stock":
+        require_equal(config.data)
     labels = {split: read_labels(config.data, split, options) for split in ("train", "valid")}
     questions = len(labels["train"])
     for split in labels:
@@ -274,7 +276,7 @@ def _metrics(
         "updates": max((r["update"] for r in log.records), default=0),
         "skipped_updates": log.skipped_updates,
         "questions": questions,
-        "options": count_options(config.data),
+        "options": round(guessed_among(config.data), 3),
         "questions_per_second": log.questions_per_second(config.effective_batch_size),
         "seconds": round(seconds, 1),
         "restarts": log.restarts,

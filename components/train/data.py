@@ -1,9 +1,10 @@
 """What training and evaluation must know of a binarized data set before fairseq opens it."""
 
+import itertools
 import struct
 from pathlib import Path
 
-from components.common.dataset import count_options
+from components.common.dataset import count_options, read_counts
 from components.common.errors import DataError
 from components.common.files import plain
 from components.common.indexed import read_tokens
@@ -53,6 +54,9 @@ def read_labels(data: Path, split: str, options: int) -> list[int]:
         labels.append(int(line))
     if not labels:
         raise DataError(f"{path}: holds no question", hint="Check the data set")
+    counts = read_counts(data, split, len(labels)) or [options]
+    if any(label >= count for label, count in zip(labels, itertools.cycle(counts), strict=False)):
+        raise DataError(f"{path}: a label is none of its question's options", hint="Binarize again")
     for column in range(options + 1):
         index = data / f"input{column}" / f"{split}.idx"
         if not index.with_suffix(".bin").is_file():

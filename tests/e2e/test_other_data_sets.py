@@ -1,5 +1,6 @@
 """Data sets in RACE's format that are not RACE: other numbers of options, other levels or none."""
 
+import csv
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from components.binarize.core import BinarizeConfig, binarize
 from components.common.errors import ConfigError, DataError
 from components.download.archive import unpack
+from components.download.core import DownloadConfig, download
 from components.evaluate.core import EvaluateConfig, evaluate
 from components.preprocess.core import PreprocessConfig, preprocess
 from components.train.core import TrainConfig, train
@@ -53,9 +55,11 @@ def steps(sample: Path, work: Path, options: int, **settings: object) -> dict[st
     return evaluate(EvaluateConfig(data, model, work / "report", text=text)).metrics
 
 
-def test_three_options_go_through_every_step_by_one_parameter(three: Path, tmp_path: Path) -> None:
+def test_three_options_go_through_every_step_without_a_parameter(
+    three: Path, tmp_path: Path
+) -> None:
     settings = {name: str(three / file) for name, file in SAMPLE.items()}
-    settings |= {"preprocess_options": "3", "train_max_updates": "2", "min_accuracy": "0"}
+    settings |= {"train_max_updates": "2", "min_accuracy": "0"}
     command = [sys.executable, "-m", "pipeline", "run", "--config", "smoke", "--name", "three"]
     command += ["--output", str(tmp_path)]
     for name, value in settings.items():
@@ -136,7 +140,7 @@ def test_a_model_answers_a_data_set_with_another_number_of_options(
 
 def test_a_number_of_options_that_is_not_the_datas_is_refused(three: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="question 0 has 3 options, not a list of 4 options"):
-        preprocess(PreprocessConfig(three, tmp_path / "text"))
+        preprocess(PreprocessConfig(three, tmp_path / "text", options=4))
 
 
 def test_files_beside_the_folders_of_levels_are_refused(three: Path, tmp_path: Path) -> None:
@@ -150,3 +154,92 @@ def test_files_beside_the_folders_of_levels_are_refused(three: Path, tmp_path: P
 def test_impossible_numbers_of_options_are_refused(tmp_path: Path, options: int) -> None:
     with pytest.raises(ConfigError, match=f"options is {options}"):
         PreprocessConfig(tmp_path, tmp_path / "text", options=options)
+
+
+def questions(race: Path, level: str) -> dict[str, list[dict[str, object]]]:
+    """A level of a data set in RACE's format as one question a row, by split."""
+    found: dict[str, list[dict[str, object]]] = {}
+    for split in ("train", "dev", "test"):
+        for path in sorted((race / split / level).iterdir()):
+            passage = json.loads(path.read_text())
+            for asked in zip(
+                *(passage[n] for n in ("questions", "options", "answers")), strict=True
+            ):
+                row = dict(zip(("question", "options", "answer"), asked, strict=True))
+                row |= {"article": passage["article"], "example_id": f"{level}{path.name}"}
+                found.setdefault(split, []).append(row)
+    return found
+
+
+def spreadsheet(path: Path, rows: dict[str, list[dict[str, object]]]) -> Path:
+    """A CSV as a German spreadsheet saves it; every other question lacks an option."""
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.writer(file, delimiter=";")
+        table.writerow(["Split", "Passage", "Question", "A", "B", "C", "Answer"])
+        for split, asked in rows.items():
+            for number, row in enumerate(asked):
+                options = list(row["options"])  # type: ignore[call-overload]
+                if number % 2 and row["answer"] != "C":
+                    options[2] = ""
+                article = str(row["article"]).replace(". ", '.\n"', 1)
+                table.writerow([split, article, row["question"], *options, row["answer"]])
+    return path
+
+
+@pytest.mark.slow
+def test_tables_go_from_the_file_to_accuracy(three: Path, tmp_path: Path) -> None:
+    rows = questions(three / "RACE", "middle")
+    own = spreadsheet(tmp_path / "own.csv", rows)
+    command = [sys.executable, "-m", "pipeline", "run", "--config", "smoke", "--name", "own"]
+    command += ["--output", str(tmp_path), "-p", f"race_url={own}", "-p", "train_max_updates=2"]
+    for name in ("roberta_url", "bpe_url"):
+        command += ["-p", f"{name}={three / SAMPLE[name]}"]
+    command += ["-p", "min_accuracy=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "own"
+    counts = (run / "data" / "options" / "test.options").read_text().split()
+    assert {*counts} == {"2", "3"}
+    lines = (run / "report" / "predictions.jsonl").read_text().splitlines()
+    assert [len(json.loads(line)["probabilities"]) for line in lines] == [*map(int, counts)]
+    metrics = json.loads((run / "report" / "metrics.json").read_text())
+    assert metrics["questions"] == len(rows["test"])
+    assert metrics["chance"] == pytest.approx(100 * sum(1 / int(c) for c in counts) / len(counts))
+    stock = EvaluateConfig(run / "data", run / "model", tmp_path / "stock", engine="stock")
+    with pytest.raises(ConfigError, match="differ in their number of options"):
+        evaluate(stock)
+
+    def answered(race: Path, name: str) -> dict[str, object]:
+        work = tmp_path / name
+        download(DownloadConfig((str(race),), work / "race", pack=True))
+        preprocess(PreprocessConfig(work / "race", work / "text"))
+        binarize(BinarizeConfig(work / "text", three / "bpe", work / "data"))
+        config = EvaluateConfig(work / "data", run / "model", work / "report", text=work / "text")
+        return evaluate(config).metrics
+
+    (tmp_path / "jsonl").mkdir()
+    for split, asked in rows.items():
+        text = "".join(json.dumps(row) + "\n" for row in asked)
+        (tmp_path / "jsonl" / f"{split}.jsonl").write_text(text)
+    lines_of_json = answered(tmp_path / "jsonl", "of-jsonl")
+
+    dream = [
+        [str(row["article"]).split(". "), [{"question": "Who?", "choice": row["options"],
+         "answer": row["options"][1]}], "1-2"]  # type: ignore[index]
+        for row in rows["test"]
+    ]  # fmt: skip
+    (tmp_path / "dream").mkdir()
+    for split in rows:
+        (tmp_path / "dream" / f"{split}.json").write_text(json.dumps(dream))
+    assert answered(tmp_path / "dream", "of-dream")["questions"] == len(rows["test"])
+
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for level in ("middle", "high"):
+        (tmp_path / "hub" / level).mkdir(parents=True)
+        for split, asked in questions(three / "RACE", level).items():
+            name = f"{'validation' if split == 'dev' else split}-00000-of-00001.parquet"
+            parquet.write_table(pyarrow.Table.from_pylist(asked), tmp_path / "hub" / level / name)
+    hub = answered(tmp_path / "hub", "of-parquet")
+    assert hub["questions_middle"] == lines_of_json["questions"]
+    assert hub["accuracy_middle"] == lines_of_json["accuracy"]

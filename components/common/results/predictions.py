@@ -29,6 +29,15 @@ class Predictions:
     probabilities: NDArray[np.float64]  # (questions, options)
     # As a file tells it, for rounding may have made the best two probabilities equal.
     chosen: NDArray[np.int64] | None = field(default=None, kw_only=True)
+    # Options of each question, where they differ; what it lacks has the probability 0.
+    counts: Sequence[int] | None = field(default=None, kw_only=True)
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, in percent."""
+        if self.counts is None:
+            return 100 / int(self.probabilities.shape[1])
+        return 100 * sum(1 / count for count in self.counts) / len(self.counts)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -52,12 +61,13 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """A line each; probabilities are rounded to 6 digits."""
-        columns = (self.ids, self.probabilities, self.predicted, self.gold)
+        counts = self.counts or [self.probabilities.shape[1]] * len(self.ids)
+        columns = (self.ids, self.probabilities, self.predicted, self.gold, counts)
         with path.open("w", encoding="utf-8") as file:
-            for name, values, best, right in zip(*columns, strict=True):
+            for name, values, best, right, count in zip(*columns, strict=True):
                 line = {
                     "id": name,
-                    "probabilities": [round(float(p), 6) for p in values],
+                    "probabilities": [round(float(p), 6) for p in values[:count]],
                     "predicted": LETTERS[best],
                     "gold": LETTERS[right],
                 }
@@ -78,9 +88,11 @@ def read_predictions(folder: Path) -> Predictions:
             ids.append(str(found["id"]))
             places.append((_PLACES[found["gold"]], _PLACES[found["predicted"]]))
             probabilities.append([strict_json.number(p) for p in found["probabilities"]])
-        values = np.array(probabilities, dtype=np.float64)
+        counts = [len(row) for row in probabilities]
+        rows = [[*row, *[0.0] * (max(counts) - len(row))] for row in probabilities]
+        values = np.array(rows, dtype=np.float64)
         gold, chosen = np.array(places, dtype=np.int64).T
-        if not ((values >= 0) & (values <= 1)).all() or (gold >= values.shape[1]).any():
+        if not ((values >= 0) & (values <= 1)).all() or (np.maximum(gold, chosen) >= counts).any():
             raise ValueError("not a table of probabilities")
         if (values[np.arange(len(ids)), chosen] < values.max(axis=1)).any():
             raise ValueError("not the best option")
@@ -88,4 +100,5 @@ def read_predictions(folder: Path) -> Predictions:
         raise DataError(f"{path}: no such file", hint=hint) from None
     except (IndexError, KeyError, TypeError, ValueError):
         raise DataError(f"{path}: not what evaluate wrote", hint=hint) from None
-    return Predictions(ids, gold, values, chosen=chosen)
+    equal = len(set(counts)) == 1
+    return Predictions(ids, gold, values, chosen=chosen, counts=None if equal else counts)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,11 @@ class PackedBatch:
         tokens: (tokens,), int64. Option 0 of question 0, its option 1, ..., option 0 of question 1.
         lengths: (questions * options,), the number of tokens of each of these sequences. It stays
             on the CPU: it says how large the kernels' inputs are, and asking a GPU would stall it.
-        options: number of options of a question.
+        options: number of options of a question, or of the one that has most.
         ids: (questions,), int64, on the CPU: place of each question in its data set.
         targets: (questions,), int64, the right options; None where they are not known.
+        counts: number of options of each question, where they differ; `lengths` and `tokens` have
+            no others.
     """
 
     tokens: Tensor
@@ -27,6 +30,7 @@ class PackedBatch:
     options: int
     ids: Tensor
     targets: Tensor | None = None
+    counts: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         """The number of questions. fairseq takes a batch of length 0 for none."""
@@ -35,7 +39,25 @@ class PackedBatch:
     @property
     def stock_tokens(self) -> int:
         """What fairseq's task calls `ntokens`: the tokens of the first options only."""
-        return int(self.lengths[:: self.options].sum())
+        if self.counts is None:
+            return int(self.lengths[:: self.options].sum())
+        firsts = [part[0] for part in torch.split(self.lengths, list(self.counts))]
+        return int(torch.stack(firsts).sum())
+
+    @property
+    def per_question(self) -> list[int]:
+        """Tokens of each question."""
+        if self.counts is None:
+            return self.lengths.view(-1, self.options).sum(1).tolist()  # type: ignore[no-any-return]
+        return [int(part.sum()) for part in torch.split(self.lengths, list(self.counts))]
+
+    def by_question(self, scores: Tensor) -> Tensor:
+        """Scores of all sequences as (questions, options), -inf where a question has no option."""
+        if self.counts is None:
+            return scores.view(-1, self.options)
+        there = torch.arange(self.options) < torch.tensor(self.counts)[:, None]
+        table = scores.new_full(there.shape, -torch.inf)
+        return table.masked_scatter(there.to(scores.device), scores)
 
     def pin_memory(self) -> "PackedBatch":
         """Called by torch's DataLoader, so that `to` need not wait for the copy to the GPU."""
@@ -58,26 +80,32 @@ class PackedBatch:
 
         A question is never cut, so one that is longer than `max_tokens` is a micro-batch by itself.
         """
-        per_question = self.lengths.view(-1, self.options).sum(1).tolist()
+        per_question = self.per_question
         sizes = cut(per_question, max_tokens)
         if len(sizes) == 1:
             return [self]
+        counts = self.counts or (self.options,) * len(self)
+        lengths = iter(torch.split(self.lengths, list(counts)))
         return [
             dataclasses.replace(
                 self,
                 tokens=self.tokens[places],
-                lengths=self.lengths[
-                    questions.start * self.options : questions.stop * self.options
-                ],
+                lengths=torch.cat([*itertools.islice(lengths, questions.stop - questions.start)]),
                 ids=self.ids[questions],
                 targets=None if self.targets is None else self.targets[questions],
+                counts=self.counts and self.counts[questions],
             )
             for questions, places in _slices(sizes, per_question)
         ]
 
 
-def pack(questions: Sequence[tuple[int, Sequence[Tensor], int | None]]) -> PackedBatch | None:
+def pack(
+    questions: Sequence[tuple[int, Sequence[Tensor], int | None]], options: int = 0
+) -> PackedBatch | None:
     """A batch of (place in the data set, token ids of each option, right option or None).
+
+    Args:
+        options: the most that a question has, where they differ.
 
     Returns:
         None for no questions.
@@ -86,12 +114,14 @@ def pack(questions: Sequence[tuple[int, Sequence[Tensor], int | None]]) -> Packe
         return None
     sequences = [tokens for _, options, _ in questions for tokens in options]
     targets = [target for _, _, target in questions if target is not None]
+    counts = tuple(len(sequences) for _, sequences, _ in questions) if options else None
     return PackedBatch(
         tokens=torch.cat([tokens.long() for tokens in sequences]),
         lengths=torch.tensor([len(tokens) for tokens in sequences]),
-        options=len(questions[0][1]),
+        options=options or len(questions[0][1]),
         ids=torch.tensor([place for place, _, _ in questions]),
         targets=torch.tensor(targets) if targets else None,
+        counts=counts,
     )
 
 

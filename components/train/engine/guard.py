@@ -21,7 +21,7 @@ class Guard:
         patience: updates in a row that may be skipped for overflow; 0 is any number.
     """
 
-    options: int
+    options: float
     questions: int
     patience: int
     skipped: int = 0  # in a row
@@ -64,7 +64,8 @@ class Guard:
         if self.seen >= self.questions and self.mean > guess * (1 - self.MARGIN):
             raise CollapseError(
                 f"training has collapsed: after {self.seen:.0f} questions the loss is still"
-                f" {self.mean:.3f}, that of guessing among {self.options} options ({guess:.3f})",
+                f" {self.mean:.3f}, that of guessing among {self.options:.4g} options"
+                f" ({guess:.3f})",
                 hint="Lower learning_rate, set warmup_updates (say, to 6 %), or change seed",
             )
 

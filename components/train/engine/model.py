@@ -70,7 +70,7 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
         }
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """The score of each option, (questions, options).
+        """The score of each option, (questions, options); -inf where a question has fewer.
 
         Args:
             batch: on the model's device, no sequence longer than `max_positions`.
@@ -87,7 +87,7 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
         x = dropout(x, self.pooler_dropout, self.training)
         x = dropout(torch.tanh(self.dense(x)), self.pooler_dropout, self.training)
         scores: Tensor = self.out_proj(x)
-        return scores.view(-1, batch.options)
+        return batch.by_question(scores.view(-1))
 
     def max_positions(self) -> int:
         return int(self.args.max_positions)

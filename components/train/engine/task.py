@@ -25,6 +25,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.sentence_ranking import SentenceRankingTask
 from torch import Tensor
 
+from components.common.dataset import read_counts
 from components.common.errors import ConfigError
 from components.train.engine.batch import PackedBatch, balance, pack
 from components.train.engine.model import PackedRoberta
@@ -77,7 +78,8 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> Any:
         questions = super().load_dataset(split, combine, **kwargs)
-        self.datasets[split] = PackedDataset(questions, self.args.num_classes)
+        counts = read_counts(Path(self.args.data), split, len(questions))
+        self.datasets[split] = PackedDataset(questions, self.args.num_classes, counts)
         return self.datasets[split]
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> PackedRoberta:
@@ -126,28 +128,37 @@ class PackedDataset(BaseWrapperDataset):  # type: ignore[misc]
 
     Args:
         questions: what fairseq's sentence_ranking task loads.
-        options: number of options of a question.
+        options: number of options of a question, or of the one that has most.
+        counts: number of options of each question, in file order, where they differ.
     """
 
-    def __init__(self, questions: Any, options: int) -> None:
+    def __init__(self, questions: Any, options: int, counts: Sequence[int] | None = None) -> None:
         super().__init__(questions)
         self.options = options
+        self.counts = counts
         # Beneath the shuffling, if there is any.
         parts = getattr(questions, "dataset", questions).defn
-        self.tokens_per_question = np.sum(
-            [parts[f"net_input{n + 1}.src_tokens"].sizes for n in range(options)], axis=0
-        )
+        sizes = np.array([parts[f"net_input{n + 1}.src_tokens"].sizes for n in range(options)])
+        if counts is not None:
+            sizes = sizes * (np.arange(options)[:, None] < np.array(counts))
+        self.tokens_per_question = sizes.sum(axis=0)
 
     def collater(self, samples: Sequence[Any]) -> PackedBatch | None:
         return pack(
             [
                 (
                     int(sample["id"]),
-                    [sample[f"net_input{n + 1}.src_tokens"] for n in range(self.options)],
+                    [
+                        sample[f"net_input{n + 1}.src_tokens"]
+                        for n in range(
+                            self.counts[int(sample["id"])] if self.counts else self.options
+                        )
+                    ],
                     int(sample["target"]) if "target" in sample else None,
                 )
                 for sample in samples
-            ]
+            ],
+            self.options if self.counts else 0,
         )
 
 

@@ -14,6 +14,7 @@ from fairseq.optim import lr_scheduler
 from fairseq.trainer import Trainer
 from torch import Tensor
 
+from components.common.dataset import guessed_among
 from components.common.errors import ConfigError
 from components.common.files import atomic_file
 from components.train import checkpoints
@@ -50,7 +51,9 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         if task.args.token_budget:
             self._compute_at_once(memory.Budget(task.args.token_budget, task.args.token_budget))
         self.guard = Guard(
-            task.args.num_classes, task.args.stop_collapsed_after, task.args.stop_overflows
+            guessed_among(Path(task.args.data)),
+            task.args.stop_collapsed_after,
+            task.args.stop_overflows,
         )
         self.peak_flops = 0.0
         if self.cuda:
@@ -279,7 +282,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
 def _longest(batch: PackedBatch) -> int:
     """Tokens of the question that has most."""
-    return int(batch.lengths.view(-1, batch.options).sum(1).max())
+    return max(batch.per_question)
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def test_a_damaged_file_of_them_all_is_refused(race: Path, tmp_path: Path) -> No
 
 def test_an_archive_itself_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "RACE.tar.gz").touch()
-    with pytest.raises(DataError, match="a file where a folder is wanted") as failure:
+    with pytest.raises(DataError, match="a file where a folder or a table") as failure:
         preprocess(PreprocessConfig(tmp_path / "RACE.tar.gz", tmp_path / "text"))
     assert "components.download --pack" in failure.value.hint
 

@@ -88,3 +88,26 @@ def test_ranks_get_all_items_once_and_about_equal_sums(sizes: list[int], ranks: 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_rank_may_be_left_without_questions(ranks: int) -> None:
     assert balance([7], ranks) == [[0], *[[] for _ in range(ranks - 1)]]
+
+
+def test_an_option_that_a_question_lacks_is_not_in_the_batch() -> None:
+    sequences = [torch.arange(length) for length in (3, 4, 5, 6, 7)]
+    batch = pack([(0, sequences[:2], 1), (1, sequences[2:], 2)], options=3)
+    assert batch is not None
+    assert batch.per_question == [7, 18]
+    assert batch.stock_tokens == 3 + 5
+    scores = torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    table = batch.by_question(scores)
+    assert table.tolist() == [[0.5, 1.0, float("-inf")], [2.0, 3.0, 4.0]]
+    loss = torch.nn.functional.cross_entropy(table, batch.targets, reduction="sum")
+    loss.backward()
+    alone = [torch.tensor([0.5, 1.0]), torch.tensor([2.0, 3.0, 4.0])]
+    expected = sum(
+        -scores.log_softmax(0)[place] for scores, place in zip(alone, (1, 2), strict=True)
+    )
+    assert loss.item() == pytest.approx(float(expected))
+    assert torch.isfinite(scores.grad).all()
+    first, second = batch.split(18)
+    assert (first.counts, second.counts) == ((2,), (3,))
+    assert second.lengths.tolist() == [5, 6, 7]
+    assert len(second.tokens) == 18
