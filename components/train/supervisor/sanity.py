@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from components.common.dataset import LETTERS
+from components.common.dataset import COUNTS, LETTERS, guessed_among
 from components.common.errors import DataError
 from components.common.indexed import read_sizes, read_tokens
 from components.common.labels import leaning, usual
@@ -52,7 +52,7 @@ def look(config: TrainConfig, labels: Mapping[str, Sequence[int]], options: int)
         LETTERS[letter],
         right,
         len(labels["valid"]),
-        100 / options,
+        100 / guessed_among(config.data),
         100 * shortened,
         found.most,
     )
@@ -72,7 +72,9 @@ def look(config: TrainConfig, labels: Mapping[str, Sequence[int]], options: int)
 
 
 def _doubts(data: Path, labels: Mapping[str, Sequence[int]], options: int) -> list[str]:
-    doubts = [leaning(split, found, options) for split, found in labels.items()]
+    # Later letters are rarer where not all questions have them.
+    equal = not (data / COUNTS).is_dir()
+    doubts = [leaning(split, found, options) for split, found in labels.items() if equal]
     shared = passages(data, "train") & passages(data, "valid")
     if shared:
         number = f"{len(shared):,} passage{'s' * (len(shared) > 1)}"
