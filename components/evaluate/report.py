@@ -93,7 +93,7 @@ def write_report(answers: Answers, passages: Mapping[int, str], metrics: Mapping
         passages: those of `answers.worst()`, where the text was given.
         metrics: what metrics.json holds.
     """
-    groups = answers.scores(Counter(answers.levels)).groups
+    groups = answers.scores(Counter(answers.levels)).shown
     curve = statistics.calibration(answers.confidence, answers.right)
     percent = [
         100 * x for x in (curve.edges[:-1], curve.edges[1:], curve.confidence, curve.accuracy)

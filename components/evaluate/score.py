@@ -70,7 +70,7 @@ def table(scores: Scores, chance: float, baselines: Mapping[str, float]) -> str:
     lines = [f"{'':<8}{'questions':>10}{'correct':>10}{'accuracy':>11}{'loss':>9}"]
     lines += [
         f"{name:<8}{s.questions:>10,}{s.correct:>10,}{s.accuracy:>9.2f} %{s.loss:>9.4f}"
-        for name, s in scores.groups.items()
+        for name, s in scores.shown.items()
     ]
     lines.append(f"{beside(chance, baselines)}; loss is in nats per question")
     return "\n".join(lines)

@@ -160,7 +160,7 @@ def _figures(evaluation: Evaluation) -> str:
     if not evaluation.scores.groups:
         return ""
     rows = []
-    for name, group in evaluation.scores.groups.items():
+    for name, group in evaluation.scores.shown.items():
         low, high = group.interval
         cells = (f"{group.questions:,}", f"{group.accuracy:.1f} %", f"{low:.1f} to {high:.1f} %")
         rows.append((name, *cells))

@@ -216,7 +216,8 @@ def _parquet(file: IO[bytes], fits: Fits) -> Rows:
     except ImportError:
         raise _Broken(
             "Parquet is read by pyarrow, which is not installed",
-            hint="Run pip install 'race-pipeline[parquet]', or save the table as JSON Lines or CSV",
+            hint="Run pip install 'race-pipeline[parquet]' (for images race images --parquet), or"
+            " save it as JSON Lines or CSV",
         ) from None
     try:
         number = 0

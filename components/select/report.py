@@ -10,7 +10,7 @@ from components.evaluate.report import NAMES, published
 
 def write_report(selection: Selection) -> str:
     """The page."""
-    groups, trials = selection.scores.groups, selection.trials
+    groups, trials = selection.scores.shown, selection.trials
     tests = [test.name for test in selection.scores.tests]
     return render(
         "components/select/templates/sweep.html",

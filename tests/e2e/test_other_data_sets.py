@@ -104,6 +104,8 @@ def test_a_data_set_without_levels_has_one_test_set(tmp_path: Path, engine: str)
     assert "/" not in first
     report = (tmp_path / "report" / "report.html").read_text()
     assert "Liu et al" not in report
+    assert report.count('<th scope="row">all questions</th>') == 1
+    assert '<th scope="row">test</th>' not in report
     assert "test, middle" not in (tmp_path / "data" / "report.html").read_text()
 
 
@@ -172,14 +174,14 @@ def questions(race: Path, level: str) -> dict[str, list[dict[str, object]]]:
 
 
 def spreadsheet(path: Path, rows: dict[str, list[dict[str, object]]]) -> Path:
-    """A CSV as a German spreadsheet saves it; every other question lacks an option."""
+    """A CSV as a German spreadsheet saves it; where A is right there is no C."""
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         table = csv.writer(file, delimiter=";")
         table.writerow(["Split", "Passage", "Question", "A", "B", "C", "Answer"])
         for split, asked in rows.items():
-            for number, row in enumerate(asked):
+            for row in asked:
                 options = list(row["options"])  # type: ignore[call-overload]
-                if number % 2 and row["answer"] != "C":
+                if row["answer"] == "A":
                     options[2] = ""
                 article = str(row["article"]).replace(". ", '.\n"', 1)
                 table.writerow([split, article, row["question"], *options, row["answer"]])

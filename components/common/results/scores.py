@@ -13,6 +13,8 @@ from typing import Any, Self
 from components.common import strict_json
 
 ALL = "all"
+# The test set of data without levels.
+LONE = "test"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ class Scores:
     @property
     def tests(self) -> list[Group]:
         return [group for name, group in self.groups.items() if name != ALL]
+
+    @property
+    def shown(self) -> Mapping[str, Group]:
+        """The groups as reports have them: of data without levels the one set, not it twice."""
+        lone = [test.name for test in self.tests] == [LONE]
+        return {ALL: self.all} if lone else self.groups
 
     @property
     def interval(self) -> dict[str, list[float]]:

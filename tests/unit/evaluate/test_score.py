@@ -27,7 +27,7 @@ def test_loss_is_the_mean_of_the_right_options_in_nats() -> None:
 def test_the_table_names_each_set_and_chance() -> None:
     groups = [Group("all", 4934, 4105, 0.5), Group("high", 3498, 2844, 0.6)]
     scores = Scores({group.name: group for group in groups})
-    lines = table(scores, 4, {"always C": 28.34}).splitlines()
+    lines = table(scores, 25, {"always C": 28.34}).splitlines()
     assert lines[1].split() == ["all", "4,934", "4,105", "83.20", "%", "0.5000"]
     assert lines[2].split() == ["high", "3,498", "2,844", "81.30", "%", "0.6000"]
     assert lines[-1].startswith("chance is 25 %, always C 28.34 %;")

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
+from components.binarize.core import BinarizeConfig, binarize
+from components.check.config import CheckConfig
+from components.check.core import check
+from components.common.dataset import read_counts, require_equal
 from components.common.errors import ConfigError, DataError
+from components.common.indexed import read_sizes
+from components.common.lengths import lengths
 from components.download.core import DownloadConfig, download
 from components.preprocess.core import PreprocessConfig, Summary, preprocess
 
@@ -270,3 +276,22 @@ def test_a_split_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_parameters_that_say_nothing_are_refused(tmp_path: Path, parameters: Any) -> None:
     with pytest.raises(ConfigError):
         PreprocessConfig(tmp_path, tmp_path / "text", **parameters)
+
+
+def test_unequal_options_are_marked_in_the_binary_data_and_counted_by_the_check(
+    tmp_path: Path, tiny_bpe: Path
+) -> None:
+    own = tables(tmp_path / "own", ".jsonl", rows({}, {"options": ["a", "b"], "answer": "A"}))
+    columns(own, tmp_path / "text")
+    binarize(BinarizeConfig(tmp_path / "text", tiny_bpe, tmp_path / "data"))
+    assert read_counts(tmp_path / "data", "test", 2) == [3, 2]
+    assert list(read_sizes(tmp_path / "data" / "input3" / "test"))[1] == 1  # its end alone
+    found = lengths(tmp_path / "data", "test")
+    assert len(found.sequences) == 5
+    report = check(CheckConfig(own, bpe=tiny_bpe))
+    assert report.chance == pytest.approx(100 * (1 / 3 + 1 / 2) / 2)
+    with pytest.raises(ConfigError, match="differ in their number of options"):
+        require_equal(tmp_path / "data")
+    (tmp_path / "text" / "dev.options").write_text("3\n4\n")
+    with pytest.raises(DataError, match=r"dev\.options: not the questions' numbers"):
+        binarize(BinarizeConfig(tmp_path / "text", tiny_bpe, tmp_path / "again"))
