@@ -167,7 +167,7 @@ def _options(fields: Mapping[str, Any], columns: Any, count: int) -> list[str]:
             found = _listed(found)
         if type(found) is not list:
             raise InvalidPassage(f"{name}: {_kind(found)} where a list of options is wanted")
-    for place, option in enumerate(found):
+    for place, option in enumerate(found if {*map(type, found)} != {str} else ()):
         if type(option) in (int, float):
             found[place] = str(option)
         elif type(option) is not str:
@@ -211,7 +211,7 @@ def _meant(answer: str | float, options: Sequence[str]) -> dict[str, int]:
             found["index0"] = int(number)
         if 1 <= int(number) <= len(options):
             found["index1"] = int(number) - 1
-    same = [place for place, option in enumerate(options) if option.strip() == text]
+    same = [p for p, option in enumerate(options) if text in option and option.strip() == text]
     if len(same) == 1:
         found["text"] = same[0]
     return found
