@@ -91,10 +91,8 @@ LANE = 10  # between lines that pass above the boxes
 def dag(pipeline: str) -> str:
     """The steps of a compiled pipeline as SVG, each as far to the right as its inputs allow."""
     spec = next(yaml.safe_load_all(pipeline))
-    tasks: dict[str, list[str]] = {
-        name: list(task.get("dependentTasks", ()))
-        for name, task in spec["root"]["dag"]["tasks"].items()
-    }
+    found = dict(_tasks(spec, "root"))
+    tasks = {name: list(task.get("dependentTasks", ())) for name, task in found.items()}
     users = {name: [n for n, needs in tasks.items() if name in needs] for name in tasks}
 
     def depth(name: str) -> int:
@@ -121,7 +119,7 @@ def dag(pipeline: str) -> str:
     }
     about = {
         name: spec["components"][task["componentRef"]["name"]].get("outputDefinitions", {})
-        for name, task in spec["root"]["dag"]["tasks"].items()
+        for name, task in found.items()
     }
     width = len(columns) * (BOX[0] + GAP[0]) - GAP[0] + 2
     height = top + max(map(len, columns)) * (BOX[1] + GAP[1]) - GAP[1] + 2
@@ -138,6 +136,19 @@ def dag(pipeline: str) -> str:
             "</svg>\n",
         ]
     )
+
+
+def _tasks(spec: dict[str, Any], component: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The steps by name; those under a condition follow what the condition follows."""
+    owner = spec["root"] if component == "root" else spec["components"][component]
+    for name, task in owner["dag"]["tasks"].items():
+        inner = task["componentRef"]["name"]
+        if "dag" not in spec["components"][inner]:
+            yield name, task
+            continue
+        for step, below in _tasks(spec, inner):
+            needs = {*below.get("dependentTasks", ()), *task.get("dependentTasks", ())}
+            yield step, {**below, "dependentTasks": sorted(needs)}
 
 
 def _line(start: tuple[int, int], end: tuple[int, int], above: int | None) -> str:
