@@ -19,7 +19,7 @@ ARG PIP_TRUSTED_HOST
 ARG PARQUET
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/race
-COPY requirements/data.txt requirements/parquet.txt /requirements/
+COPY requirements/data.txt requirements/parquet.txt requirements/sbom.py /requirements/
 # What gigatoken wants for its command line and for answers as awkward arrays would double the image.
 # huggingface_hub downloads without its second protocol (hf-xet), file systems and command line.
 RUN awk -v out='^(annotated-doc|annotated-types|awkward|awkward-cpp|click|fsspec|hf-xet|importlib-metadata\
@@ -41,6 +41,7 @@ RUN cd /opt/race/lib/python3*/site-packages \
  && find . -type d -name tests -prune -exec rm -r {} + \
  && PYTHONHASHSEED=0 /opt/race/bin/python -m compileall -q -f \
       --invalidation-mode unchecked-hash . \
+ && /opt/race/bin/python -P /requirements/sbom.py /made/app \
  && mkdir --parents /made/opt && mv /opt/race /made/opt/ \
  && find /made -exec touch --no-dereference --date 1980-01-01T00:00:00Z {} +
 

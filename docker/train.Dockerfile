@@ -43,7 +43,7 @@ ARG PIP_TRUSTED_HOST
 ARG TORCH
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/race
-COPY requirements/train.txt requirements/torch.txt /requirements/
+COPY requirements/train.txt requirements/torch.txt requirements/sbom.py /requirements/
 # cython has done its part in fairseq's wheel.
 RUN awk '/^[a-z]/ {keep = $0 !~ /^cython==/} keep' /requirements/train.txt >/requirements/used.txt \
  && python3 -m pip --python /opt/race/bin/python install --no-compile --no-deps \
@@ -66,6 +66,7 @@ RUN cd /opt/race/lib/python3*/site-packages \
  && find . -type d -name tests -prune -exec rm -r {} + \
  && PYTHONHASHSEED=0 /opt/race/bin/python -m compileall -q -f -j 0 \
       -x '/py3[0-9]+_' --invalidation-mode unchecked-hash . \
+ && /opt/race/bin/python -P /requirements/sbom.py /made/app \
  && mkdir --parents /made/opt && mv /opt/race /made/opt/ \
  && find /made -exec touch --no-dereference --date 1980-01-01T00:00:00Z {} +
 

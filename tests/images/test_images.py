@@ -155,6 +155,21 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_its_packages_are_listed_with_their_licences(
+    kind: str, built: Images, run_in: Callable[..., Any]
+) -> None:
+    image = getattr(built, kind)
+    listed = json.loads(run_in(image, "cat", "/app/sbom.cdx.json").stdout)["components"]
+    code = "import importlib.metadata as m; print(*{d.name for d in m.distributions()})"
+    installed = run_in(image, "python", "-c", code).stdout.split()
+    assert {c["name"] for c in listed} == {re.sub(r"[-_.]+", "-", n).lower() for n in installed}
+    assert not [component["name"] for component in listed if not component.get("licenses")]
+    notices = run_in(image, "cat", "/app/NOTICES").stdout
+    assert "NumPy Developers" in notices
+    assert ("torch 2.13.0" in notices) == (kind == "train")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_settings_of_the_image(kind: str, built: Images, docker_engine: Any) -> None:
     image = docker_engine.images.get(getattr(built, kind))
     config = image.attrs["Config"]
