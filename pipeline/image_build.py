@@ -6,11 +6,16 @@ digest of what would go into it is added, so that one tag never means two things
 
 import contextlib
 import hashlib
+import io
+import json
 import os
 import subprocess
 import sys
+import tarfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ CHECKOUT = Path(__file__).parents[1]
 NAMES = ("data", "train")
 # What the images are made of, see .dockerignore.
 INGREDIENTS = ("components", "docker", "requirements", ".dockerignore")
+FILES_DATE = 315532800  # 1980, which all files in the images have
 # Settings of pip that a build shares with this machine where they are addresses; a path would mean
 # another place inside the build.
 PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST")
@@ -38,7 +44,7 @@ class LocalImage:
     size: int
     own_size: int | None  # without the base image; None where the base is not in the engine
     revision: str
-    created: str  # ISO 8601
+    created: str  # ISO 8601: the commit's date, see `checkout_date`
 
 
 @contextlib.contextmanager
@@ -69,11 +75,7 @@ def checkout_tag(checkout: Path = CHECKOUT) -> str:
     Outside of a git checkout it is this package's version.
     """
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(checkout), *arguments], check=True, capture_output=True, text=True
-        ).stdout
-
+    git = partial(_git, checkout)
     try:
         commit = git("log", "-1", "--abbrev=12", "--format=%h", "--", *INGREDIENTS).strip()
         changes = git("status", "--porcelain", "--", *INGREDIENTS)
@@ -91,6 +93,20 @@ def checkout_tag(checkout: Path = CHECKOUT) -> str:
         content = path.read_bytes() if path.is_file() else b""
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return f"{commit}-dirty-{digest.hexdigest()[:8]}"
+
+
+def checkout_date(checkout: Path = CHECKOUT, environment: Mapping[str, str] = os.environ) -> int:
+    """When the images' commit was made, or SOURCE_DATE_EPOCH, in seconds since 1970."""
+    given = environment.get("SOURCE_DATE_EPOCH", "")
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        given = given or _git(checkout, "log", "-1", "--format=%ct", "--", *INGREDIENTS)
+    return int(given or FILES_DATE)
+
+
+def _git(checkout: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(checkout), *arguments], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def checkout_images(environment: Mapping[str, str] = os.environ) -> Images:
@@ -168,8 +184,73 @@ def build(
                 decode=True,
             )
             _follow(log, f"docker/{name}.Dockerfile")
+            _date(client, references[name], checkout_date(environment=environment))
             made.append(_describe(client, client.images.get(references[name]), references[name]))
     return made
+
+
+def _date(client: Any, reference: str, seconds: int) -> None:
+    """Give an image this date, so that the same layers and settings always have the same id.
+
+    The engine is handed a config that names layers it has, and nothing of them. One that cannot
+    take that keeps the image with the date of its build.
+    """
+    import docker
+
+    image = client.images.get(reference)
+    config = json.dumps(_config(client, image, seconds), sort_keys=True).encode()
+    name = hashlib.sha256(config).hexdigest()
+    if image.id == f"sha256:{name}":
+        return
+    layers = [f"{number}/layer.tar" for number in range(len(image.attrs["RootFS"]["Layers"]))]
+    listed = [{"Config": f"{name}.json", "RepoTags": [reference], "Layers": layers}]
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for path, data in (
+            (f"{name}.json", config),
+            ("manifest.json", json.dumps(listed).encode()),
+        ):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    try:
+        client.images.load(content.getvalue())
+        if client.images.get(reference).id == f"sha256:{name}":
+            # Its parents stay: they are the cache of the next build.
+            client.images.remove(image.id, noprune=True)
+    except docker.errors.DockerException as error:
+        say(f"{reference} keeps the date of its build: {error}")
+
+
+def _config(client: Any, image: Any, seconds: int) -> dict[str, Any]:
+    """An image's config (https://github.com/opencontainers/image-spec/blob/main/config.md).
+
+    What differs between two builds is left out, or has the date.
+    """
+    attrs = image.attrs
+    date = _instant(seconds)
+    base = image.labels.get(_LABEL + "base.name", "")
+    below = len(client.images.get(base).history()) if base and _exists(client, base) else 0
+    entries = image.history()[::-1]
+    history = [
+        {"created": date if number >= below else _instant(entry["Created"])}
+        | {"created_by": entry["CreatedBy"], "comment": entry["Comment"]}
+        | ({} if entry["Size"] else {"empty_layer": True})
+        for number, entry in enumerate(entries)
+    ]
+    settings = {key: value for key, value in attrs["Config"].items() if value and key != "Image"}
+    return {
+        "architecture": attrs["Architecture"],
+        "config": settings,
+        "created": date,
+        "history": history,
+        "os": attrs["Os"],
+        "rootfs": {"type": "layers", "diff_ids": attrs["RootFS"]["Layers"]},
+    }
+
+
+def _instant(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _references(tag: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -147,7 +147,7 @@ def _list_images(arguments: argparse.Namespace) -> None:
     from pipeline.image_build import checkout_images, local_images
 
     current = checkout_images()
-    rows = [("", "image", "size", "without its base", "made")]
+    rows = [("", "image", "size", "without its base", "dated")]
     for image in local_images():
         mark = "*" if image.reference in (current.data, current.train) else ""
         own = "" if image.own_size is None else f"{image.own_size / 1e6:,.0f} MB"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from components.common.errors import ConfigError, TransferError
-from pipeline.image_build import build, push
+from pipeline.image_build import build, checkout_date, push
 from pipeline.images import Images
 
 pytestmark = pytest.mark.slow
@@ -93,6 +93,25 @@ def test_a_password_in_pips_address_stays_out_of_the_image(
         docker_engine.images.remove(image.reference)
     shown = capfd.readouterr()
     assert canary not in shown.out + shown.err
+
+
+def test_built_again_from_nothing_it_is_the_same_image(
+    built: Images, docker_engine: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = docker_engine.images.get(built.data)
+    base = first.labels["org.opencontainers.image.base.name"]
+    (again,) = build(["data"], tag="again", base_image=base, network="host", cache=False)
+    try:
+        second = docker_engine.images.get(again.reference)
+        assert second.attrs["RootFS"]["Layers"] == first.attrs["RootFS"]["Layers"]
+        assert second.id == first.id
+    finally:
+        docker_engine.images.remove(again.reference)
+    # It is whole: what the Dockerfile says of it is there, and what was done for it.
+    done = [entry["CreatedBy"] for entry in first.history()]
+    assert len([entry for entry in first.history() if entry["Size"]]) >= 3
+    assert any("USER 10001" in entry for entry in done)
+    assert {entry["Created"] for entry in first.history()[:9]} == {checkout_date()}
 
 
 def assert_not_in_layers(canary: bytes, image: Any) -> None:

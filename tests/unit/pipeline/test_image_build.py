@@ -9,7 +9,13 @@ import pytest
 from components.common.errors import ConfigError, OutputError
 from pipeline import image_build
 from pipeline.cli import main
-from pipeline.image_build import build_arguments, checkout_images, checkout_tag, engine
+from pipeline.image_build import (
+    build_arguments,
+    checkout_date,
+    checkout_images,
+    checkout_tag,
+    engine,
+)
 
 
 @pytest.fixture
@@ -49,6 +55,13 @@ def test_tag_is_the_commit_that_last_changed_an_image(checkout: Path) -> None:
     assert checkout_tag(checkout) == first
     (checkout / "components" / "file").write_text("two")
     assert commit(checkout) == checkout_tag(checkout) != first
+
+
+def test_the_images_date_is_that_of_the_commit(checkout: Path, tmp_path: Path) -> None:
+    made = int(git(checkout, "log", "-1", "--format=%ct"))
+    assert checkout_date(checkout, {}) == made
+    assert checkout_date(checkout, {"SOURCE_DATE_EPOCH": "86400"}) == 86400
+    assert checkout_date(tmp_path, {}) == 315532800  # no checkout: the date of all files in there
 
 
 def test_uncommitted_changes_each_have_their_tag(checkout: Path) -> None:
