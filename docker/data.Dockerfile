@@ -15,7 +15,7 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_TRUSTED_HOST
-# 1: with pyarrow, for input as Parquet. The image then has 263 MB instead of 93.
+# 1: with pyarrow, for input as Parquet. The image then has 264 MB instead of 94.
 ARG PARQUET
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv --without-pip /opt/race
