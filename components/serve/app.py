@@ -216,12 +216,11 @@ def _later(why: str) -> HTTPException:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = error.detail
+    here, detail = one_line(f"{request.method} {request.url.path:.100}"), one_line(error.detail)
     if error.status_code in (404, 405):
-        here = f"{request.method} {request.url.path:.100}"
         detail = f"{here}: {detail.lower()}. Use POST /predict or POST /v1/models/{NAME}:predict"
-    logger.warning("%s %s: %d %s", request.method, request.url.path, error.status_code, detail)
-    return _json({"error": one_line(detail)}, error.status_code, error.headers)
+    logger.warning("%s: %d %s", here, error.status_code, detail)
+    return _json({"error": detail}, error.status_code, error.headers)
 
 
 def _json(value: Any, status: int = 200, headers: Any = None) -> Response:

@@ -161,11 +161,14 @@ def test_one_too_many_and_one_too_slow_are_told_to_come_again(
         reader.held.clear()
         status, value, headers = get(port, "POST", "/predict", GOOD)
         assert (status, headers["retry-after"]) == (503, "1")
-        assert value == {"error": "there was no answer within 1 s. Try again later"}
+        assert value == {"error": "there was no answer within 2 s. Try again later"}
         reader.held.set()
         assert get(port, "POST", "/predict", GOOD)[0] == 200
+        assert get(port, "GET", "/%0A%1B[31mforged")[0] == 404
 
-    run(asking, "--timeout=1", "--max-queue=1")
+    said = run(asking, "--timeout=2", "--max-queue=1")
+    assert "GET /\\x1b[31mforged: 404" in said[-2]
+    assert all(line.isprintable() for line in said)
     assert not [record for record in caplog.records if record.exc_info]
 
 
