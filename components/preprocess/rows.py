@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.common import strict_json
 from components.common.dataset import LETTERS
 from components.common.errors import ConfigError, DataError
 from components.preprocess.columns import Columns
@@ -182,10 +183,8 @@ def _options(fields: Mapping[str, Any], columns: Any, count: int) -> list[str]:
 
 def _listed(text: str) -> Any:
     """A list in a cell of a CSV file, as JSON."""
-    import json
-
     try:
-        return json.loads(text)
+        return strict_json.loads(text)
     except ValueError:
         return text
 

@@ -8,12 +8,12 @@ components.preprocess.rows.
 import csv
 import io
 import itertools
-import json
 import re
 from collections.abc import Callable, Generator, Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from components.common import strict_json
 from components.common.dataset import LEVELS, natural
 from components.common.errors import DataError
 from components.common.packed import is_table
@@ -124,10 +124,13 @@ def _json_lines(file: IO[bytes], fits: Fits) -> Rows:
         if line.isspace():
             continue
         try:
-            yield number, _object(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+            yield (
+                number,
+                _object(strict_json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))),
+            )
         except UnicodeDecodeError as error:
             yield number, f"not UTF-8 at byte {error.start}"
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             yield number, f"not JSON: {error}"
 
 
@@ -142,10 +145,10 @@ def _json(file: IO[bytes], fits: Fits) -> Rows:
         return
     file.seek(0)
     try:
-        items = json.loads(file.read().decode("utf-8-sig"))
+        items = strict_json.loads(file.read().decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _Broken(f"not JSON: {error}") from None
     for number, item in enumerate(items, start=1):
         if type(item) is list:
