@@ -65,7 +65,8 @@ def test_of_a_run_that_was_deleted_only_what_was_read_later_is_known() -> None:
 
 def test_the_trials_of_a_sweep_are_told_apart() -> None:
     steps = [Ran(s, trial=t) for t in (0, 1) for s in ("train", "evaluate")]
-    run = StoredRun([*map(Ran, DATA), *steps, Ran("select"), Ran("gate")], "sweep")
+    seeds = {"seeds": [1, 2], "learning_rates": [], "seed": 1, "learning_rate": 0.001}
+    run = StoredRun([*map(Ran, DATA), *steps, Ran("select"), Ran("gate")], "sweep", seeds)
     found = artifacts_of(Server(run), "sweep")
     models = {(a.step, a.trial): a.uri for a in found if a.name == "model"}
     assert models == {
