@@ -95,9 +95,9 @@ class Api:
         TransferError: it cannot be reached, or goes on failing.
     """
 
-    def __init__(self, server: Server, patience: Patience = PATIENCE) -> None:
+    def __init__(self, server: Server, patience: Patience | None = None) -> None:
         self.server = server
-        self._patience = patience
+        self._patience = patience or PATIENCE
         self._token = server.token()
         configuration = kfp_server_api.Configuration(host=server.host.rstrip("/"))
         if self._token:
