@@ -34,6 +34,9 @@ PASSED_ON = (
     "AWS_REGION",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
+    "HF_TOKEN",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
     "OMP_NUM_THREADS",
 )
 

@@ -83,7 +83,7 @@ def run_pipeline(
         OSError: the folder cannot be written.
     """
     sweep = is_sweep(values)
-    values = {n: _absolute(v) if n.endswith("_url") else v for n, v in values.items()}
+    values = {n: _absolute(v) if n.endswith(("_url", "_uri")) else v for n, v in values.items()}
     run = Run(new_folder(runs, name), values, trials(values) if sweep else ())
     say(f"run {shown(run.folder)}")
     addresses = [without_digests(values[n]) for n in inputs_of(sweep) if n.endswith("_url")]
@@ -301,8 +301,10 @@ def docker_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> I
             require_image(client, image)
         arguments = container_arguments(client, readable=readable)
     root = worker.run.folder.absolute() / ROOT
-    root.mkdir()
-    arguments["mounts"].append(mount(root, read_only=False))
+    written = [local_path(worker.run.values[n]) for n in ("checkpoint_uri", "publish_uri")]
+    for folder in (root, *filter(None, written)):
+        folder.mkdir(parents=True, exist_ok=True)
+        arguments["mounts"].append(mount(folder, read_only=False))
 
     class Container(docker_task_handler.DockerTaskHandler):  # type: ignore[misc]
         def run(self) -> Any:

@@ -2,14 +2,16 @@
 
 download_race ───── preprocess ──┐
 download_bpe ────────────────────┴─ binarize ──┐
-download_roberta ──────────────────────────────┴─ train ─── evaluate ─── gate
+download_roberta ──────────────────────────────┴─ train ─── evaluate ─── gate ─── publish
 
 and that of a sweep, whose loop has an iteration for each trial:
 
                               trials ──────────┐
 download_race ───── preprocess ──┐             │    ┌ for each trial ───┐
-download_bpe ────────────────────┴─ binarize ──┼────┤ train ── evaluate ├─── select ─── gate
+download_bpe ────────────────────┴─ binarize ──┼────┤ train ── evaluate ├─ select ─ gate ─ publish
 download_roberta ──────────────────────────────┘    └───────────────────┘
+
+publish is only run where publish_uri says where to.
 """
 
 import inspect
@@ -143,11 +145,19 @@ def build(
                     seed=trial.seed, learning_rate=trial.learning_rate, trial=trial.trial
                 )
             selected = add("select", models=dsl.Collected(model), evaluations=dsl.Collected(report))
-            result = selected.outputs["selection"]
+            published, result = selected.outputs["model"], selected.outputs["selection"]
         else:
-            _, result = train()
+            published, result = train()
         # A step that fails leaves nothing behind: what it judges must be another's output.
-        add("gate", evaluation=result)
+        passed = add("gate", evaluation=result)
+        with dsl.If(p["publish_uri"] != "", name="publish"):
+            add(
+                "publish",
+                model=published,
+                bpe=bpe.outputs["bpe"],
+                evaluation=result,
+                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            ).after(passed)
 
     race.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

@@ -27,6 +27,8 @@ class Platform:
     train_memory: str = option("64Gi", help="memory of train, /dev/shm included")
     evaluate_cpu: str = option("4", help="CPUs of evaluate")
     evaluate_memory: str = option("32Gi", help="memory of evaluate")
+    publish_cpu: str = option("2", help="CPUs of publish")
+    publish_memory: str = option("8Gi", help="memory of publish: three times the model's weights")
     evaluate_gpus: int = option(1, help="GPUs of evaluate")
     gpu_node_selector: dict[str, str] = option(
         {}, help='labels of the nodes for train and evaluate, such as {"pool": "a100"}'
@@ -39,6 +41,10 @@ class Platform:
     image_pull_secret: str = option(
         "race-registry",
         help="Secret for pulling the images; it may be absent where none is needed",
+    )
+    hf_secret: str = option(
+        "race-hf",
+        help="Secret with HF_TOKEN, for hf:// addresses; it may be absent where none is needed",
     )
     drop_downs: bool = option(
         False,
@@ -53,7 +59,7 @@ class Platform:
 
     def __post_init__(self) -> None:
         checks: dict[str, Callable[[Any], str]] = {"cpu_node_selector": kubernetes.labels}
-        for group in ("data", "small", "train", "evaluate"):
+        for group in ("data", "small", "train", "evaluate", "publish"):
             checks |= {f"{group}_cpu": kubernetes.cpu, f"{group}_memory": kubernetes.memory}
         for name, wrong in checks.items():
             kubernetes.require(f"cluster_{name}", getattr(self, name), wrong)

@@ -5,6 +5,7 @@ from typing import Any
 
 from kfp import kubernetes
 
+from components.common.hub import TOKEN
 from components.common.storage.client import S3_VARIABLES
 from components.train.cluster.config import (
     CA_FOLDER,
@@ -64,6 +65,13 @@ def give_access(task: Any, step: Step, values: Mapping[str, Any], p: Mapping[str
             task,
             secret_name=p["s3_secret"],
             secret_key_to_env={name: name for name in S3_VARIABLES},
+            optional=True,
+        )
+    if step.reads_hub:
+        kubernetes.use_secret_as_env(
+            task,
+            secret_name=values["cluster_hf_secret"],
+            secret_key_to_env={TOKEN: TOKEN},
             optional=True,
         )
     cluster = cluster_config(values)

@@ -136,6 +136,9 @@ class Run:
             return "; ".join(trial.label for trial in self.trials)
         if step.name == "gate":
             return f"accuracy is at least {self.values['min_accuracy']:g} %"
+        if step.name == "publish":
+            told = [line.removeprefix("published ") for line in execution.lines()[-1:]]
+            return "".join(told)
         if step.name == "train":
             training = Training.find(self.folder / execution.outputs["model"])
             if training and training.collapsed:

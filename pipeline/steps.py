@@ -15,6 +15,7 @@ from components.download.core import DownloadConfig
 from components.evaluate.core import EvaluateConfig
 from components.gate.core import GateConfig
 from components.preprocess.core import PreprocessConfig
+from components.publish.core import PublishConfig
 from components.select.config import SelectConfig
 from components.train.cluster.config import ClusterConfig, NodesConfig
 from components.train.config import TrainConfig
@@ -59,7 +60,7 @@ class Step:
     settings: bool = False
     compiled: tuple[str, ...] = ()
     image: Literal["data", "train"] = "data"
-    resources: Literal["data", "small", "train", "evaluate"] = "data"
+    resources: Literal["data", "small", "train", "evaluate", "publish"] = "data"
     timeout: int = HOUR
     retries: int = 3
     cached: bool = False
@@ -83,6 +84,11 @@ class Step:
     def reads_stores(self) -> bool:
         """Whether it may read or write s3:// addresses itself; artifacts are moved by KFP."""
         return any(name.endswith(("_url", "_uri")) for name in self.given.values())
+
+    @property
+    def reads_hub(self) -> bool:
+        """Whether it may read or write hf:// addresses itself."""
+        return any(name.endswith("_url") or name == "publish_uri" for name in self.given.values())
 
     @property
     def parameters(self) -> list[Option]:
@@ -161,7 +167,6 @@ STEPS: Mapping[str, Step] = {
                 "precision": "precision",
                 "checkpoint_uri": "checkpoint_uri",
                 "resume_from": "resume_from",
-                "publish_uri": "publish_uri",
                 "run_id": "run_id",
                 "trial": "trial",
             },
@@ -209,6 +214,15 @@ STEPS: Mapping[str, Step] = {
             given={"min_accuracy": "min_accuracy"},
             resources="small",
             retries=0,
+        ),
+        Step(
+            name="publish",
+            config=PublishConfig,
+            inputs={"model": "Model", "bpe": "Artifact", "evaluation": "Artifact"},
+            given={"publish_uri": "publish_uri", "run_id": "run_id"},
+            image="train",
+            resources="publish",
+            timeout=6 * HOUR,
         ),
     )
 }

@@ -108,11 +108,17 @@ class _Model:
         tasks = root["dag"]["tasks"]
         for name, task in tasks.items():
             path = f"{_WORKFLOW}(0).root(0).{name}"
-            if name != LOOP:
+            loop = self.spec["components"][task["componentRef"]["name"]]
+            if "dag" not in loop:
                 yield from self._step(path, name, task, trials=trials)
                 continue
-            loop = self.spec["components"][task["componentRef"]["name"]]
             inputs = {"component": _json(loop), "task": _json(task), "task-name": name}
+            if name != LOOP:  # a condition, as if it held
+                yield from _plain(path, path)
+                yield from _driver(f"{path}-driver", inputs, {})
+                for step, inner in loop["dag"]["tasks"].items():
+                    yield from self._step(f"{path}(0).{step}", step, inner, trials=trials)
+                continue
             yield from _plain(path, path)
             yield from _driver(f"{path}(0).iteration-driver", inputs, {})
             for trial in range(trials):

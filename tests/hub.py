@@ -137,7 +137,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._create(json.loads(self.body))
         if match := re.match(r"/storage/([0-9a-f]{64})$", route):
             return self._storage(match[1])
-        if match := re.match(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(\w[\w-]*)/(.+))?$", route):
+        if match := re.match(
+            r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.+))?)?$", route
+        ):
             kind, name, verb, rest = match.groups()
             repo = self._repo(f"{kind}/{name}")
             return getattr(self, f"_{(verb or 'revision').replace('-', '_')}")(
@@ -209,8 +211,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Answer(401, {"error": "Invalid username or password."})
         name = f"{asked['organization']}/{asked['name']}"
         if f"models/{name}" in self.hub.repos:
-            raise Answer(409, {"error": "You already created this model repo"})
-        self.hub.add(f"models/{name}", {".gitattributes": b"*.safetensors filter=lfs\n"})
+            raise Answer(409, {"error": "You already created it", "url": f"{self.hub.url}/{name}"})
+        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        attributes = {".gitattributes": b"*.safetensors filter=lfs\n"}
+        self.hub.add(f"models/{name}", attributes, private=private)
         return Answer(200, {"url": f"{self.hub.url}/{name}", "name": name, "id": name})
 
     def _preupload(self, repo: Repo, _: str, revision: str) -> Answer:
@@ -218,7 +222,10 @@ class Handler(BaseHTTPRequestHandler):
 
         def about(path: str) -> dict[str, Any]:
             mode = "lfs" if path.endswith(LARGE) else "regular"
-            oid = blob_id(there[path]) if path in there and mode == "regular" else None
+            oid = None
+            if path in there:
+                large = hashlib.sha256(there[path]).hexdigest()
+                oid = large if mode == "lfs" else blob_id(there[path])
             return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
         return Answer(200, {"files": [about(f["path"]) for f in json.loads(self.body)["files"]]})
@@ -275,7 +282,7 @@ def entry(path: str, content: bytes) -> dict[str, Any]:
 
 
 # Values that the hub takes for a card's fields (huggingface.co/docs/hub/model-cards).
-_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "other")
+_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "other", "unknown")
 
 
 def validate(content: str) -> Answer:

@@ -102,7 +102,6 @@ def steps(setting: Setting) -> dict[str, Any]:
             "output": folder / "model",
             "checkpoint_uri": folder / "checkpoints",
             "checkpoint_interval": 4 if setting.rehearse else 20,
-            "publish_uri": folder / "published",
             "arch": config.arch,
             "precision": config.precision,
             "processes": 1,

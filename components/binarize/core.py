@@ -32,7 +32,14 @@ from components.binarize.indexed import Tokens, Writer, token_type
 from components.binarize.report import write_report
 from components.common import strict_json
 from components.common.cli import option
-from components.common.dataset import COUNTS, LEVELS, OPTIONS, SPLITS_FILE, fairseq_splits
+from components.common.dataset import (
+    COUNTS,
+    LEVELS,
+    OPTIONS,
+    SPLITS_FILE,
+    copy_origin,
+    fairseq_splits,
+)
 from components.common.dictionary import END_OF_SENTENCE, UNKNOWN, Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
@@ -218,6 +225,7 @@ def binarize(config: BinarizeConfig) -> Summary:
             unknown=sum(count.unknown for count in files),
         )
         (output / "report.html").write_text(report, encoding="utf-8")
+        copy_origin(config.text, output)
     return Summary(counts, len(dictionary))
 
 

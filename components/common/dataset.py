@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from components.common import strict_json
-from components.common.errors import ConfigError, DataError
+from components.common.errors import ConfigError, DataError, one_line
 
 # RACE's.
 OPTIONS = 4
@@ -27,6 +27,31 @@ COUNTS = "options"
 
 # In the folder of binary data: for each split of the text columns, what fairseq calls it.
 SPLITS_FILE = "splits.json"
+
+
+# Where a data set or a pretrained model came from: what download says, handed on from step to step.
+ORIGIN_FILE = "origin.json"
+
+
+def write_origin(folder: Path, name: str) -> None:
+    """Say what a folder holds: a name on the Hugging Face hub, OWNER/NAME, or of a file."""
+    if not (folder / ORIGIN_FILE).exists():  # an archive may hold one of its own
+        strict_json.write(folder / ORIGIN_FILE, {"name": name})
+
+
+def read_origin(folder: Path) -> str:
+    """The name that `write_origin` has written, "" where it is not known."""
+    try:
+        name = strict_json.read(folder / ORIGIN_FILE)["name"]
+    except (OSError, LookupError, TypeError, ValueError):
+        return ""
+    return one_line(name)[:200] if isinstance(name, str) else ""
+
+
+def copy_origin(source: Path, folder: Path) -> None:
+    """Hand a name on, where it is known."""
+    if name := read_origin(source):
+        write_origin(folder, name)
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

@@ -8,10 +8,12 @@ its variables: HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE.
 """
 
 import contextlib
+import functools
+import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,69 @@ def _download(repository: Repository, patterns: list[str] | None) -> Path:
         return Path(hub.snapshot_download(**repository.named, allow_patterns=patterns))
 
 
+# The hub's own, which says what goes by Git LFS.
+_ATTRIBUTES = ".gitattributes"
+
+
+def upload(folder: Path, repository: Repository, tag: str = "") -> Repository:
+    """Make a folder the content of a model's repository, in one commit; where it is then.
+
+    A repository that is not there is made, a private one. What was there before stays in its
+    history. The same content under the same tag is a success, and changes nothing.
+
+    Raises:
+        ConfigError: huggingface_hub is not installed.
+        DataError: the hub wants another token.
+        OutputError: the tag is that of something else. Nothing was changed.
+        TransferError: the hub cannot be reached, or failed; the repository is as it was.
+        OSError: a file cannot be read.
+    """
+    files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    with _explained(repository) as hub, _quiet():
+        api, name = hub.HfApi(), repository.name
+        api.create_repo(name, private=True, exist_ok=True)
+
+        def tree(commit: str) -> dict[str, Any]:
+            entries = api.list_repo_tree(name, revision=commit, recursive=True)
+            return {e.path: e for e in entries if hasattr(e, "blob_id") and e.path != _ATTRIBUTES}
+
+        tagged = {one.name: one.target_commit for one in api.list_repo_refs(name).tags}
+        if tag in tagged:
+            if not _same(files, tree(tagged[tag])):
+                raise OutputError(
+                    f"{repository}@{tag}: something else has been published here",
+                    hint="Publish under another name",
+                )
+            return Repository(name, tag)
+        parent = api.repo_info(name).sha
+        done = api.create_commit(
+            name,
+            [hub.CommitOperationAdd(path, str(file)) for path, file in files.items()]
+            + [hub.CommitOperationDelete(path) for path in tree(parent).keys() - files.keys()],
+            commit_message=f"Publish {tag}".strip(),
+            parent_commit=parent,
+        )
+        if tag:
+            api.create_tag(name, tag=tag, revision=done.oid)
+    return Repository(name, tag or done.oid)
+
+
+def _same(files: Mapping[str, Path], entries: Mapping[str, Any]) -> bool:
+    """Whether files are those of a commit, by the digests that git and Git LFS have of them."""
+
+    def digest(path: Path, algorithm: str, head: bytes = b"") -> str:
+        with path.open("rb") as file:
+            start = functools.partial(hashlib.new, algorithm, head, usedforsecurity=False)
+            return hashlib.file_digest(file, start).hexdigest()
+
+    def same(path: Path, entry: Any) -> bool:
+        if entry.lfs is not None:
+            return bool(entry.lfs.sha256 == digest(path, "sha256"))
+        return bool(entry.blob_id == digest(path, "sha1", b"blob %d\0" % path.stat().st_size))
+
+    return files.keys() == entries.keys() and all(same(p, entries[n]) for n, p in files.items())
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No bars where nobody sees them."""
@@ -155,6 +220,12 @@ def _explained(repository: Repository) -> Iterator[Any]:
         raise _unreached(repository, error) from error
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled) as error:
         raise _refused(repository, error) from error
+    except RuntimeError as error:  # of an upload, with its cause
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise _refused(repository, error.__cause__) from error
+        raise _unreached(repository, error) from error
+    except ValueError as error:
+        raise DataError(f"{repository}: the hub does not take it ({error})") from error
     except _http_error() as error:
         raise _unreached(repository, error) from error
 
@@ -176,8 +247,6 @@ def _refused(repository: Repository, error: Exception) -> RaceError:
     what += f" ({said})" * bool(said)
     if status in (401, 403):
         return DataError(what, hint=f"Set {TOKEN} to a token that may do this")
-    if status == 409:
-        return OutputError(what, hint="Another revision was published meanwhile; publish again")
     return TransferError(what, hint="Check HF_ENDPOINT, and try again later")
 
 

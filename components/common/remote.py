@@ -20,7 +20,7 @@ from components.common.files import scratch_folder
 
 Config = TypeVar("Config")
 
-_PUSH = "Models are put there by `race publish` and by `race export --push-to-hub`"
+_PUSH = "Models are put there by the step publish and by `race export --push-to-hub`"
 
 
 @contextlib.contextmanager

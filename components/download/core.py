@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.common.cli import option
+from components.common.dataset import write_origin
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder, plain
@@ -182,6 +183,8 @@ def download(config: DownloadConfig) -> Downloads:
                 else contextlib.nullcontext(folder)
             ) as arrival:
                 results.append(_download(url, expected, Path(arrival), target, config))
+        if config.archives and len(results) == 1:
+            write_origin(folder, known.name_of(url, results[0].sha256))
     return results
 
 

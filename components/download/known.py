@@ -9,6 +9,9 @@ BPE_FILES = ("encoder.json", "vocab.bpe", "dict.txt")
 ENCODER_JSON = f"{BPE}/encoder.json"
 VOCAB_BPE = f"{BPE}/vocab.bpe"
 
+# What is in some of them, by its name on the Hugging Face hub.
+NAMES = {RACE: "ehovy/race", ROBERTA_LARGE: "FacebookAI/roberta-large"}
+
 # Each was seen in two independent places. For the other addresses no digest is published: they are
 # not checked unless the user names one, and what was computed is printed.
 SHA256 = {
@@ -16,3 +19,11 @@ SHA256 = {
     ENCODER_JSON: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     VOCAB_BPE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
+
+
+def name_of(url: str, sha256: str) -> str:
+    """What an archive holds: its name on the hub where it is known by its digest or address."""
+    by_digest = {SHA256[address]: name for address, name in NAMES.items() if address in SHA256}
+    by_address = {address: name for address, name in NAMES.items() if address not in SHA256}
+    file = url.partition("?")[0].rpartition("/")[2]
+    return by_digest.get(sha256) or by_address.get(url) or f"{file} (sha256 {sha256[:12]})"

@@ -7,6 +7,7 @@ model card that says how to ask the model.
 examples:
   python -m components.export --model runs/latest --output exported
   python -m components.export --model model --bpe bpe --output exported
+  python -m components.export --model runs/latest --output exported --push-to-hub owner/name
 """
 
 from components.common.program import Program

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components.common import hub
 from components.common.cli import option
+from components.common.errors import ConfigError
 from components.evaluate.trained import MODEL_HELP
 
 
@@ -20,3 +22,20 @@ class ExportConfig:
         help="folder that evaluate wrote, for the figures on the card; a run's folder has its own",
     )
     precision: Literal["fp32", "fp16"] = option("fp32", help="of the weights in the file")
+    push_to_hub: str = option(
+        "",
+        help="repository of the Hugging Face hub that gets the folder too, as one commit; a private"
+        " one is made where there is none",
+        metavar="OWNER/NAME",
+    )
+
+    def __post_init__(self) -> None:
+        if self.push_to_hub and self.repository.revision:
+            raise ConfigError(
+                f"push_to_hub: {self.push_to_hub}: the revision is not yours to choose",
+                hint="Give OWNER/NAME",
+            )
+
+    @property
+    def repository(self) -> hub.Repository:
+        return hub.parse(hub.SCHEME + self.push_to_hub.removeprefix(hub.SCHEME), dataset=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.common import strict_json
+from components.common import hub, strict_json
 from components.common.files import atomic_folder, scratch_folder
 from components.common.results.metrics import Evaluation, Training, write_metrics
 from components.evaluate.core import Model
@@ -49,12 +49,18 @@ def export(config: ExportConfig) -> Export:
         DataError: the checkpoint, its BPE or its metrics are missing, damaged, or do not fit each
             other.
         OSError: the output cannot be written, or is there already.
+        DataError, TransferError: the hub refuses, or cannot be reached; the output is whole then.
     """
     with as_run(config.model) as model:
-        return _export(config, find_trained(model, config.bpe, config.evaluation))
+        done = export_trained(config, find_trained(model, config.bpe, config.evaluation))
+    logger.info("wrote %s: %.1f million parameters", config.output, done.parameters / 1e6)
+    if config.push_to_hub:
+        logger.info("pushed to %s", hub.upload(config.output, config.repository))
+    return done
 
 
-def _export(config: ExportConfig, trained: Trained) -> Export:
+def export_trained(config: ExportConfig, trained: Trained) -> Export:
+    """As `export`, of a model that was found already."""
     import torch
     from safetensors.torch import save_file
 
@@ -86,7 +92,6 @@ def _export(config: ExportConfig, trained: Trained) -> Export:
         # safetensors lets only the owner read it.
         (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
         size = (folder / WEIGHTS).stat().st_size
-    logger.info("wrote %s: %.1f million parameters", config.output, parameters / 1e6)
     return Export(size, parameters)
 
 

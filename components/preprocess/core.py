@@ -33,6 +33,7 @@ from components.common.dataset import (
     LETTERS,
     LEVELS,
     OPTIONS,
+    copy_origin,
     in_order,
     natural,
     split_of,
@@ -278,6 +279,7 @@ def _preprocess(source: Source, config: PreprocessConfig) -> Summary:
                 log.warning("%s: no question at all", part.path)
         summary = Summary(counts, tuple(skipped))
         strict_json.write(output / SUMMARY_FILE, _as_json(summary))
+        copy_origin(config.race, output)
     return summary
 
 

@@ -170,13 +170,8 @@ class TrainConfig:
         help="leave them at checkpoint_uri when the run has ended and its output is whole, and not"
         " remove them",
     )
-    publish_uri: str = option(
-        "",
-        help="s3:// address or new folder for the trained model, its metrics and report; a pipeline"
-        " adds the run's id. Empty: not published",
-    )
-    run_id: str = option("", help="what a pipeline adds to checkpoint_uri and publish_uri")
-    trial: str = option("", help="what a sweep adds to them after that")
+    run_id: str = option("", help="what a pipeline adds to checkpoint_uri")
+    trial: str = option("", help="what a sweep adds to it after that")
     stall_timeout: int = option(
         1800,
         least=0,
@@ -212,9 +207,9 @@ class TrainConfig:
         if self.checkpoint_uri and not self.save_optimizer:
             raise ConfigError(
                 "checkpoint_uri wants the optimizer's state in the checkpoints",
-                hint="Leave save_optimizer on; what publish_uri gets has no optimizer's state",
+                hint="Leave save_optimizer on; what is published has no optimizer's state",
             )
-        for name in ("checkpoint_uri", "resume_from", "publish_uri"):
+        for name in ("checkpoint_uri", "resume_from"):
             require_supported(name, getattr(self, name))
         self._add_run()
         shape = self.shape(vocabulary=0)
@@ -225,15 +220,14 @@ class TrainConfig:
             )
 
     def _add_run(self) -> None:
-        """Move the run's id, and its trial's, into the addresses that the run writes to.
+        """Move the run's id, and its trial's, into the address that the run writes to.
 
         A retry has its run's id, and so finds what the attempt before it left; no other run does,
         and no other trial of a sweep.
         """
         run = "/".join(filter(None, (self.run_id, self.trial)))
-        for name in ("checkpoint_uri", "publish_uri"):
-            if run and (uri := getattr(self, name)):
-                object.__setattr__(self, name, f"{uri.rstrip('/')}/{run}")
+        if run and (uri := self.checkpoint_uri):
+            object.__setattr__(self, "checkpoint_uri", f"{uri.rstrip('/')}/{run}")
         object.__setattr__(self, "run_id", "")
         object.__setattr__(self, "trial", "")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.common.dataset import count_options, guessed_among, require_equal
+from components.common.dataset import count_options, guessed_among, read_origin, require_equal
 from components.common.device import gpu_here, usable_gpus
 from components.common.errors import CollapseError, ConfigError, TrainingError
 from components.common.executor import Outcome
@@ -25,7 +25,6 @@ from components.train.flags import Run
 from components.train.node import Node, this_node
 from components.train.supervisor.log import TrainLog, duration
 from components.train.supervisor.provenance import Provenance, provenance
-from components.train.supervisor.publish import publish_output, require_free
 from components.train.supervisor.report import write_report
 from components.train.supervisor.restarts import train_on
 from components.train.supervisor.resume import (
@@ -71,7 +70,7 @@ def train(config: TrainConfig) -> TrainResult:
     """Fine-tune; `output` then holds the best and the last checkpoint, metrics, logs, a report.
 
     With `on_collapse` mark, a training that has collapsed ends well too: `output` has no checkpoint
-    then, metrics.json has the reason as `collapsed`, and nothing is published.
+    then, and metrics.json has the reason as `collapsed`.
 
     With `checkpoint_uri`, a run that was interrupted goes on from its newest checkpoint there, and
     ends as if it had not been interrupted; see components.train.supervisor.resume. What may pass,
@@ -88,7 +87,7 @@ def train(config: TrainConfig) -> TrainResult:
     Raises:
         ConfigError: the parameters do not fit the machine, the data or the pretrained model.
         DataError: the data set or the pretrained checkpoint is missing, damaged or not safe.
-        OutputError: the disk is full, or another model is at `publish_uri`.
+        OutputError: the disk is full.
         TransferError: the store could not be reached.
         Terminated: SIGTERM was received; with `checkpoint_uri`, a checkpoint is there.
         TrainingError: fairseq failed or a process died; the last lines of its log are shown.
@@ -112,7 +111,6 @@ def train(config: TrainConfig) -> TrainResult:
     if not node.leads:
         return _follow(config, the_plan, pretrained, origin, node)
     require_same(vocabulary, read_vocabulary(pretrained.parent))
-    require_free(config.publish_uri, origin)
     sanity = look(config, labels, options)
 
     with atomic_folder(config.output) as folder:
@@ -146,8 +144,6 @@ def train(config: TrainConfig) -> TrainResult:
         (folder / "report.html").write_text(report, encoding="utf-8")
         vocabulary.write(folder)
 
-    if config.publish_uri and not collapsed:
-        publish_output(config, origin)
     logger.info(
         "trained %d updates in %s: best validation accuracy %s",
         metrics["updates"],
@@ -281,6 +277,8 @@ def _metrics(
         "seconds": round(seconds, 1),
         "restarts": log.restarts,
         "collapsed": collapsed,
+        "dataset": read_origin(config.data),
+        "base_model": read_origin(config.pretrained),
         "nodes": the_plan.nodes,
         "processes": the_plan.ranks,  # of all nodes
         "device": the_plan.device,

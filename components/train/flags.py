@@ -94,7 +94,6 @@ OURS = (
     "max_restarts",
     "keep_checkpoints",
     "keep_checkpoints_after_end",
-    "publish_uri",
     "on_collapse",
     "on_doubtful_data",
     "keep_last",

@@ -93,8 +93,9 @@ def add_export(commands: Any) -> None:
         "components.export.core:export",
         "turn a trained model into one that Hugging Face's transformers load",
         """
-        example:
+        examples:
           race export --model runs/latest --output exported
+          race export --model runs/latest --output exported --push-to-hub owner/name
 
         The folder holds a model card too, which says how to ask the model.
         """,

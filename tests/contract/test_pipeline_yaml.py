@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 DATA_STEPS = {"download-race", "download-roberta", "download-bpe", "preprocess", "binarize"}
 GPU_STEPS = {"train", "evaluate"}
 STEPS = {
-    "pipeline.yaml": {*DATA_STEPS, *GPU_STEPS, "gate"},
-    "sweep.yaml": {*DATA_STEPS, *GPU_STEPS, "gate", "trials", "select"},
+    "pipeline.yaml": {*DATA_STEPS, *GPU_STEPS, "gate", "publish"},
+    "sweep.yaml": {*DATA_STEPS, *GPU_STEPS, "gate", "publish", "trials", "select"},
 }
 # Those that would say the same again, and so are not tried again.
 ONCE = {"gate", "trials"}
@@ -34,17 +34,22 @@ DAY = 24 * 3600
 
 
 class Compiled:
-    """A pipeline as the cluster gets it; `tasks` has those of the loop too."""
+    """A pipeline as the cluster gets it; `tasks` has those of the loop and of the condition too."""
 
     def __init__(self, file: str) -> None:
         documents = list(yaml.safe_load_all((ROOT / file).read_text(encoding="utf-8")))
         self.spec: Any = documents[0]
         root = self.spec["root"]["dag"]["tasks"]
         self.loop: Any = root.get(LOOP)
-        self.looped: Any = {}
-        if self.loop:
-            self.looped = self.spec["components"]["comp-" + LOOP]["dag"]["tasks"]
-        self.tasks: Any = {n: t for n, t in root.items() if n != LOOP} | self.looped
+        inner = {n: t for n, t in root.items() if n.startswith(("for-loop-", "condition-"))}
+        self.within: dict[str, str] = {}
+        self.tasks: Any = {n: t for n, t in root.items() if n not in inner}
+        for name in inner:
+            below = self.spec["components"]["comp-" + name]["dag"]["tasks"]
+            self.tasks |= below
+            self.within |= dict.fromkeys(below, name)
+        self.looped = {n: t for n, t in self.tasks.items() if self.within.get(n) == LOOP}
+        self.inner: Any = inner
         executors = self.spec["deploymentSpec"]["executors"]
         self.containers = {n.removeprefix("exec-"): e["container"] for n, e in executors.items()}
         kubernetes = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -53,12 +58,13 @@ class Compiled:
     def parameter(self, step: str, channel: Any) -> str:
         """The pipeline's parameter behind an input that a task takes from the DAG around it."""
         name = channel["componentInputParameter"]
-        if step not in self.looped:
+        if step not in self.within:
             assert name in self.spec["root"]["inputDefinitions"]["parameters"]
             return name
-        declared = self.spec["components"]["comp-" + LOOP]["inputDefinitions"]["parameters"]
-        assert name in declared, f"the loop does not hand {name} on to {step}"
-        return self.loop["inputs"]["parameters"][name]["componentInputParameter"]
+        group = self.within[step]
+        declared = self.spec["components"]["comp-" + group]["inputDefinitions"]["parameters"]
+        assert name in declared, f"{group} does not hand {name} on to {step}"
+        return self.inner[group]["inputs"]["parameters"][name]["componentInputParameter"]
 
     def referred(self, step: str, reference: str) -> str:
         """The pipeline's parameter behind a reference in a container's resources."""
@@ -113,6 +119,7 @@ def test_the_downloads_wait_for_nothing_and_each_other_step_for_what_it_reads() 
         "train": {"binarize", "download-roberta"},
         "evaluate": {"preprocess", "binarize", "train"},
         "gate": {"evaluate"},
+        "publish": set(),
     }
     sweep = load("sweep.yaml")
     assert waits_for(sweep.tasks) == {
@@ -122,6 +129,7 @@ def test_the_downloads_wait_for_nothing_and_each_other_step_for_what_it_reads() 
         "evaluate": {"train"},
         "select": {LOOP},
         "gate": {"select"},
+        "publish": set(),
     }
     assert set(sweep.loop["dependentTasks"]) == {
         "trials",
@@ -269,13 +277,27 @@ def test_the_gate_judges_what_another_step_has_left(file: str) -> None:
     assert made.parameter("gate", least) == "min_accuracy"
 
 
+@each_file
+def test_what_the_gate_let_pass_is_published_where_that_is_asked_for(file: str) -> None:
+    made = load(file)
+    group = made.inner[made.within["publish"]]
+    assert {"gate", "download-bpe"} <= set(group["dependentTasks"])
+    condition = group["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--publish_uri'] != ''"
+    published = made.tasks["publish"]["inputs"]["artifacts"]["model"]["componentInputArtifact"]
+    source = group["inputs"]["artifacts"][published]["taskOutputArtifact"]
+    maker = {"pipeline.yaml": "train", "sweep.yaml": "select"}[file]
+    assert (source["outputArtifactKey"], source["producerTask"]) == ("model", maker)
+
+
 # Every step
 
 
 @each_step
 def test_cpu_and_memory_are_compiled_in_and_requests_equal_limits(file: str, step: str) -> None:
     resources = load(file).containers[step]["resources"]
-    group = step if step in GPU_STEPS else "small" if step in ONCE else "data"
+    own = {*GPU_STEPS, "publish"}
+    group = step if step in own else "small" if step in ONCE else "data"
     for kind in ("Request", "Limit"):
         for name, what in (("Cpu", "cpu"), ("Memory", "memory")):
             assert resources[f"resource{name}{kind}"] == VALUES[f"cluster_{group}_{what}"]
@@ -350,11 +372,22 @@ def test_what_comes_from_known_content_is_cached_and_nothing_else(file: str, ste
 
 
 @each_file
-@pytest.mark.parametrize("step", ["download-race", "download-roberta", "download-bpe", "train"])
+@pytest.mark.parametrize(
+    "step", ["download-race", "download-roberta", "download-bpe", "train", "publish"]
+)
 def test_credentials_come_from_a_secret_that_may_be_absent(file: str, step: str) -> None:
     made = load(file)
-    (secret,) = made.pods[step]["secretAsEnv"]
+    secret, *other = made.pods[step]["secretAsEnv"]
     assert secret["optional"] is True
+    tokens = [("race-hf", ["HF_TOKEN"], True)] * (step != "train")
+    assert tokens == [
+        (
+            one["secretNameParameter"]["runtimeValue"]["constant"],
+            [entry["envVar"] for entry in one["keyToEnv"]],
+            one["optional"],
+        )
+        for one in other
+    ]
     assert made.parameter(step, secret["secretNameParameter"]) == "s3_secret"
     variables = {entry["secretKey"]: entry["envVar"] for entry in secret["keyToEnv"]}
     assert variables.keys() >= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"}
@@ -391,7 +424,8 @@ def test_training_knows_its_run_and_steps_their_image(file: str) -> None:
 def test_each_image_reference_comes_from_one_place(file: str) -> None:
     known = images({})
     for step, container in load(file).containers.items():
-        assert container["image"] == (known.train if step in GPU_STEPS else known.data), step
+        wanted = known.train if step in {*GPU_STEPS, "publish"} else known.data
+        assert container["image"] == wanted, step
 
 
 @each_file

@@ -266,7 +266,6 @@ def test_the_other_nodes_need_no_store_of_checkpoints(
     parameters = {
         **ENGINES["packed"],
         "checkpoint_uri": f"s3://{bucket}/checkpoints",
-        "publish_uri": f"s3://{bucket}/model",
         "output": f"s3://{bucket}/output",
     }
     access = {1: nowhere}
@@ -280,7 +279,6 @@ def test_the_other_nodes_need_no_store_of_checkpoints(
     assert "going on from s3://" in again[0].screen.read_text()
     storage.fetch(parameters["output"], tmp_path / "output")
     assert_same(as_of_one_machine(result(tmp_path / "output")), undisturbed("packed"))
-    assert storage.find(parameters["publish_uri"])
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ STEPS = {
     "predict": "train",
     "serve": "train",
     "export": "train",
+    "publish": "train",
     "import_": "train",
 }
 KINDS = ("data", "train")

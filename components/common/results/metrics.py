@@ -123,7 +123,10 @@ _WRITERS = {"Training": "train", "Evaluation": "evaluate", "Selection": "select"
 
 @dataclass(frozen=True)
 class Training(Metrics):
-    """What others read of what train says; `collapsed` is why it came to nothing."""
+    """What others read of what train says; `collapsed` is why it came to nothing.
+
+    `dataset` and `base_model` are names as components.common.dataset.write_origin has them.
+    """
 
     best_valid_accuracy: Percent = None
     best_valid_update: Count = None
@@ -134,6 +137,8 @@ class Training(Metrics):
     processes: Count = None
     device: Annotated[str | None, _is(str)] = None
     collapsed: Text = ""
+    dataset: Text = ""
+    base_model: Text = ""
     parameters: Annotated[Mapping[str, Any], today] = field(default_factory=dict)
 
 

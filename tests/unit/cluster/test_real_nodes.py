@@ -119,7 +119,6 @@ def test_two_nodes_train_through_the_job_and_the_loss_of_one(
         output=tmp_path / "model",
         checkpoint_uri=uri,
         checkpoint_interval=2,
-        publish_uri=f"s3://{bucket}/race/models/run-1",
         **{**tiny_race.parameters, "num_nodes": 2, "epochs": 4, "stall_timeout": 60},
     )
     on_cpu = dataclasses.replace(cluster, node_gpus=0)
@@ -134,7 +133,6 @@ def test_two_nodes_train_through_the_job_and_the_loss_of_one(
     assert result.checkpoint_best is not None
     assert result.checkpoint_best.is_file()
     assert (config.output / "report.html").is_file()
-    assert storage.find(config.publish_uri) is not None
     # Node 0 of both groups is heard, and the second goes on from where the first had come.
     shown = capfd.readouterr().err
     assert shown.count("training roberta_base") == 2

@@ -65,7 +65,7 @@ def test_an_archive_is_replaced_by_its_content(make_tar: Callable[..., Path], pl
     (result,) = download(DownloadConfig((str(archive),), place / "out", unpack=True))
     assert result.path == place / "out"
     assert result.bytes == archive.stat().st_size
-    assert left_behind(place / "out") == ["a", "evil.tar.gz"]
+    assert left_behind(place / "out") == ["a", "evil.tar.gz", "origin.json"]
     assert (place / "out" / "evil.tar.gz").read_bytes() == b"y"
 
 

@@ -85,7 +85,13 @@ def test_the_authority_may_be_a_secret_s(smoke: Compiled) -> None:
 
 def test_only_the_steps_that_use_s3_have_its_secret(made: Compiled) -> None:
     downloads = {name for name in DATA_STEPS if name.startswith("download")}
-    assert {n for n, pod in made.pods.items() if "secretAsEnv" in pod} == {*downloads, "train"}
+    assert {n for n, pod in made.pods.items() if "secretAsEnv" in pod} == {
+        *downloads,
+        "train",
+        "publish",
+    }
+    tokens = {n for n, pod in made.pods.items() if "race-hf" in str(pod.get("secretAsEnv"))}
+    assert tokens == {*downloads, "publish"}
 
 
 def test_the_user_may_be_left_to_the_cluster(made: Compiled) -> None:
@@ -189,7 +195,7 @@ def test_kfp_still_lacks_what_the_documentation_says_it_lacks() -> None:
         ("cluster_ttl", -1, "cluster_ttl is -1"),
         ("train_gpus", -1, "train_gpus is -1"),
         ("checkpoint_uri", "gs://bucket/x", "train: checkpoint_uri: gs://bucket/x/run: gs:// is"),
-        ("publish_uri", "gs://bucket/x", "train: publish_uri: gs://"),
+        ("publish_uri", "gs://bucket/x", "publish: publish_uri: gs://"),
         ("resume_from", "gs://bucket/x", "train: resume_from: gs://"),
         ("mirror_uri", "gs://bucket/x", "download-race: mirror_uri: gs://"),
         ("effective_batch_size", 15, "train: effective_batch_size 15 does not divide over 2"),

@@ -15,7 +15,6 @@ from components.train import checkpoints, compat
 from components.train.config import TrainConfig, plan
 from components.train.core import train
 from components.train.flags import Run, fairseq_arguments
-from components.train.supervisor.publish import publish
 
 HEAD = "sentence_classification_head"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -300,20 +299,3 @@ def large() -> Any:
     model = RobertaModel.build_model(args, types.SimpleNamespace(source_dictionary=dictionary))
     model.register_classification_head(HEAD, num_classes=1)
     return model
-
-
-def test_a_published_model_is_small_and_answers_alike(
-    tiny_race: Any, packed: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "model.pt"
-    size = publish(packed / "checkpoint_last.pt", output)
-    assert size == output.stat().st_size
-    state = checkpoints.load(output)
-    assert all(v.dtype == torch.float16 for v in state["model"].values())
-    words = state["model"]["encoder.sentence_encoder.embed_tokens.weight"]
-    tied = state["model"]["encoder.lm_head.weight"]
-    assert words.data_ptr() == tied.data_ptr()
-    numbers = distinct(state["model"].values())
-    assert 2 * numbers < size < 2 * numbers + 64 * 1024
-    answers = stock_predictions(tiny_race.data, output, tmp_path / "predictions")
-    assert packed_predictions(tiny_race.data, output) == answers

@@ -75,7 +75,6 @@ def test_a_collapse_is_marked_where_that_is_asked_for(
             tiny_race,
             tmp_path / "out",
             on_collapse="mark",
-            publish_uri=str(tmp_path / "published"),
             checkpoint_uri=str(tmp_path / "checkpoints"),
             **changes,
         )
@@ -96,7 +95,6 @@ def test_a_collapse_is_marked_where_that_is_asked_for(
     report = (tmp_path / "out/report.html").read_text()
     assert "collapsed" in report
     assert f"there is no model: {metrics['collapsed']}" in html.unescape(report)
-    assert not (tmp_path / "published").exists()
     assert capfd.readouterr().err == "", "a collapse that is marked is no failure to be shown"
 
 

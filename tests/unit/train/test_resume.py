@@ -1,4 +1,4 @@
-"""What a run goes on from, what it refuses, and what it publishes."""
+"""What a run goes on from, and what it refuses."""
 
 import contextlib
 import json
@@ -14,11 +14,10 @@ import torch
 
 from components.common import storage
 from components.common.cli import arguments_of
-from components.common.errors import ConfigError, DataError, OutputError
+from components.common.errors import ConfigError, DataError
 from components.train import __main__, checkpoints, core
 from components.train.config import TrainConfig
 from components.train.core import train
-from components.train.rank.hooks import EXACT
 from components.train.supervisor.resume import Checkpoints
 
 
@@ -29,17 +28,9 @@ def config(tiny_race: Any, output: Path, **parameters: object) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def finished(tiny_race: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has ended: `out`, and what it put at `checkpoints` and `published`."""
+    """A run that has ended: `out`, and what it put at `checkpoints`."""
     folder = tmp_path_factory.mktemp("finished")
-    uris = {name: str(folder / name) for name in ("checkpoints", "published")}
-    train(
-        config(
-            tiny_race,
-            folder / "out",
-            checkpoint_uri=uris["checkpoints"],
-            publish_uri=uris["published"],
-        )
-    )
+    train(config(tiny_race, folder / "out", checkpoint_uri=str(folder / "checkpoints")))
     return folder
 
 
@@ -121,7 +112,7 @@ def ended(tiny_race: Any, finished: Path, tmp_path: Path) -> list[str]:
     """The command of a run that had ended; beside its checkpoints lie others."""
     there = tmp_path / "checkpoints"
     shutil.copytree(finished / "checkpoints", there)
-    shutil.copytree(finished / "published", there / "model")
+    storage.publish(finished / "out", str(there / "model"))
     shutil.copytree(finished / "checkpoints", there / "other")
     again = config(tiny_race, tmp_path / "out", checkpoint_uri=str(there))
     return arguments_of(again)
@@ -281,41 +272,3 @@ def test_a_checkpoint_that_does_not_fit_or_would_run_code_is_refused(
         train(config(tiny_race, tmp_path / "out", resume_from=str(tmp_path / "store")))
     assert not canary.exists()
     assert not (tmp_path / "out").exists()
-
-
-def test_the_published_model_can_be_traced_back(
-    tiny_race: Any, finished: Path, tmp_path: Path
-) -> None:
-    artifact = storage.fetch(str(finished / "published"), tmp_path / "model")
-    names = {"model.pt", "metrics.json", "train_log.jsonl", "report.html", "vocabulary.json"}
-    assert {path.name for path in (tmp_path / "model").iterdir()} == names
-    producer, inputs = artifact.manifest.producer, artifact.manifest.inputs
-    assert producer["parameters.learning_rate"] == 1e-3
-    assert {"code_sha256", "revision", "image", "torch", "fairseq", "split.processes"} <= set(
-        producer
-    )
-    assert {len(str(inputs[name])) for name in ("data", "pretrained", "dict.txt")} == {64}
-    state = checkpoints.load(tmp_path / "model/model.pt")
-    best = checkpoints.load(finished / "out/checkpoint_best.pt")
-    assert state["last_optimizer_state"] is None
-    assert "packed_optimizer" not in state
-    assert EXACT not in state["extra_state"]
-    for name, value in best["model"].items():
-        assert torch.equal(state["model"][name], value), name
-
-
-@pytest.mark.usefixtures("no_fairseq")
-def test_a_model_of_another_run_is_not_overwritten(
-    tiny_race: Any, finished: Path, tmp_path: Path
-) -> None:
-    uri = str(finished / "published")
-    with pytest.raises(OutputError, match="another artifact has been published here"):
-        train(config(tiny_race, tmp_path / "out", publish_uri=uri, seed=2))
-    # An attempt at the same run puts its own in the place of the one before.
-    before = storage.find(uri)
-    assert before is not None
-    checkpoint_uri = str(finished / "checkpoints")
-    train(config(tiny_race, tmp_path / "out", publish_uri=uri, checkpoint_uri=checkpoint_uri))
-    after = storage.find(uri)
-    assert after is not None
-    assert after.manifest.folder != before.manifest.folder
