@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import components
+from components.common import hub
 from components.download.fetch import state_of
 from pipeline.parameters import step_config
 from pipeline.steps import STEPS, Step
@@ -31,12 +32,16 @@ CACHEABLE: Mapping[str, Sequence[str]] = {
 
 
 def unpinned(values: Mapping[str, Any], step: str) -> list[str]:
-    """The addresses that a step reads, which have no given or known sha256."""
+    """The addresses that a step reads, which have no given or known sha256, and are no commit."""
     missing = [name for name in STEPS[step].given.values() if name not in values]
     if missing:  # they come with each run
         return missing
     sources = getattr(step_config(STEPS[step], values), "sources", {})
-    return [address for address, digest in sources.items() if not digest]
+    return [a for a, digest in sources.items() if not digest and not _is_commit(a)]
+
+
+def _is_commit(address: str) -> bool:
+    return address.startswith(hub.SCHEME) and hub.parse(address).fixed
 
 
 def cached_on_cluster(values: Mapping[str, Any]) -> frozenset[str]:

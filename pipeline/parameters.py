@@ -106,10 +106,12 @@ class Inputs:
 
     race_url: str = option(
         known.RACE,
-        help="RACE's archive, at an http(s), s3 or file address; #sha256= and a digest may end it",
+        help="RACE's archive or tables of questions, at an http(s), s3 or file address, which"
+        " #sha256= and a digest may end; or hf://datasets/OWNER/NAME",
     )
     roberta_url: str = option(
-        known.ROBERTA_LARGE, help="archive of a pretrained model.pt; #sha256=... may end it"
+        known.ROBERTA_LARGE,
+        help="archive of a pretrained model.pt; #sha256=... may end it; or hf://OWNER/MODEL",
     )
     bpe_url: str = option(
         known.BPE,

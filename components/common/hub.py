@@ -43,6 +43,11 @@ class Repository:
         return f"{SCHEME}{kind}{self.name}{at}"
 
     @property
+    def fixed(self) -> bool:
+        """Whether it never changes: the revision is a whole commit."""
+        return bool(re.fullmatch("[0-9a-f]{40}", self.revision))
+
+    @property
     def named(self) -> dict[str, Any]:
         """As huggingface_hub's functions want it."""
         kind = "dataset" if self.dataset else "model"

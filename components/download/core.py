@@ -1,6 +1,7 @@
 """Bring files from elsewhere into one folder, checked, and unpacked where that is asked for."""
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import math
@@ -11,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.common import hub
 from components.common.cli import option
 from components.common.dataset import write_origin
 from components.common.errors import ConfigError, DataError
@@ -57,7 +59,8 @@ class DownloadConfig:
 
     url: tuple[str, ...] = option(
         help="where to get a file: https://, http://, s3://, file:// or a path; it may end with"
-        " #sha256= and the file's digest, or with `files` #NAME=DIGEST&NAME=DIGEST",
+        " #sha256= and the file's digest, or with `files` #NAME=DIGEST&NAME=DIGEST; or a repository"
+        " of the Hugging Face hub: hf://OWNER/MODEL, hf://datasets/OWNER/NAME, with @REVISION",
         metavar="URL",
     )
     output: Path = option(help="new folder for the files, each under the name that ends its URL")
@@ -183,7 +186,9 @@ def download(config: DownloadConfig) -> Downloads:
                 else contextlib.nullcontext(folder)
             ) as arrival:
                 results.append(_download(url, expected, Path(arrival), target, config))
-        if config.archives and len(results) == 1:
+        if len(results) == 1 and url.startswith(hub.SCHEME):
+            write_origin(folder, hub.parse(url).name)
+        elif config.archives and len(results) == 1:
             write_origin(folder, known.name_of(url, results[0].sha256))
     return results
 
@@ -192,8 +197,10 @@ def _download(
     url: str, expected: str, arrival: Path, target: Path | Packing, config: DownloadConfig
 ) -> Downloaded:
     name, shown = file_name(url), shown_url(url)
+    if url.startswith(hub.SCHEME):
+        return _from_hub(url, target, config)
     if config.pack and (folder := local_folder(url)):
-        return _pack_folder(folder, target, config)
+        return _packed_folder(str(folder), folder, target, config)
     mirror = Mirror(config.mirror_uri)
     started = time.monotonic()
 
@@ -242,22 +249,38 @@ def _pack_file(path: Path, name: str, target: Path | Packing) -> None:
         shutil.copyfileobj(source, file)
 
 
-def _pack_folder(folder: Path, target: Path | Packing, config: DownloadConfig) -> Downloaded:
-    """Pack a folder of this machine: a data set that somebody has at hand."""
-    assert isinstance(target, Packing)
+def _from_hub(url: str, target: Path | Packing, config: DownloadConfig) -> Downloaded:
+    repository = hub.parse(url, dataset=True if config.pack else None)
+    cached = hub.fetch(repository)
+    result = _packed_folder(url, cached, target, config)
+    log.info("%s is commit %s", url, cached.name)
+    return dataclasses.replace(result, checked=f"commit {cached.name[:12]}")
+
+
+def _packed_folder(
+    shown: str, folder: Path, target: Path | Packing, config: DownloadConfig
+) -> Downloaded:
+    """Pack, or copy, a folder of this machine: a data set that somebody has at hand."""
     digest, size, files = hashlib.sha256(), 0, 0
     for path in sorted(p for p in folder.rglob("*") if not p.name.startswith(".")):
         name = path.relative_to(folder).as_posix()
         if path.is_dir():
-            target.folder(name)
+            target.folder(name) if isinstance(target, Packing) else (target / name).mkdir()
             continue
-        digest.update(f"{name}\n".encode() + plain(path).read_bytes())
-        _pack_file(path, name, target)
-        size, files = size + path.stat().st_size, files + 1
+        # The cache of the hub has links to its files, which nobody else has put there.
+        file = path.resolve() if shown.startswith(hub.SCHEME) else plain(path)
+        with file.open("rb") as source:
+            digest.update(f"{name}\n".encode())
+            digest.update(hashlib.file_digest(source, "sha256").digest())
+        if isinstance(target, Packing):
+            _pack_file(file, name, target)
+        else:
+            shutil.copyfile(file, target / name)
+        size, files = size + file.stat().st_size, files + 1
     if not files:
-        raise DataError(f"{folder}: an empty folder", hint="Check the path")
-    log.info("packed %s: %s files, %s", folder, f"{files:,}", _mib(size))
-    return Downloaded(str(folder), config.output, size, digest.hexdigest(), False)
+        raise DataError(f"{shown}: an empty folder", hint="Check the address")
+    log.info("took %s: %s files, %s", shown, f"{files:,}", _mib(size))
+    return Downloaded(shown, config.output, size, digest.hexdigest(), False)
 
 
 def _limits(config: DownloadConfig) -> Limits:

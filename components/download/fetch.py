@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from components.common import progress
-from components.common.errors import ConfigError, DataError
+from components.common import hub, progress
+from components.common.errors import ConfigError, DataError, RaceError
 from components.common.files import plain
 from components.common.retry import AttemptError, Patience, retry
 from components.common.storage.stream import open_s3, split_uri, state_of_s3
@@ -43,7 +43,10 @@ def check_url(url: str) -> None:
     Raises:
         ConfigError: no scheme that we know, no host or bucket, or no file name at the end.
     """
-    hint = f"Give {', '.join(f'{scheme}://' for scheme in SCHEMES)} or a path"
+    if url.startswith(hub.SCHEME):
+        hub.parse(url)
+        return
+    hint = f"Give {', '.join(f'{scheme}://' for scheme in SCHEMES)}, {hub.SCHEME} or a path"
     try:
         parts = urlsplit(url)
         shown = shown_url(url)
@@ -68,6 +71,8 @@ def file_name(url: str) -> str:
     >>> file_name("https://example.org/a/RACE.tar.gz?key=1")
     'RACE.tar.gz'
     """
+    if url.startswith(hub.SCHEME):
+        return hub.parse(url).name.rpartition("/")[2]
     if "://" not in url:
         return Path(url).name
     if url.startswith("s3://"):
@@ -199,11 +204,13 @@ BRIEF = Patience(attempts=1, connect=5.0, read=10.0)
 def state_of(url: str) -> str:
     """Text that is another one once other bytes lie at `url`; "" where that cannot be said.
 
-    Of an address its validators (ETag, Last-Modified) and length, of a file what the file system
-    knows of it. Nothing is fetched.
+    Of an address its validators (ETag, Last-Modified) and length, of the Hugging Face hub the
+    commit, of a file what the file system knows of it. Nothing is fetched.
     """
     scheme = _scheme(url)
-    with contextlib.suppress(AttemptError, ConfigError):
+    with contextlib.suppress(AttemptError, RaceError):
+        if scheme == "hf":
+            return hub.commit_of(hub.parse(url))
         if scheme in ("http", "https"):
             return state_of_http(url, BRIEF)
         if scheme == "s3":

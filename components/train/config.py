@@ -22,7 +22,9 @@ class TrainConfig:
     """
 
     data: Path = option(help="folder that binarize wrote")
-    pretrained: Path = option(help="checkpoint to start from: a .pt, or a folder with one model.pt")
+    pretrained: Path = option(
+        help="what to start from: a .pt, a folder with one model.pt, or a Hugging Face RoBERTa"
+    )
     output: Path = option(help="new folder for the checkpoints, metrics.json and the logs")
 
     device: Device = option("auto", help=DEVICE_HELP)

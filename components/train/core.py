@@ -23,6 +23,7 @@ from components.train.config import Plan, TrainConfig, as_dict, plan
 from components.train.data import read_labels, require_tokens, vocabulary_size
 from components.train.flags import Run
 from components.train.node import Node, this_node
+from components.train.pretrained import as_fairseq
 from components.train.supervisor.log import TrainLog, duration
 from components.train.supervisor.provenance import Provenance, provenance
 from components.train.supervisor.report import write_report
@@ -95,6 +96,11 @@ def train(config: TrainConfig) -> TrainResult:
             are no numbers any more; with `on_collapse` fail.
         OSError: `output` is in use or cannot be written.
     """
+    with as_fairseq(config.pretrained) as pretrained:
+        return _trained(dataclasses.replace(config, pretrained=pretrained))
+
+
+def _trained(config: TrainConfig) -> TrainResult:
     node = this_node(config.num_nodes, os.environ)
     options = count_options(config.data)
     if config.engine == "stock":

@@ -35,6 +35,7 @@ from components.train.cluster.follow import LogFollower, container_status
 from components.train.config import TrainConfig, plan
 from components.train.core import CHECKPOINTS, TrainResult
 from components.train.data import read_labels
+from components.train.pretrained import as_fairseq
 
 __all__ = ["ClusterConfig", "NodesConfig", "Timing", "launch", "train_on_nodes"]
 
@@ -58,7 +59,8 @@ def train_on_nodes(config: NodesConfig) -> TrainResult:
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     training = TrainConfig(**{f.name: values[f.name] for f in fields(TrainConfig)})
     cluster = ClusterConfig(**{f.name: values[f.name] for f in fields(ClusterConfig)})
-    return launch(training, cluster)
+    with as_fairseq(training.pretrained) as pretrained:
+        return launch(replace(training, pretrained=pretrained), cluster)
 
 
 def launch(
