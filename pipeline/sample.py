@@ -9,6 +9,7 @@ first, then the options without regard to it, and the passage is written last.
 """
 
 import argparse
+import csv
 import functools
 import gzip
 import heapq
@@ -19,7 +20,7 @@ import random
 import re
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -90,6 +91,7 @@ def make_sample(
     """Fill the new folder `output`.
 
         RACE.tar.gz           RACE/{train,dev,test}/{middle,high}/N.txt
+        exam.csv              the same questions as one table, without splits and levels
         bpe/                  encoder.json, vocab.bpe, dict.txt
         roberta.tiny.tar.gz   roberta.tiny/{model.pt,dict.txt}
 
@@ -115,6 +117,7 @@ def make_sample(
         _write_archive(
             folder / "RACE.tar.gz", {f"RACE/{name}": text for name, text in dataset.items()}
         )
+        _write_table(folder / "exam.csv", dataset.values(), options)
         bpe = folder / "bpe"
         bpe.mkdir()
         (bpe / "encoder.json").write_text(strict_json.dumps(encoder), encoding="utf-8")
@@ -126,6 +129,16 @@ def make_sample(
             folder / "roberta.tiny.tar.gz",
             {"roberta.tiny/model.pt": model, "roberta.tiny/dict.txt": model_dictionary},
         )
+
+
+def _write_table(path: Path, passages: Iterable[str], options: int) -> None:
+    with path.open("x", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["article", "question", *LETTERS[:options], "answer"])
+        for text in passages:
+            found: Passage = strict_json.loads(text)
+            asked = zip(found["questions"], found["options"], found["answers"], strict=True)
+            rows.writerows([found["article"], q, *given, answer] for q, given, answer in asked)
 
 
 # The data set

@@ -124,8 +124,8 @@ def add_sample(commands: Any) -> None:
         example:
           race sample --output sample
 
-        It holds RACE.tar.gz, bpe/ and roberta.tiny.tar.gz, in the formats of the real ones. The
-        same seed gives the same bytes.
+        It holds RACE.tar.gz, bpe/ and roberta.tiny.tar.gz, in the formats of the real ones, and the
+        questions as a table, exam.csv. The same seed gives the same bytes.
         """,
     )
     made.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for it")
