@@ -295,7 +295,7 @@ def _convert(
             found = lines(passage, data.options)
         except InvalidPassage as error:
             if config.invalid == "stop":
-                hint = "Correct the file, or pass --invalid skip"
+                hint = "Correct the file, or preprocess with --invalid skip"
                 raise DataError(f"{source.root / item.path}: {error}", hint=hint) from None
             log.warning("skipped %s: %s", source.root / item.path, error)
             skipped.append(Invalid(item.path.removeprefix(data.root), str(error)))
@@ -347,7 +347,7 @@ def _is_tree(source: Source) -> bool:
             folder += "/" + min(n for n, is_folder in source.entries(folder).items() if is_folder)
         files = [name for name in source.entries(folder) if not name.startswith(".")]
         if files:
-            return not is_table(min(files)) or files[0].endswith(".json")
+            return not is_table(min(files)) or min(files).endswith(".json")
     return False
 
 

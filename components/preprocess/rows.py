@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from components.common import strict_json
@@ -112,14 +113,14 @@ def read_tables(
                 group = (said.get("split") or file_split, level)
                 table.groups.setdefault(group, {}).setdefault(article, []).append(row)
     _decide(table, source, answers, skip)
-    _divide(table, source, split)
+    _divide(table, source.root / paths[0] if len(paths) == 1 else source.root, split)
     _name(table)
     return table
 
 
 def _refuse(table: Table, source: Source, where: str, why: str, skip: bool) -> None:
     if not skip:
-        hint = "Correct the file, or pass --invalid skip"
+        hint = "Correct the file, or preprocess with --invalid skip"
         raise DataError(f"{source.root / where}: {why}", hint=hint)
     table.skipped.append((where, why))
 
@@ -256,30 +257,35 @@ def _is_answered(row: Row, table: Table, source: Source, skip: bool) -> bool:
     return bool(readings)
 
 
-def _divide(table: Table, source: Source, split: str) -> None:
+def _divide(table: Table, where: Path, split: str) -> None:
     """Put what has no split into one by its passage, and see that none is missing."""
     unknown = [group for group in table.groups if not group[0]]
     if unknown and not split:
         raise DataError(
-            f"{source.root}: neither a file's name nor a column says what is train, dev and test",
+            f"{where}: neither a file's name nor a column says what is train, dev and test",
             hint="Name files after their splits, or divide with --split 80/10/10",
         )
     if unknown:
         shares = shares_of(split)
+        # A passage that is in a split stays in it.
+        place = {a: group[0] for group in table.groups if group[0] for a in table.groups[group]}
         articles = sorted(
-            {article for group in unknown for article in table.groups[group]},
+            {article for group in unknown for article in table.groups[group]} - place.keys(),
             key=lambda article: hashlib.sha256(article.encode("utf-8", "replace")).digest(),
         )
         ends = [round(sum(shares[: n + 1]) * len(articles) / 100) for n in range(3)]
-        place = {a: sum(i >= end for end in ends[:2]) for i, a in enumerate(articles)}
+        names = ("train", "dev", "test")
+        place |= {a: names[sum(i >= end for end in ends[:2])] for i, a in enumerate(articles)}
         for group in unknown:
             for article, rows in table.groups.pop(group).items():
-                new = (("train", "dev", "test")[place[article]], group[1])
+                new = (place[article], group[1])
                 table.groups.setdefault(new, {}).setdefault(article, []).extend(rows)
     found = {split for (split, _), passages in table.groups.items() if passages}
+    if not found:
+        raise DataError(f"{where}: no question in it", hint="Check the file")
     if missing := [split for split in ("train", "dev", "test") if split not in found]:
         raise DataError(
-            f"{source.root}: no question for {' and '.join(missing)}",
+            f"{where}: no question for {' and '.join(missing)}",
             hint="Add a file of that name; or give one table without splits, and --split 80/10/10",
         )
 

@@ -40,10 +40,13 @@ def open_source(path: Path) -> Iterator[Source]:
     Raises:
         DataError: a file is there, or what was packed is not whole.
     """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder", hint="Check the path")
     if path.is_file() and not is_table(path.name):
         raise DataError(
             f"{path}: a file where a folder or a table (.jsonl, .csv, .parquet) is wanted",
-            hint="Give the folder that `python -m components.download --pack` makes of an archive",
+            hint="Save a spreadsheet as CSV; of an archive give the folder that"
+            " `python -m components.download --pack` makes",
         )
     if not (path / CONTENT).exists():
         yield FolderSource(path)

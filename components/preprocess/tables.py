@@ -192,6 +192,8 @@ def _records(text: IO[str], fits: Fits) -> Rows:
         }
         delimiter = max(headers, key=lambda mark: (fits(headers[mark]), len(headers[mark])))
         header = headers[delimiter]
+        if not any(header):
+            raise _Broken("its first row is empty", hint="Let its first row name the columns")
         if twice := next((name for name in header if name and header.count(name) > 1), None):
             raise _Broken(f"two columns are called {twice}", hint="Rename one of them")
         reader = csv.reader(text, delimiter=delimiter, strict=True)
@@ -219,8 +221,8 @@ def _parquet(file: IO[bytes], fits: Fits) -> Rows:
     except ImportError:
         raise _Broken(
             "Parquet is read by pyarrow, which is not installed",
-            hint="Run pip install 'race-pipeline[parquet]' (for images race images --parquet), or"
-            " save it as JSON Lines or CSV",
+            hint="Run pip install 'race-pipeline[parquet]' (for images race images build --parquet)"
+            ", or save it as JSON Lines or CSV",
         ) from None
     try:
         number = 0

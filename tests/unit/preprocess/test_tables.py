@@ -112,7 +112,9 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     own = tables(tmp_path / "own", ".parquet", "PAR1")
-    assert "pip install 'race-pipeline[parquet]'" in refused(own, tmp_path / "text")
+    message = refused(own, tmp_path / "text")
+    assert "pip install 'race-pipeline[parquet]'" in message
+    assert "race images build --parquet" in message
 
 
 def test_dream_as_it_is_published(tmp_path: Path) -> None:
@@ -171,7 +173,8 @@ def test_a_table_can_be_downloaded_and_packed(tmp_path: Path) -> None:
     for number, url in enumerate((own, tmp_path / "own.jsonl")):
         packed = tmp_path / f"packed{number}"
         download(DownloadConfig((str(url),), packed, pack=True))
-        assert sorted(p.name for p in packed.iterdir()) == ["SHA256SUMS", "content.zip"]
+        names = sorted(p.name for p in packed.iterdir())
+        assert names == ["SHA256SUMS", "content.zip", "origin.json"]
         found = columns(packed, tmp_path / f"text{number}")
         assert found["test.label"] == ["1"]
 
@@ -228,6 +231,7 @@ def test_what_is_wrong_is_named_by_row_and_column(
         ),
         ("dev.csv", b"article,question,A,A,answer\n", "two columns are called A"),
         ("dev.csv", b"article,A,B,answer\nx,y,z,A\n", "row 2: no column for the question"),
+        ("dev.csv", b"\narticle,question,A,B,answer\n", "its first row is empty"),
         ("dev.jsonl", b"{\n", "row 1: not JSON"),
         ("dev.jsonl", b"[1]\n", "row 1: not a JSON object"),
         ("dev.json", b"[[1, 2]]", "row 1: not [turns, questions"),
@@ -258,9 +262,9 @@ def test_invalid_rows_are_skipped_and_listed_on_request(tmp_path: Path) -> None:
     with (own / "dev.jsonl").open("a") as file:
         file.write("{\n")
     summary: Summary = preprocess(PreprocessConfig(own, tmp_path / "text", invalid="skip"))
-    assert [one.file for one in summary.skipped] == [
-        *("dev.jsonl, row 5", "train.jsonl, row 2", "dev.jsonl, row 2", "test.jsonl, row 2")
-    ] or len(summary.skipped) == 4
+    assert sorted(one.file for one in summary.skipped) == [
+        *("dev.jsonl, row 2", "dev.jsonl, row 5", "test.jsonl, row 2", "train.jsonl, row 2")
+    ]
     assert (tmp_path / "text" / "dev.label").read_text().split() == ["1", "2", "1"]
 
 
@@ -268,6 +272,24 @@ def test_a_split_that_is_missing_is_named(tmp_path: Path) -> None:
     own = tables(tmp_path / "own", ".jsonl", rows())
     (own / "dev.jsonl").unlink()
     assert "no question for dev" in refused(own, tmp_path / "text")
+
+
+def test_the_one_table_is_named_where_it_lacks_questions_or_splits(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("article,question,A,B,answer\n")
+    assert refused(path, tmp_path / "text").startswith(f"{path}: no question in it")
+    path.write_text("article,question,A,B,answer\nx,y,z,w,A\n")
+    assert refused(path, tmp_path / "text").startswith(f"{path}: neither")
+    assert "no such file" in refused(tmp_path / "typo.csv", tmp_path / "text")
+
+
+def test_a_division_leaves_a_passage_in_the_split_that_it_has(tmp_path: Path) -> None:
+    cases = [{"article": f"{n}.", "split": "test" if n < 10 else None} for n in range(40)]
+    path = tmp_path / "own.jsonl"
+    path.write_text(rows(*cases, *({"article": f"{n}."} for n in range(10))))
+    found = columns(path, tmp_path / "text", split="80/10/10")
+    assert not {*found["train.input0"], *found["dev.input0"]} & {f"{n}." for n in range(10)}
+    assert len(found["train.input0"]) == 24
 
 
 @pytest.mark.parametrize(
