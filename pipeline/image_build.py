@@ -7,7 +7,6 @@ digest of what would go into it is added, so that one tag never means two things
 import contextlib
 import hashlib
 import io
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from components.common.errors import ConfigError, OutputError, TransferError
 from pipeline.display import say
 from pipeline.images import Images, images
@@ -198,7 +198,7 @@ def _date(client: Any, reference: str, seconds: int) -> None:
     import docker
 
     image = client.images.get(reference)
-    config = json.dumps(_config(client, image, seconds), sort_keys=True).encode()
+    config = strict_json.dumps(_config(client, image, seconds), sort_keys=True).encode()
     name = hashlib.sha256(config).hexdigest()
     if image.id == f"sha256:{name}":
         return
@@ -208,7 +208,7 @@ def _date(client: Any, reference: str, seconds: int) -> None:
     with tarfile.open(fileobj=content, mode="w") as archive:
         for path, data in (
             (f"{name}.json", config),
-            ("manifest.json", json.dumps(listed).encode()),
+            ("manifest.json", strict_json.dumps(listed).encode()),
         ):
             entry = tarfile.TarInfo(path)
             entry.size = len(data)

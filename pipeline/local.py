@@ -301,7 +301,7 @@ def docker_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> I
             require_image(client, image)
         arguments = container_arguments(client, readable=readable)
     root = worker.run.folder.absolute() / ROOT
-    written = [local_path(worker.run.values[n]) for n in ("checkpoint_uri", "publish_uri")]
+    written = [local_path(worker.run.values.get(n, "")) for n in ("checkpoint_uri", "publish_uri")]
     for folder in (root, *filter(None, written)):
         folder.mkdir(parents=True, exist_ok=True)
         arguments["mounts"].append(mount(folder, read_only=False))

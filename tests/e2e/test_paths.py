@@ -14,6 +14,7 @@ from components.evaluate.__main__ import main as evaluate
 from components.export.__main__ import main as export
 from components.import_.__main__ import main as import_model
 from components.predict.__main__ import main as predict
+from components.publish.__main__ import main as publish
 from components.train.__main__ import main as train
 from pipeline.inputs import SAMPLE
 from pipeline.sample import make_sample
@@ -67,6 +68,9 @@ def test_its_model_is_exported_and_imported(model: str) -> None:
     assert run_step(export, [f"--model={model}", f"--output={exported}"]) == 0
     assert run_step(import_model, [f"--source={exported}", f"--output={imported}"]) == 0
     assert (imported / "model.pt").is_file()
+    published = RUNS / "published"
+    assert run_step(publish, [f"--model={model}", f"--publish-uri={published}"]) == 0
+    assert (published / "model.safetensors").is_file()
 
 
 def test_steps_by_hand(tiny_race: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +85,8 @@ def test_steps_by_hand(tiny_race: Any, tmp_path: Path, monkeypatch: pytest.Monke
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in parameters.items()]
     data, trained = f"--data={WORSE}/data", f"{WORSE}/trained"
     paths = [data, f"--pretrained={WORSE}/model.pt", f"--output={trained}"]
-    paths += [f"--checkpoint-uri={WORSE}/checkpoints", f"--publish-uri={WORSE}/published"]
+    paths += [f"--checkpoint-uri={WORSE}/checkpoints"]
     assert run_step(train, [*paths, *flags]) == 0
-    assert [path.name for path in (place / "published").iterdir()]
     scores = []
     for engine in ("stock", "packed"):
         output = place / engine

@@ -107,7 +107,11 @@ def test_everything_lies_where_the_run_says(
     # KFP moves an artifact's files one after the other, in 25 ms each.
     for name in outputs:
         assert sum(path.is_file() for path in (run / name).rglob("*")) <= 100, name
-    assert {path.name for path in (run / "race").iterdir()} == {"content.zip", "SHA256SUMS"}
+    assert {path.name for path in (run / "race").iterdir()} == {
+        "content.zip",
+        "SHA256SUMS",
+        "origin.json",
+    }
     predictions = (run / "report" / "predictions.jsonl").read_text().splitlines()
     assert (
         len(predictions) == json.loads((run / "report" / "metrics.json").read_text())["questions"]

@@ -70,7 +70,7 @@ def test_uploads_the_pipeline_and_starts_a_run(kubeflow, capsys) -> None:
 def cached_steps(package: str) -> set[str]:
     """The steps that KFP may take from its cache, in a compiled pipeline."""
     tasks = next(yaml.safe_load_all(package))["root"]["dag"]["tasks"]
-    return {n for n, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    return {n for n, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
 
 
 OTHER = "race_url=https://example.org/RACE.tar.gz"
