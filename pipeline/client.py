@@ -32,6 +32,7 @@ PATIENCE = Patience(attempts=6, first_wait=2.0)
 NOWHERE = "00000000-0000-0000-0000-000000000000"  # no pipeline has this id
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 GOING = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
+PAGE = 100  # runs that are asked for at once
 LOG_TAIL = 1 << 16  # bytes at the end of a log: what failed is said there
 
 
@@ -255,7 +256,7 @@ class Api:
                 functools.partial(
                     self._client.list_runs,
                     page_token=token,
-                    page_size=min(limit, 100),
+                    page_size=PAGE,
                     sort_by="created_at desc",
                     experiment_id=experiment or None,
                     namespace=self.server.namespace or None,

@@ -35,6 +35,7 @@ from pipeline.steps import STEPS, Step, on_nodes
 from pipeline.workflow import StepStatus, read_workflow
 
 FETCHING = ".fetching"
+GOING = ("pending", "running", "retrying")  # states of steps
 RUNNER = "kubeflow"
 LOG_FILES = "logs"
 MAX_FIGURES = 1 << 20  # bytes of a Metrics artifact
@@ -92,6 +93,11 @@ def fetch(
             hint="It has not started a step yet, or its workflow is kept no more",
         )
     sweep = is_sweep(run.parameters)
+    if not sweep and any(status.trial is not None for status in workflow.steps):
+        raise ConfigError(
+            f"run {run.run_id}: the server does not tell which trials it has",
+            hint="Give seeds or learning_rates with the run, and not in what is compiled",
+        )
     known = names_of(sweep)
     only = only or [name for name in known if name in COMPARED or not figures]
     for name in set(only) - set(known):
@@ -100,19 +106,25 @@ def fetch(
     _require_same(output, run.run_id)
     planned = tuple(trials(run.parameters)) if sweep else ()
     chosen = [place for place in _places(stored, planned, sweep) if place.name in only]
-    places = [_looked_up(p, figures) for p in chosen if p.trial is None or not figures]
-    folder = Folder(output, values_of(run, stored), planned)
-    about = {"state": _state(run), "started": _started(run), "runner": RUNNER, "run": run.run_id}
-    output.mkdir(parents=True, exist_ok=True)
-    if not (output / "run.json").exists():  # from here on no other run is fetched into it
-        write_record(folder, about)
-    _fetch_all(output, places)
     statuses = {
         (s.name, s.trial): s
         for s in workflow.steps
         # A pipeline of another version may have others.
         if not s.driver and s.name in STEPS and (s.trial is None or s.trial < len(planned))
     }
+    going = {key for key, s in statuses.items() if s.state in GOING and run.state not in ENDED}
+    places = [
+        # What a step has begun to store is not whole yet.
+        p if (p.step, p.trial) in going else _looked_up(p, figures)
+        for p in chosen
+        if p.trial is None or not figures
+    ]
+    folder = Folder(output, values_of(run, stored), planned)
+    about = {"state": _state(run), "started": _started(run), "runner": RUNNER, "run": run.run_id}
+    output.mkdir(parents=True, exist_ok=True)
+    if not (output / "run.json").exists():  # from here on no other run is fetched into it
+        write_record(folder, about)
+    _fetch_all(output, places)
     for status in statuses.values():
         if status.state in ("succeeded", "cached", "failed"):
             folder.executions.append(_execution(folder, status, places, stored))
@@ -316,7 +328,13 @@ def held_by(api: Manifests, run: Run) -> list[Held]:
     Raises:
         ConfigError, TransferError: see `fetch`.
     """
-    stored = [one for one in artifacts_of(api, run.run_id) if one.run == run.run_id]
+    known = artifacts_of(api, run.run_id)
+    if not known:
+        raise ConfigError(
+            f"run {run.run_id}: the server does not tell where its artifacts lie",
+            hint="Without --artifacts its record alone is removed",
+        )
+    stored = [one for one in known if one.run == run.run_id]
     require_endpoint(stored)
     folders = {one.address.rsplit("/", 3)[0] for one in stored}
     if uri := str(run.parameters.get("checkpoint_uri") or ""):

@@ -11,7 +11,7 @@ from pipeline.answers import AnswerError, no_answer
 from pipeline.client import ENDED, GOING, LOG_TAIL, Api, Run
 from pipeline.display import say, step_line
 from pipeline.outcome import RESULTS, outcome
-from pipeline.parameters import trials
+from pipeline.parameters import is_sweep, trials
 from pipeline.steps import STEPS
 from pipeline.workflow import StepStatus, Workflow, read_failure, read_workflow, steps_of_tasks
 
@@ -276,6 +276,6 @@ def _kind(reason: str) -> str:
 def _trial_names(run: Run) -> list[str]:
     """What the trials are called, by the run's parameters; nothing for a single training."""
     try:
-        return [trial.label for trial in trials(run.parameters)]
+        return [trial.label for trial in trials(run.parameters)] if is_sweep(run.parameters) else []
     except (ConfigError, LookupError, TypeError, ValueError):
         return []

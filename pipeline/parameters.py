@@ -178,13 +178,14 @@ def is_sweep(values: Mapping[str, Any]) -> bool:
 
 
 def trials(values: Mapping[str, Any]) -> Trials:
-    """The trainings of a sweep.
+    """The trainings of a sweep; what a run was not given is the default.
 
     Raises:
         ConfigError: a seed or a learning rate is not a number, or is given twice.
     """
     given = STEPS["trials"].given
-    return plan_trials(TrialsConfig(**{field: values[name] for field, name in given.items()}))
+    known = {n: values.get(n, parameters()[n].default) for n in given.values()}
+    return plan_trials(TrialsConfig(**{field: known[name] for field, name in given.items()}))
 
 
 @dataclass(frozen=True)

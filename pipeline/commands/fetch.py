@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from components.common import strict_json
 from pipeline.commands.options import add_server, command
 from pipeline.display import say
 
@@ -34,15 +35,22 @@ def add_fetch(verbs: Any) -> None:
         metavar="NAMES",
         help="some artifacts alone: model,bpe,report,data,text,race,roberta,selection,logs",
     )
+    made.add_argument("--json", action="store_true", help="print what was done for machines")
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
     from pipeline.commands.runs import found
     from pipeline.fetch import fetch
+    from pipeline.runs import described
 
     api, run = found(arguments)
     only = [name.strip() for name in arguments.only.split(",") if name.strip()]
-    missing = fetch(api, api.run(run.run_id), arguments.output, only=only)
+    run = api.run(run.run_id)
+    missing = fetch(api, run, arguments.output, only=only)
     for line in missing:
         say(f"not fetched: {line}")
-    print(arguments.output / "index.html")
+    if arguments.json:
+        answer = {**described(api, run), "folder": str(arguments.output), "missing": missing}
+        print(strict_json.dumps(answer, indent=2))
+    else:
+        print(arguments.output / "index.html")

@@ -96,6 +96,19 @@ def add_server(made: argparse.ArgumentParser) -> None:
     )
 
 
+def add_poll(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--poll", type=seconds, default=10.0, metavar="SECONDS", help="how often (default: 10)"
+    )
+
+
+def seconds(text: str) -> float:
+    found = float(text)
+    if not 0 <= found <= 86400:  # NaN is neither
+        raise ValueError
+    return found
+
+
 def add_output(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--output",

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from components.common import strict_json
 from components.common.errors import ConfigError, one_line
 from pipeline.commands.fetch import add_fetch
-from pipeline.commands.options import add_output, add_server, command, server
+from pipeline.commands.options import add_output, add_poll, add_server, command, server
 from pipeline.display import say
 
 if TYPE_CHECKING:
+    from pipeline.artifacts import Stored
     from pipeline.client import Api, Run
     from pipeline.follow import Follower
 
@@ -56,9 +57,7 @@ def add_verb(
 
 def _add_wait(made: argparse.ArgumentParser, help: str) -> None:
     made.add_argument("--wait", "--follow", action="store_true", help=help)
-    made.add_argument(
-        "--poll", type=float, default=10.0, metavar="SECONDS", help="how often (default: 10)"
-    )
+    add_poll(made)
 
 
 def found(arguments: argparse.Namespace) -> "tuple[Api, Run]":
@@ -215,11 +214,18 @@ def _add_logs(verbs: Any) -> None:
 
 def _logs(arguments: argparse.Namespace) -> None:
     from pipeline.artifacts import artifacts_of, read_log
+    from pipeline.fetch import require_endpoint
     from pipeline.follow import Follower
     from pipeline.logs import read_logs
 
     api, run = found(arguments)
-    stored = functools.cache(lambda: artifacts_of(api, run.run_id))
+
+    @functools.cache
+    def stored() -> "list[Stored]":
+        artifacts = artifacts_of(api, run.run_id)
+        require_endpoint(artifacts)
+        return artifacts
+
     lines = read_logs(
         Follower(api, run.run_id, arguments.poll),
         arguments.step,
@@ -278,7 +284,7 @@ def _cancel(arguments: argparse.Namespace) -> None:
 
     api, run = found(arguments)
     if run.state in ENDED:
-        say(f"{run.name} had ended already")
+        say(one_line(f"{run.name} had ended already"))
     elif run.state != "CANCELING":
         api.terminate(run.run_id)
         run = api.run(run.run_id)
@@ -286,7 +292,7 @@ def _cancel(arguments: argparse.Namespace) -> None:
         time.sleep(arguments.poll)
         run = api.run(run.run_id)
     state = state_of(run) if run.state in ENDED else "cancelling"
-    _print(arguments, {**described(api, run), "state": state}, f"{run.name}: {state}")
+    _print(arguments, {**described(api, run), "state": state}, one_line(f"{run.name}: {state}"))
 
 
 def _add_retry(verbs: Any) -> None:
@@ -322,9 +328,8 @@ def _retry(arguments: argparse.Namespace) -> None:
     api.retry(run.run_id)
     if not arguments.wait:
         answer = {**described(api, run), "state": "running", "finished": None}
-        _print(
-            arguments, answer, f"{run.name} goes on; watch it: race runs show {run.run_id} --wait"
-        )
+        watch_it = f"{run.name} goes on; watch it: race runs show {run.run_id} --wait"
+        _print(arguments, answer, one_line(watch_it))
         return
     time.sleep(arguments.poll)  # until then it may still be told of as failed
     try:
@@ -375,7 +380,7 @@ def _delete(arguments: argparse.Namespace) -> None:
     answer = {**described(api, run), "removed": [one.address for one in held]}
     delete_artifacts(held)  # before the record, which alone tells where they are
     api.delete(run.run_id)
-    _print(arguments, answer, f"deleted {run.name}")
+    _print(arguments, answer, one_line(f"deleted {run.name}"))
 
 
 def require_consent(arguments: argparse.Namespace, question: str) -> None:

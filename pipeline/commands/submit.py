@@ -11,6 +11,7 @@ from pipeline.commands.options import (
     add_config,
     add_images,
     add_parallelism,
+    add_poll,
     add_server,
     chosen_images,
     command,
@@ -73,9 +74,7 @@ def add_submit(commands: Any) -> None:
         "--no-cache", action="store_true", help="run every step (default: data steps may be cached)"
     )
     made.add_argument("--wait", action="store_true", help="follow the run until it ends")
-    made.add_argument(
-        "--poll", type=float, default=10.0, metavar="SECONDS", help="how often (default: 10)"
-    )
+    add_poll(made)
     made.add_argument(
         "--retries",
         type=int,

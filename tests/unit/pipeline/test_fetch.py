@@ -107,6 +107,35 @@ def test_a_run_that_goes_on_is_fetched_as_far_as_it_has_come(bucket: str, tmp_pa
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "succeeded"
 
 
+def test_what_a_step_has_begun_to_store_is_left_until_it_is_whole(
+    bucket: str, tmp_path: Path
+) -> None:
+    begun = Cluster(bucket, *map(Ran, DATA), Ran("train", phase="Running"), state="RUNNING")
+    model = f"{begun.stored.folder('train')}/model".replace("minio", "s3")
+    storage.remove_objects(f"{model}/checkpoint_best.pt")  # the launcher has come to the log
+    assert begun.fetch(tmp_path / "run", only=["model"]) == ["model: train is running"]
+    assert Cluster(bucket).fetch(tmp_path / "run", only=["model"]) == []
+    assert (tmp_path / "run" / "model" / "checkpoint_best.pt").is_file()
+
+
+def test_a_sweep_that_was_given_its_seeds_alone_has_the_other_defaults(
+    bucket: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(bucket, *(Ran("train", trial=trial) for trial in (0, 1)))
+    cluster.stored.parameters = {"seeds": [1, 2]}
+    for trial in (0, 1):
+        cluster.put(f"{cluster.stored.folder('train', trial)}/model/checkpoint_best.pt", b"a")
+    assert cluster.fetch(tmp_path / "run", only=["model"]) == ["model: its step has not run"]
+    assert (tmp_path / "run" / "trials" / "seed-2" / "model" / "checkpoint_best.pt").is_file()
+    # Its seeds are in what was compiled, and nobody tells them.
+    manifest = cluster.stored.manifest()
+    cluster.stored.parameters = {}
+    cluster.manifest = lambda run_id: manifest  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="does not tell which trials it has"):
+        cluster.fetch(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_was_cut_off_goes_on_where_it_was(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +208,32 @@ def test_without_an_address_for_the_clusters_store_nothing_is_asked_of_aws(
     assert not (tmp_path / "run").exists()
 
 
+def test_logs_too_are_not_looked_for_at_aws(
+    bucket: str, kubeflow: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    cluster = Cluster(bucket)
+    kubeflow.runs, kubeflow.replay = [cluster.stored.listed("mine")], cluster.stored
+    logs = ["runs", "logs", "run-1", "train", "--host", kubeflow.host]
+    assert main(logs) == 0
+    assert capsys.readouterr().out == "first attempt\nsecond attempt\n"
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert main(logs) == 2
+    assert "minio-service.kubeflow:9000, which has no address here" in capsys.readouterr().err
+
+
+def test_a_record_is_kept_where_nobody_tells_what_belongs_to_it(
+    bucket: str, kubeflow: Any, capsys: Any
+) -> None:
+    cluster = Cluster(bucket)
+    kubeflow.runs, kubeflow.replay = [cluster.stored.listed("mine")], cluster.stored
+    kubeflow.gateway["GET", "/v1beta1/runs/"] = {}
+    delete = ["runs", "delete", "run-1", "--host", kubeflow.host, "--yes"]
+    assert main([*delete, "--artifacts"]) == 2
+    assert "does not tell where its artifacts lie. Without --artifacts" in capsys.readouterr().err
+    assert len(kubeflow.runs) == 1
+    assert main(delete) == 0
+
+
 def test_a_run_whose_workflow_is_gone_is_told(bucket: str, tmp_path: Path) -> None:
     cluster = Cluster(bucket)
 
@@ -195,6 +250,9 @@ def test_only_what_a_run_made_itself_is_deleted(bucket: str) -> None:
     second = Cluster(bucket, *(Ran(s, cached_from="first") for s in DATA), *later)
     second.put(f"minio://{bucket}/team/checkpoints/run-1/update-1/manifest.json", b"{}")
     second.put(f"minio://{bucket}/team/checkpoints/run-2/update-1/manifest.json", b"{}")
+    # What only begins like it.
+    for near in ("v2/artifacts/race-roberta/run-10/a", "team/checkpoints/run-1.json"):
+        second.put(f"minio://{bucket}/{near}", b"{}")
     second.stored.parameters = {"checkpoint_uri": f"s3://{bucket}/team/checkpoints/"}
     held = held_by(second, second.run)
     assert [(one.address.rpartition("/")[2], one.objects) for one in held] == [
@@ -204,9 +262,10 @@ def test_only_what_a_run_made_itself_is_deleted(bucket: str) -> None:
     delete_artifacts(held)
     left = storage.sizes(f"s3://{bucket}/v2/artifacts/race-roberta")
     assert left
-    assert all("/first/" in key for key in left)
+    assert all("/first/" in key or "/run-10/" in key for key in left)
     assert list(storage.sizes(f"s3://{bucket}/team/checkpoints")) == [
-        "checkpoints/run-2/update-1/manifest.json"
+        "checkpoints/run-1.json",
+        "checkpoints/run-2/update-1/manifest.json",
     ]
 
 
@@ -223,6 +282,12 @@ def test_the_commands_list_before_they_remove(
     told = capsys.readouterr()
     assert (told.out, told.err) == (f"{tmp_path / 'a' / 'index.html'}\n", "")
     assert {path.name for path in (tmp_path / "a").iterdir() if path.is_dir()} == {"bpe", "text"}
+    again = ["runs", "fetch", "mine", *host, f"--output={tmp_path / 'a'}", "--only=report"]
+    assert main([*again, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["id"], answer["folder"]) == ("run-1", str(tmp_path / "a"))
+    (missing,) = answer["missing"]
+    assert missing.startswith("report: evaluate succeeded, but it is not in the store")
     delete = ["runs", "delete", "run-1", *host, "--artifacts"]
     assert main(delete) == 2
     told = capsys.readouterr()

@@ -12,7 +12,7 @@ from components.common.results.metrics import Selection
 from components.common.results.scores import ALL, Group, Scores
 from components.evaluate import score
 from components.select.core import table
-from pipeline import cli
+from pipeline import cli, client
 from pipeline.outcome import accuracy
 from tests.unit.pipeline import situations
 from tests.unit.pipeline.situations import NO_LOG, SITUATIONS, listed
@@ -162,8 +162,9 @@ def test_what_evaluate_really_prints_is_understood() -> None:
     ],
 )
 def test_list_is_limited_and_filtered_over_pages(
-    server: Any, capsys: Any, given: list[str], names: list[str]
+    server: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch, given: list[str], names: list[str]
 ) -> None:
+    monkeypatch.setattr(client, "PAGE", 2)
     status, runs, _ = race(capsys, "list", "--output", "json", *given)
     assert status == 0
     assert [run["name"] for run in runs] == names
@@ -209,6 +210,33 @@ def test_what_names_no_run_or_several_is_refused_with_the_candidates(
     assert len(server.runs) == 7
     server.runs += [listed(f"9{number}", "many", 7, *OK) for number in range(7)]
     assert one_error(capsys, "show", "many").count("(many, succeeded)") == 5
+
+
+def test_a_run_among_many_is_found_without_as_many_requests(server: Any, capsys: Any) -> None:
+    server.runs += [listed(f"b{n}", f"run {n}", 6, *OK, pipeline="theirs") for n in range(150)]
+    assert race(capsys, "list", "--limit", "1", "--output", "json")[1][0]["name"] == "going"
+    assert race(capsys, "cancel", "stopped")[0] == 0
+    asked = [path for _, path, _ in server.requests if path.endswith("/runs")]
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("poll", ["-1", "nan", "inf", "x"])
+@pytest.mark.parametrize("verb", ["show", "logs", "cancel", "retry"])
+def test_what_is_no_time_to_wait_is_refused(server: Any, capsys: Any, verb: str, poll: str) -> None:
+    said = one_error(capsys, verb, "going", "--wait", f"--poll={poll}")
+    assert f"argument --poll: invalid seconds value: '{poll}'" in said
+    assert server.requests == []
+
+
+def test_a_stranger_s_name_of_a_run_does_nothing_to_the_terminal(server: Any, capsys: Any) -> None:
+    server.runs[2]["display_name"] = "bad\x1b[2J"
+    which = IDS["bad"]
+    for arguments in (["cancel", which], ["retry", which]):
+        _, out, err = race(capsys, *arguments)
+        assert "bad\\x1b[2J" in out
+        assert "\x1b" not in out + err
+    server.runs[2]["state"] = "FAILED"
+    assert race(capsys, "delete", which, "--yes")[1] == "deleted bad\\x1b[2J\n"
 
 
 def replayed(server: Any, name: str, now: float) -> None:
