@@ -53,7 +53,7 @@ def as_run(model: Path) -> Iterator[Path]:
     from components.import_.core import import_model
 
     with scratch_folder() as run:
-        imported = import_model(ImportConfig(model, run / MODEL))
+        imported = import_model(ImportConfig(model, run / MODEL), announce=False)
         imported.rename(run / MODEL / CHECKPOINT)
         (run / BPE).symlink_to(MODEL)
         for source, target in ((TRAINING, MODEL), (EVALUATION, REPORT)):

@@ -52,8 +52,8 @@ TASK_SETTINGS = {
 }
 
 
-def import_model(config: ImportConfig) -> Path:
-    """Write the checkpoint and its BPE; the path of model.pt.
+def import_model(config: ImportConfig, *, announce: bool = True) -> Path:
+    """Write the checkpoint and its BPE; the path of model.pt. `announce` logs where that is.
 
     A RobertaModel or RobertaForMaskedLM becomes a model to fine-tune. A RobertaForMultipleChoice
     keeps its head, so that evaluate and predict take it as it is, and training goes on from it.
@@ -120,7 +120,8 @@ def import_model(config: ImportConfig) -> Path:
             },
             folder / "model.pt",
         )
-    logger.info("wrote %s; to train it: %s", config.output, _flags(args, config.output))
+    if announce:
+        logger.info("wrote %s; to train it: %s", config.output, _flags(args, config.output))
     return config.output / "model.pt"
 
 

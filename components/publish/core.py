@@ -111,4 +111,6 @@ def _put(folder: Path, config: PublishConfig, trained: Trained) -> str:
         },
     }
     inputs = read_vocabulary(folder).digests
-    return storage.publish(folder, uri, producer=producer, inputs=inputs).address
+    done = storage.publish(folder, uri, producer=producer, inputs=inputs)
+    # Here --model takes the files' own folder, as it takes any.
+    return done.address if "://" in done.address else f"{done.address}/{done.manifest.folder}"

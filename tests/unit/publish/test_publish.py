@@ -1,6 +1,7 @@
 """The step after the gate: a model in object storage or on the hub, whole or not at all."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,15 @@ def test_by_hand_a_run_s_folder_is_enough(answering: Path, tmp_path: Path) -> No
     arguments = ["--model", str(answering), "--publish-uri", str(tmp_path / "models" / "one")]
     assert run_step(publish_main, arguments) == 0
     assert storage.find(str(tmp_path / "models" / "one"))
+
+
+def test_the_address_in_a_folder_is_what_predict_takes(
+    answering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = publish(config(answering, str(tmp_path / "models"))).address
+    assert answers(address, capsys) == answers(str(answering), capsys)
+    assert run_step(predict_main, ["--model", address, "--input", os.devnull]) == 0
+    assert "to train it" not in capsys.readouterr().err, "of a folder that is gone by then"
 
 
 @pytest.mark.usefixtures("token")
