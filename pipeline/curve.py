@@ -25,9 +25,11 @@ def curves_of(run: Run, steps: Sequence[StepStatus]) -> dict[str, Curve]:
     uri = str(run.parameters.get("checkpoint_uri") or "").rstrip("/")
     going = [s for s in steps if s.name == "train" and s.state in ("running", "retrying", "failed")]
     found: dict[str, Curve] = {}
+    if not uri or not going:
+        return found
     try:
         planned = trials(run.parameters) if is_sweep(run.parameters) else ()
-        for step in going if uri else ():
+        for step in going:
             trials_of = [] if step.trial is None else [planned[step.trial]]
             where = "/".join([uri, run.run_id, *(one.name for one in trials_of), NAME])
             if data := storage.read_small(where, MAX_BYTES):

@@ -96,10 +96,18 @@ def checkout_tag(checkout: Path = CHECKOUT) -> str:
 
 
 def checkout_date(checkout: Path = CHECKOUT, environment: Mapping[str, str] = os.environ) -> int:
-    """When the images' commit was made, or SOURCE_DATE_EPOCH, in seconds since 1970."""
+    """When the images' commit was made, or SOURCE_DATE_EPOCH, in seconds since 1970.
+
+    Raises:
+        ConfigError: SOURCE_DATE_EPOCH is no number.
+    """
     given = environment.get("SOURCE_DATE_EPOCH", "")
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         given = given or _git(checkout, "log", "-1", "--format=%ct", "--", *INGREDIENTS)
+    if given and not given.strip().isdecimal():
+        raise ConfigError(
+            f"SOURCE_DATE_EPOCH={given:.80}: not seconds since 1970", hint="Correct or unset it"
+        )
     return int(given or FILES_DATE)
 
 
@@ -159,6 +167,7 @@ def build(
         raise ConfigError("there are no Dockerfiles here", hint="Build from a checkout of the code")
     revision = checkout_tag()
     references = _references(tag or revision, environment)
+    date = checkout_date(environment=environment)
     arguments = {
         **build_arguments(environment),
         "VERSION": version("race-pipeline"),
@@ -184,7 +193,7 @@ def build(
                 decode=True,
             )
             _follow(log, f"docker/{name}.Dockerfile")
-            _date(client, references[name], checkout_date(environment=environment))
+            _date(client, references[name], date)
             made.append(_describe(client, client.images.get(references[name]), references[name]))
     return made
 

@@ -67,6 +67,9 @@ def _compile(arguments: argparse.Namespace) -> None:
     values = defaults(load_config(arguments.config), given)
     references = chosen_images(arguments)
     outputs = {PIPELINE_YAML: False, SWEEP_YAML: True}
+    components = {} if arguments.output else published(references)
+    for name in components:
+        _require_ours(COMPONENTS / name / "component.yaml", name)
     if arguments.output:
         outputs = {arguments.output: is_sweep(values)}
     for output, sweep in outputs.items():
@@ -77,9 +80,17 @@ def _compile(arguments: argparse.Namespace) -> None:
             compiled(values, references, sweep=sweep, parallelism=trials),
             check=arguments.check,
         )
-    if not arguments.output:
-        for name, made in published(references).items():
-            _write(COMPONENTS / name / "component.yaml", as_yaml(made), check=arguments.check)
+    for name, made in components.items():
+        _write(COMPONENTS / name / "component.yaml", as_yaml(made), check=arguments.check)
+
+
+def _require_ours(path: Path, name: str) -> None:
+    """Refuse to write over a component of the user's own, in a folder that is called like ours."""
+    if path.is_file() and f"- components.{name}\n" not in path.read_text(encoding="utf-8"):
+        raise ConfigError(
+            f"{path} is another's component",
+            hint="Compile in a folder of its own, or one file alone with --output",
+        )
 
 
 def _write(output: Path, content: str, *, check: bool) -> None:

@@ -51,3 +51,18 @@ def test_images_are_chosen_as_for_the_pipeline(
         text = (tmp_path / "components" / name / "component.yaml").read_text(encoding="utf-8")
         assert f"image: {image}" in text
     assert cli.main(["compile", "--check"]) == 3  # those with the default images are others
+
+
+def test_a_component_of_the_user_s_own_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "components" / "train" / "component.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("name: train\n")
+    assert cli.main(["compile"]) == 2
+    assert "component.yaml is another's component" in capsys.readouterr().err
+    assert (own.read_text(), list(tmp_path.iterdir())) == (
+        "name: train\n",
+        [tmp_path / "components"],
+    )

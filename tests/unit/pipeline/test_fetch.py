@@ -324,3 +324,6 @@ def test_show_draws_how_training_goes(
     told = capsys.readouterr()
     assert told.err.startswith("how training goes is not known: ")
     assert "train" in told.out
+    run.parameters = {"seeds": "x"}  # nobody has asked for a curve
+    assert main(show) == 0
+    assert capsys.readouterr().err == ""

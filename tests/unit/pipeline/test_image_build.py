@@ -62,6 +62,8 @@ def test_the_images_date_is_that_of_the_commit(checkout: Path, tmp_path: Path) -
     assert checkout_date(checkout, {}) == made
     assert checkout_date(checkout, {"SOURCE_DATE_EPOCH": "86400"}) == 86400
     assert checkout_date(tmp_path, {}) == 315532800  # no checkout: the date of all files in there
+    with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH=now: not seconds since 1970"):
+        checkout_date(checkout, {"SOURCE_DATE_EPOCH": "now"})
 
 
 def test_uncommitted_changes_each_have_their_tag(checkout: Path) -> None:
