@@ -230,8 +230,10 @@ def _parquet(file: IO[bytes], fits: Fits) -> Rows:
             for fields in batch.to_pylist():
                 number += 1
                 yield number, fields
-    except pyarrow.ArrowException as error:
-        raise _Broken(f"not Parquet: {str(error).splitlines()[0]}") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's, and not pyarrow's own
+            raise
+        raise _Broken(f"not Parquet: {str(error).splitlines()[0].rstrip('.')}") from None
 
 
 _READERS: dict[str, Callable[[IO[bytes], Fits], Rows]] = {

@@ -107,6 +107,18 @@ def test_parquet_of_hugging_face(tmp_path: Path) -> None:
     assert found["test-middle.id"] == ["middle3.txt#0", "middle3.txt#1"]
 
 
+def test_a_damaged_parquet_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "own.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([QUESTION | {"split": "train"}] * 9), path)
+    whole = path.read_bytes()
+    start = whole.index(b"PAR1", 0) + 4
+    for damaged in (whole[:-9], b"", whole[:start] + b"\0" * 60 + whole[start + 60 :]):
+        path.write_bytes(damaged)
+        assert f"{path}: not Parquet" in refused(path, tmp_path / "text")
+
+
 def test_parquet_without_pyarrow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import yaml
@@ -86,6 +87,22 @@ def test_answers_are_those_of_predict_whoever_asks_at_the_same_time(
 ) -> None:
     with ThreadPoolExecutor(clients) as pool:
         same(list(pool.map(server.ask, questions)), expected)
+
+
+@pytest.mark.parametrize("times", [1, 400])
+def test_the_page_answers_by_hand(server: Any, times: int) -> None:
+    fields = {**GOOD, "article": "Ann <b> has a cat. " * times, "options": "dog\r\n\r\n<i>cat"}
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, page, _ = server.request("POST", "/", urlencode(fields), form)
+    assert status == 200
+    assert "chosen" in page
+    assert "&lt;i&gt;cat" in page
+    assert "<b>" not in page
+    assert ("longer than the model reads" in page) == (times > 1)
+    status, page, _ = server.request("POST", "/", urlencode(fields | {"options": "dog"}), form)
+    assert status == 422
+    assert "1 options, not 2 to 26" in page
+    assert "Ann &lt;b&gt; has" in page, "what was asked is still there"
 
 
 def test_a_passage_with_several_questions_has_a_list_of_answers(server: Any) -> None:
