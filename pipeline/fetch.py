@@ -326,7 +326,7 @@ def held_by(api: Manifests, run: Run) -> list[Held]:
     What it published, and what it took from the cache, is not its own.
 
     Raises:
-        ConfigError, TransferError: see `fetch`.
+        ConfigError, TransferError: see `fetch`; or what it published lies among them.
     """
     known = artifacts_of(api, run.run_id)
     if not known:
@@ -339,6 +339,13 @@ def held_by(api: Manifests, run: Run) -> list[Held]:
     folders = {one.address.rsplit("/", 3)[0] for one in stored}
     if uri := str(run.parameters.get("checkpoint_uri") or ""):
         folders.add(f"{uri.rstrip('/')}/{run.run_id}")
+    if uri := str(run.parameters.get("publish_uri") or ""):
+        published = f"{uri.rstrip('/')}/{run.run_id}/"
+        if within := next((f for f in folders if published.startswith(f"{f}/")), ""):
+            raise ConfigError(
+                f"{within}: what the run published lies there too",
+                hint="Remove by hand what is not to stay, and the record without --artifacts",
+            )
     found = [(folder, storage.sizes(folder)) for folder in sorted(folders)]
     return [Held(folder, len(sizes), sum(sizes.values())) for folder, sizes in found if sizes]
 

@@ -269,6 +269,18 @@ def test_only_what_a_run_made_itself_is_deleted(bucket: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("below", ["team", "team/", "team/run-1/published"])
+def test_what_a_run_published_among_its_checkpoints_is_not_deleted(bucket: str, below: str) -> None:
+    cluster = Cluster(bucket)
+    uris = {"checkpoint_uri": f"s3://{bucket}/team/", "publish_uri": f"s3://{bucket}/{below}"}
+    cluster.stored.parameters = uris
+    with pytest.raises(ConfigError, match="team/run-1: what the run published lies there too"):
+        held_by(cluster, cluster.run)
+    # Beside them it is in nobody's way.
+    cluster.stored.parameters = uris | {"publish_uri": f"s3://{bucket}/team-models"}
+    assert [one.address.rpartition("/")[2] for one in held_by(cluster, cluster.run)] == ["run-1"]
+
+
 def test_the_commands_list_before_they_remove(
     bucket: str, kubeflow: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
