@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,8 +45,11 @@ class Submission:
 
     @property
     def run_id(self) -> str:
-        found = re.search(r"/#/runs/details/([\w-]+)", self.output)
-        assert found, self.output
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"/#/runs/details/([\w-]+)", self.output)):
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.1)  # a run may have begun before its address is printed
         return found[1]
 
     def end(self) -> int:
