@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -201,6 +202,8 @@ def _explained(repository: Repository) -> Iterator[Any]:
         raise ConfigError(
             f"{repository}: this Python lacks huggingface_hub", hint="pip install huggingface_hub"
         ) from None
+    library = _http_error().__module__.partition(".")[0]
+    logging.getLogger(library).setLevel(logging.WARNING)  # it tells of each request
     try:
         yield hub
     except errors.GatedRepoError as error:
@@ -231,7 +234,8 @@ def _explained(repository: Repository) -> Iterator[Any]:
         raise _unreached(repository, error) from error
     except ValueError as error:
         raise DataError(f"{repository}: the hub does not take it ({error})") from error
-    except _http_error() as error:
+    # ConnectionError and TimeoutError are of hf_xet, which moves large files.
+    except (_http_error(), ConnectionError, TimeoutError) as error:
         raise _unreached(repository, error) from error
 
 

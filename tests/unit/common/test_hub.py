@@ -1,5 +1,6 @@
 """hf:// addresses, against a hub of our own."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ def test_a_data_set_comes_whole_and_once(hub: Any) -> None:
     hub.asked.clear()
     assert fetch(one) == folder
     assert not [line for line in hub.asked if "/storage/" in line or "GET /datasets" in line]
+
+
+def test_requests_are_not_told_of_one_by_one(hub: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    hub.add("datasets/owner/exam", FILES)
+    fetch(Repository("owner/exam", dataset=True))
+    assert hub.asked
+    assert "HTTP Request" not in caplog.text
+
+
+@pytest.mark.usefixtures("hub")
+def test_large_files_storage_that_cannot_be_reached_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreached(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Network error: error sending request")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreached)
+    with pytest.raises(TransferError, match=r"hf://owner/x: the hub cannot be reached.*Network"):
+        fetch(Repository("owner/x"))
 
 
 def test_a_revision_is_what_it_was(hub: Any) -> None:
