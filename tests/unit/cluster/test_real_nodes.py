@@ -80,7 +80,7 @@ class Group:
             self.killed = True
         statuses = []
         for rank, pod, process, reader, log in nodes:
-            statuses.append(process.wait(60))
+            statuses.append(process.wait(300))
             reader.join(10)
             ended = {"exitCode": abs(statuses[-1]), "reason": "", "finishedAt": ""}
             k.container(name, rank, name=pod, terminated=ended)
