@@ -1,6 +1,5 @@
 """What training and evaluation must know of a binarized data set before fairseq opens it."""
 
-import itertools
 import struct
 from pathlib import Path
 
@@ -54,8 +53,8 @@ def read_labels(data: Path, split: str, options: int) -> list[int]:
         labels.append(int(line))
     if not labels:
         raise DataError(f"{path}: holds no question", hint="Check the data set")
-    counts = read_counts(data, split, len(labels)) or [options]
-    if any(label >= count for label, count in zip(labels, itertools.cycle(counts), strict=False)):
+    counts = read_counts(data, split, len(labels))
+    if counts and any(label >= count for label, count in zip(labels, counts, strict=True)):
         raise DataError(f"{path}: a label is none of its question's options", hint="Binarize again")
     for column in range(options + 1):
         index = data / f"input{column}" / f"{split}.idx"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -39,17 +40,18 @@ class PackedBatch:
     @property
     def stock_tokens(self) -> int:
         """What fairseq's task calls `ntokens`: the tokens of the first options only."""
-        if self.counts is None:
-            return int(self.lengths[:: self.options].sum())
-        firsts = [part[0] for part in torch.split(self.lengths, list(self.counts))]
-        return int(torch.stack(firsts).sum())
+        return int(self.lengths[self.bounds[:-1]].sum())
+
+    @property
+    def bounds(self) -> list[int]:
+        """Where each question's sequences begin in `lengths`, and where the last one's end."""
+        return [0, *itertools.accumulate(self.counts or (self.options,) * len(self))]
 
     @property
     def per_question(self) -> list[int]:
         """Tokens of each question."""
-        if self.counts is None:
-            return self.lengths.view(-1, self.options).sum(1).tolist()  # type: ignore[no-any-return]
-        return [int(part.sum()) for part in torch.split(self.lengths, list(self.counts))]
+        tokens: list[int] = F.pad(self.lengths.cumsum(0), (1, 0))[self.bounds].diff().tolist()
+        return tokens
 
     def by_question(self, scores: Tensor) -> Tensor:
         """Scores of all sequences as (questions, options), -inf where a question has no option."""
@@ -84,13 +86,12 @@ class PackedBatch:
         sizes = cut(per_question, max_tokens)
         if len(sizes) == 1:
             return [self]
-        counts = self.counts or (self.options,) * len(self)
-        lengths = iter(torch.split(self.lengths, list(counts)))
+        bounds = self.bounds
         return [
             dataclasses.replace(
                 self,
                 tokens=self.tokens[places],
-                lengths=torch.cat([*itertools.islice(lengths, questions.stop - questions.start)]),
+                lengths=self.lengths[bounds[questions.start] : bounds[questions.stop]],
                 ids=self.ids[questions],
                 targets=None if self.targets is None else self.targets[questions],
                 counts=self.counts and self.counts[questions],

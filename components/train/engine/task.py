@@ -144,16 +144,14 @@ class PackedDataset(BaseWrapperDataset):  # type: ignore[misc]
         self.tokens_per_question = sizes.sum(axis=0)
 
     def collater(self, samples: Sequence[Any]) -> PackedBatch | None:
+        def count(sample: Any) -> int:
+            return self.counts[int(sample["id"])] if self.counts else self.options
+
         return pack(
             [
                 (
                     int(sample["id"]),
-                    [
-                        sample[f"net_input{n + 1}.src_tokens"]
-                        for n in range(
-                            self.counts[int(sample["id"])] if self.counts else self.options
-                        )
-                    ],
+                    [sample[f"net_input{n + 1}.src_tokens"] for n in range(count(sample))],
                     int(sample["target"]) if "target" in sample else None,
                 )
                 for sample in samples
