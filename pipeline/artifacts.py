@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from components.common import storage, strict_json
+from components.common.dataset import natural
 from pipeline.steps import STEPS
 from pipeline.workflow import nodes_of, trial_of
 
@@ -177,10 +178,6 @@ def read_log(artifacts: Sequence[Stored], step: str, trial: int | None = None) -
         storage.read_small(f"{one.address.rpartition('/')[0]}/{key}", MAX_LOG) or b""
         for one in of_step
         # One an attempt: executor-logs-0, executor-logs-1.
-        for key in sorted(storage.sizes(one.address, siblings=True), key=_natural)
+        for key in sorted(storage.sizes(one.address, siblings=True), key=natural)
     ]
     return b"".join(parts).decode(errors="replace")
-
-
-def _natural(key: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
