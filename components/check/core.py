@@ -22,7 +22,7 @@ from components.common.errors import DataError, OutputError
 from components.common.files import scratch_folder
 from components.common.labels import leaning, shares, usual
 from components.common.packed import is_table
-from components.common.text import columns
+from components.common.text import columns, counted
 
 # A passage is nearly another one when this share of its sentences is in that one.
 NEAR = 0.5
@@ -86,7 +86,7 @@ def check(config: CheckConfig) -> Report:
         strict_json.write(config.output, asdict(report))
     if config.strict and report.findings:
         raise DataError(
-            f"{config.data}: {_count(len(report.findings), 'finding')}",
+            f"{config.data}: {counted(len(report.findings), 'finding')}",
             hint="They are listed above",
         )
     return report
@@ -147,10 +147,6 @@ def _report(splits: Sequence[Split], bpe: Path | None) -> Report:
     return Report(figures, tuple(findings), chance, LETTERS[:options])
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def _repeated_passages(split: Split) -> list[Finding]:
     seen: dict[bytes, int] = {}
     twice = []
@@ -158,14 +154,14 @@ def _repeated_passages(split: Split) -> list[Finding]:
         first = seen.setdefault(passage, number)
         if first != number:
             twice.append(f"{split.place(first)} = {split.place(number)}")
-    what = f"{_count(len(twice), 'passage')} of {split.name} again in it"
+    what = f"{counted(len(twice), 'passage')} of {split.name} again in it"
     return [Finding("repeated", what, tuple(twice))] if twice else []
 
 
 def _repeated_options(split: Split) -> list[Finding]:
     rows = [n for n, options in enumerate(split.options) if len(set(options)) < len(options)]
     right = sum(split.options[n].count(split.options[n][split.labels[n]]) > 1 for n in rows)
-    what = f"{_count(len(rows), 'question')} of {split.name} with an option twice"
+    what = f"{counted(len(rows), 'question')} of {split.name} with an option twice"
     what += f", {right:,} of them the right one" if right else ""
     return [Finding("options", what, tuple(split.ids[n] for n in rows))] if rows else []
 
@@ -205,7 +201,7 @@ def _leaks(splits: Sequence[Split]) -> Iterator[Finding]:
 
 def _leak(what: str, where: Sequence[str], later: Split, earlier: Split) -> Iterator[Finding]:
     if where:
-        said = f"{_count(len(where), what)} of {later.name} in {earlier.name}"
+        said = f"{counted(len(where), what)} of {later.name} in {earlier.name}"
         yield Finding("leak", said, tuple(where))
 
 

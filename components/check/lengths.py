@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from components.binarize.bpe import Encoder, read_encoder
 from components.check.columns import Split
 from components.common.lengths import TOKENS, Lengths
+from components.common.text import counted
 
 BATCH = 4096  # lines that are encoded at a time
 
@@ -34,7 +35,7 @@ def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ..
         if number:
             order = np.argsort(-longest, kind="stable")[:number]
             yield (
-                f"{number:,} question{'s' * (number > 1)} of {split.name}"
+                f"{counted(number, 'question')} of {split.name}"
                 f" ({number / len(longest):.1%}) lose text beyond {TOKENS} tokens,"
                 f" {found.lost:.1%} of all of it",
                 tuple(split.ids[n] for n in order),

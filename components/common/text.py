@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 
+def counted(number: int, what: str) -> str:
+    """So many of a thing: 1 finding, 2 findings."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def columns(rows: Sequence[Sequence[str]], *, left: int = 1, gap: str = "  ") -> list[str]:
     """Rows as lines of one width: the first `left` columns set to the left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -16,6 +16,7 @@ from components.common.errors import DataError
 from components.common.indexed import read_sizes, read_tokens
 from components.common.labels import leaning, usual
 from components.common.lengths import lengths
+from components.common.text import counted
 from components.train.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def _doubts(data: Path, labels: Mapping[str, Sequence[int]], options: int) -> li
     doubts = [leaning(split, found, options) for split, found in labels.items() if equal]
     shared = passages(data, "train") & passages(data, "valid")
     if shared:
-        number = f"{len(shared):,} passage{'s' * (len(shared) > 1)}"
+        number = counted(len(shared), "passage")
         doubts.append(f"{number} of the validation questions also in training")
     return [doubt for doubt in doubts if doubt]
 
