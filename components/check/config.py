@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from components.common.cli import option, require_ranges
 from components.preprocess.columns import HELP_COLUMNS
-from components.preprocess.rows import HELP_ANSWERS, HELP_SPLIT
+from components.preprocess.rows import HELP_ANSWERS, HELP_SPLIT, Answers
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,7 @@ class CheckConfig:
     )
     options: int = option(0, least=0, help="options of each question; 0 is as many as there are")
     columns: str = option("", help=HELP_COLUMNS)
-    answers: Literal["auto", "letter", "index0", "index1", "text"] = option(
-        "auto", help=HELP_ANSWERS
-    )
+    answers: Answers = option("auto", help=HELP_ANSWERS)
     split: str = option("", help=HELP_SPLIT)
     strict: bool = option(False, help="end with status 3 when there is a finding")
     output: Path | None = option(None, help="new file for all figures and findings, in JSON")

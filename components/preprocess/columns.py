@@ -89,7 +89,7 @@ class Columns:
         plain = {c: re.sub(r"[\W_]+", "", c.casefold()) for c in header if c not in taken}
         found: list[Any] = [column for column, p in plain.items() if p in SYNONYMS[name]]
         if name == "options":
-            found += [*_series(plain, _OPTION, 0), *_series(plain, _NUMBERED, 0)]
+            found += [*_series(plain, _OPTION), *_series(plain, _NUMBERED)]
         if len(found) > 1:
             one, other = ("+".join(f) if type(f) is list else f for f in found[:2])
             raise InvalidPassage(
@@ -99,14 +99,14 @@ class Columns:
         return found[0] if found else None
 
 
-def _series(plain: Mapping[str, str], form: re.Pattern[str], start: int) -> list[list[str]]:
+def _series(plain: Mapping[str, str], form: re.Pattern[str]) -> list[list[str]]:
     """Columns that are numbered or lettered one after the other, if there are two or more."""
     places: dict[int, str] = {}
     for column, name in plain.items():
         if match := form.fullmatch(name):
             said = match[1]
             places.setdefault(int(said) if said.isdecimal() else ord(said) - ord("a"), column)
-    first = 0 if 0 in places else 1 if form is _NUMBERED else 0
+    first = int(form is _NUMBERED and 0 not in places)
     run: list[str] = []
     while first + len(run) in places:
         run.append(places[first + len(run)])

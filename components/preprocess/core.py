@@ -49,6 +49,7 @@ from components.preprocess.passage import InvalidPassage, Passage, decode, lines
 from components.preprocess.rows import (
     HELP_ANSWERS,
     HELP_SPLIT,
+    Answers,
     Row,
     read_tables,
     shares_of,
@@ -206,9 +207,7 @@ class PreprocessConfig:
         "stop", help="at an invalid file or row: stop there, or skip such and list them"
     )
     columns: str = option("", help=HELP_COLUMNS)
-    answers: Literal["auto", "letter", "index0", "index1", "text"] = option(
-        "auto", help=HELP_ANSWERS
-    )
+    answers: Answers = option("auto", help=HELP_ANSWERS)
     split: str = option("", help=HELP_SPLIT)
 
     def __post_init__(self) -> None:

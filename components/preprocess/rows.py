@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from components.common import strict_json
 from components.common.dataset import LETTERS
@@ -27,6 +27,7 @@ READINGS = {
     "index1": "an index from 1",
     "text": "an option's text",
 }
+Answers = Literal["auto", "letter", "index0", "index1", "text"]
 HELP_ANSWERS = "what a table's answers are, where they do not tell"
 HELP_SPLIT = (
     "shares in percent of train, dev and test, as 80/10/10, for a table without splits: each"
