@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common import strict_json
-from pipeline.commands.options import add_server, command
+from pipeline.commands.options import add_run, command, found
 from pipeline.display import say
 
 
@@ -26,8 +26,7 @@ def add_fetch(verbs: Any) -> None:
         and so does a run that still goes on.
         """,
     )
-    made.add_argument("run", metavar="RUN", help="id, beginning of an id, name, or latest")
-    add_server(made)
+    add_run(made)
     made.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to fill")
     made.add_argument(
         "--only",
@@ -39,7 +38,6 @@ def add_fetch(verbs: Any) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from pipeline.commands.runs import found
     from pipeline.fetch import fetch
     from pipeline.runs import described
 

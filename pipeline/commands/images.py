@@ -1,33 +1,28 @@
 """race images: build, push and list the container images."""
 
 import argparse
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError
 from components.common.text import columns
-from pipeline.commands.options import command
+from pipeline.commands.options import command, group
 from pipeline.display import say
 from pipeline.images import variable, write_references
 
 
 def add_images(commands: Any) -> None:
-    made = commands.add_parser(
+    verbs = group(
+        commands,
         "images",
-        help="build, push and list the two container images",
-        description="Build, push and list the container images of the data and training steps.",
-        epilog=textwrap.dedent(
-            """
-            RACE_IMAGE_PREFIX is where they are kept, such as registry.example.org/team. The tag is
-            the commit that last changed them; uncommitted changes add a digest to it.
-            """
-        ).strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "build, push and list the two container images",
+        "Build, push and list the container images of the data and training steps.",
+        """
+        RACE_IMAGE_PREFIX is where they are kept, such as registry.example.org/team. The tag is
+        the commit that last changed them; uncommitted changes add a digest to it.
+        """,
     )
-    verbs = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
     build = command(
         verbs,
         "build",

@@ -12,6 +12,7 @@ from pipeline.images import Images, images, read_references, variable
 from pipeline.parameters import DEFAULT_CONFIG, PARALLELISM, Config, config_names, resolve
 
 if TYPE_CHECKING:
+    from pipeline.client import Api, Run
     from pipeline.server import Server
 
 
@@ -28,6 +29,19 @@ def command(
     )
     made.set_defaults(command=function)
     return made
+
+
+def group(commands: Any, name: str, help: str, description: str, text: str) -> Any:
+    """A command that has commands of its own, which are to be added to what this gives."""
+    made = commands.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=textwrap.dedent(text).strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return made.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
 def add_config(made: argparse.ArgumentParser, default: str | None = DEFAULT_CONFIG) -> None:
@@ -128,6 +142,21 @@ def server(arguments: argparse.Namespace) -> "Server":
         arguments.token_file or own_token(),
         arguments.ca_file or own_authorities(),
     )
+
+
+def add_run(made: argparse.ArgumentParser) -> None:
+    """RUN, one on a server."""
+    made.add_argument("run", metavar="RUN", help="id, beginning of an id, name, or latest")
+    add_server(made)
+
+
+def found(arguments: argparse.Namespace) -> "tuple[Api, Run]":
+    """The server, and the run that RUN names."""
+    from pipeline.client import Api
+    from pipeline.runs import find
+
+    api = Api(server(arguments))
+    return api, find(api, arguments.run)
 
 
 def add_parallelism(made: argparse.ArgumentParser) -> None:

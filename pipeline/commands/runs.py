@@ -3,7 +3,6 @@
 import argparse
 import functools
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,34 +10,39 @@ from typing import TYPE_CHECKING, Any
 from components.common import strict_json
 from components.common.errors import ConfigError, one_line
 from pipeline.commands.fetch import add_fetch
-from pipeline.commands.options import add_output, add_poll, add_server, command, server
+from pipeline.commands.options import (
+    add_output,
+    add_poll,
+    add_run,
+    add_server,
+    command,
+    found,
+    group,
+    server,
+)
 from pipeline.display import say
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Stored
-    from pipeline.client import Api, Run
+    from pipeline.client import Run
     from pipeline.follow import Follower
 
 
 def add_runs(commands: Any) -> None:
-    made = commands.add_parser(
+    verbs = group(
+        commands,
         "runs",
-        help="list, show, cancel, retry, fetch and delete runs on a cluster; their logs",
-        description="What becomes of a run on a cluster after `race submit`.",
-        epilog=textwrap.dedent(
-            """
-            examples:
-              race runs list
-              race runs show latest
+        "list, show, cancel, retry, fetch and delete runs on a cluster; their logs",
+        "What becomes of a run on a cluster after `race submit`.",
+        """
+        examples:
+          race runs list
+          race runs show latest
 
-            RUN is a run's id, the beginning of one, its name, or latest: the newest of this
-            pipeline. Set KF_PIPELINES_ENDPOINT to type --host no more.
-            """
-        ).strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        RUN is a run's id, the beginning of one, its name, or latest: the newest of this
+        pipeline. Set KF_PIPELINES_ENDPOINT to type --host no more.
+        """,
     )
-    verbs = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (_add_list, _add_show, _add_logs, _add_cancel, _add_retry, add_fetch, _add_delete)
     for add in adders:
         add(verbs)
@@ -49,8 +53,7 @@ def add_verb(
 ) -> argparse.ArgumentParser:
     """A command about one run, which it is given as RUN."""
     made = command(verbs, name, function, help, text)
-    made.add_argument("run", metavar="RUN", help="id, beginning of an id, name, or latest")
-    add_server(made)
+    add_run(made)
     add_output(made)
     return made
 
@@ -58,15 +61,6 @@ def add_verb(
 def _add_wait(made: argparse.ArgumentParser, help: str) -> None:
     made.add_argument("--wait", "--follow", action="store_true", help=help)
     add_poll(made)
-
-
-def found(arguments: argparse.Namespace) -> "tuple[Api, Run]":
-    """The server, and the run that RUN names."""
-    from pipeline.client import Api
-    from pipeline.runs import find
-
-    api = Api(server(arguments))
-    return api, find(api, arguments.run)
 
 
 def _print(arguments: argparse.Namespace, answer: Any, *lines: str) -> None:
