@@ -4,6 +4,7 @@ Keys are relative to the folder that the address lies in: those of s3://bucket/r
 `model`, where that is one object, or `model/checkpoint_best.pt` and so on.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from components.common.errors import DataError
 from components.common.manifest import path_fault
 from components.common.retry import Patience
-from components.common.storage.store import CHUNK, Settings, Store, Wanted, open_store
+from components.common.storage.store import Settings, Store, Wanted, open_store
 from components.common.transfer import Checksum
 
 
@@ -22,6 +23,10 @@ def sizes(uri: str, *, siblings: bool = False) -> dict[str, int]:
         ConfigError, TransferError: as storage's `fetch` raises them.
     """
     store, name = _opened(uri)
+    return _sizes(store, name, siblings)
+
+
+def _sizes(store: Store, name: str, siblings: bool = False) -> dict[str, int]:
     # Some programs write an empty object in the place of a folder.
     found = {key: size for key, size in store.sizes(name).items() if not key.endswith("/")}
     return {k: s for k, s in found.items() if siblings or k == name or k.startswith(f"{name}/")}
@@ -44,8 +49,8 @@ def write_small(uri: str, data: bytes, patience: Patience) -> None:
     Raises:
         ConfigError, TransferError, OSError: as storage's `publish` raises them.
     """
-    parent, _, name = uri.rpartition("/")
-    open_store(parent, Settings(patience)).write(name, data, exclusive=False)
+    store, name = _opened(uri, Settings(patience))
+    store.write(name, data, exclusive=False)
 
 
 def fetch_objects(
@@ -86,11 +91,8 @@ def fetch_objects(
 def _as_told(path: Path, checksum: Checksum | None) -> bool:
     if checksum is None:
         return True
-    digest = checksum.hasher()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return bool(digest.hexdigest() == checksum.value)
+        return hashlib.file_digest(file, checksum.hasher).hexdigest() == checksum.value
 
 
 def remove_objects(uri: str) -> None:
@@ -99,11 +101,11 @@ def remove_objects(uri: str) -> None:
     Raises:
         ConfigError, TransferError: as storage's `fetch` raises them.
     """
-    store, _ = _opened(uri)
-    for key in sizes(uri):
+    store, name = _opened(uri)
+    for key in _sizes(store, name):
         store.remove(key)
 
 
-def _opened(uri: str) -> tuple[Store, str]:
+def _opened(uri: str, settings: Settings | None = None) -> tuple[Store, str]:
     parent, _, name = uri.rstrip("/").rpartition("/")
-    return open_store(parent, Settings()), name
+    return open_store(parent, settings or Settings()), name
