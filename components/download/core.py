@@ -186,11 +186,16 @@ def download(config: DownloadConfig) -> Downloads:
                 else contextlib.nullcontext(folder)
             ) as arrival:
                 results.append(_download(url, expected, Path(arrival), target, config))
-        if len(results) == 1 and url.startswith(hub.SCHEME):
-            write_origin(folder, hub.parse(url).name)
-        elif config.archives and len(results) == 1:
-            write_origin(folder, known.name_of(url, results[0].sha256))
+        if len(results) == 1 and (name := _origin(url, results[0].sha256, config)):
+            write_origin(folder, name)
     return results
+
+
+def _origin(url: str, sha256: str, config: DownloadConfig) -> str:
+    """What the steps that follow are told of where it came from; "" for a file among others."""
+    if url.startswith(hub.SCHEME):
+        return hub.parse(url).name
+    return known.name_of(url, sha256) if config.archives else ""
 
 
 def _download(

@@ -189,14 +189,15 @@ def _origin(config: EvaluateConfig) -> dict[str, Any]:
     if not config.model.is_dir():
         return {}
     found: dict[str, Any] = {}
-    folder = checkpoint_of(config.model).parent
+    checkpoint = checkpoint_of(config.model)
+    folder = checkpoint.parent
     if (folder / METRICS).is_file():
         found["training"] = digest(folder)
     labels = config.data / "label" / "valid.label"
     if labels.is_file():
         found["validation_questions"] = labels.read_bytes().count(b"\n")
     training = Training.find(folder)
-    if training and training.collapsed and not checkpoint_of(config.model).is_file():
+    if training and training.collapsed and not checkpoint.is_file():
         found["absent"] = training.collapsed
     return found
 
