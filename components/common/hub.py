@@ -73,6 +73,16 @@ def parse(address: str, *, dataset: bool | None = None) -> Repository:
     return Repository(found[2], found[3] or "", bool(found[1]))
 
 
+def require_unchosen(where: str, repository: Repository, hint: str) -> None:
+    """Refuse an address to write to that has a revision; `where` is the parameter and its value.
+
+    Raises:
+        ConfigError: it has one.
+    """
+    if repository.revision:
+        raise ConfigError(f"{where}: the revision is not yours to choose", hint=hint)
+
+
 _FORMS = "Give hf://OWNER/MODEL or hf://datasets/OWNER/NAME, with @REVISION where it matters"
 
 
@@ -86,9 +96,10 @@ def commit_of(repository: Repository) -> str:
         return str(hub.HfApi().repo_info(**repository.named).sha)
 
 
-# Of a model: settings, tokenizer, card and what publishing adds; not other libraries' weights.
+# Of a model: its settings, and its weights in one form or the other.
+SETTINGS, SAFETENSORS, PICKLE = "config.json", "model.safetensors", "pytorch_model.bin"
+# Settings, tokenizer, card and what publishing adds; not other libraries' weights.
 _MODEL = ("*.json", "*.txt", "README.md")
-_SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 def fetch(repository: Repository) -> Path:
@@ -104,8 +115,8 @@ def fetch(repository: Repository) -> Path:
     """
     if repository.dataset:
         return _download(repository, None)
-    folder = _download(repository, [*_MODEL, _SAFE])
-    return folder if (folder / _SAFE).exists() else _download(repository, [*_MODEL, _PICKLED])
+    folder = _download(repository, [*_MODEL, SAFETENSORS])
+    return folder if (folder / SAFETENSORS).exists() else _download(repository, [*_MODEL, PICKLE])
 
 
 def _download(repository: Repository, patterns: list[str] | None) -> Path:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.common import hub
 from components.common.errors import ConfigError, DataError
 from components.common.files import scratch_folder
 from components.common.results.metrics import METRICS, Evaluation, Training
@@ -20,8 +21,8 @@ from components.common.results.metrics import METRICS, Evaluation, Training
 # Of a folder that `race run` or a copy of a cluster's artifacts made: a folder for each output.
 MODEL, BPE, REPORT = "model", "bpe", "report"
 CHECKPOINT = "checkpoint_best.pt"
-# Of a Hugging Face model: its settings, and what export adds of training and evaluation.
-SETTINGS, TRAINING, EVALUATION = "config.json", "training", "evaluation"
+# What export adds to a Hugging Face model.
+TRAINING, EVALUATION = "training", "evaluation"
 
 MODEL_HELP = (
     "a run's folder, the folder that train wrote, a checkpoint, or a Hugging Face model that"
@@ -46,7 +47,7 @@ def as_run(model: Path) -> Iterator[Path]:
     Raises:
         DataError, OSError: as `import_model` raises them.
     """
-    if not (model / SETTINGS).is_file():
+    if not (model / hub.SETTINGS).is_file():
         yield model
         return
     from components.import_.config import ImportConfig

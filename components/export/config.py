@@ -6,7 +6,6 @@ from typing import Literal
 
 from components.common import hub
 from components.common.cli import option
-from components.common.errors import ConfigError
 from components.evaluate.trained import MODEL_HELP
 
 
@@ -30,11 +29,9 @@ class ExportConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.push_to_hub and self.repository.revision:
-            raise ConfigError(
-                f"push_to_hub: {self.push_to_hub}: the revision is not yours to choose",
-                hint="Give OWNER/NAME",
-            )
+        if self.push_to_hub:
+            where = f"push_to_hub: {self.push_to_hub}"
+            hub.require_unchosen(where, self.repository, "Give OWNER/NAME")
 
     @property
     def repository(self) -> hub.Repository:

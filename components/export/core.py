@@ -21,7 +21,6 @@ from components.train.roberta import Roberta
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "model.safetensors"
 # What the task does with text, kept in config.json; transformers have no use for it.
 TASK_KEY = "sentence_ranking"
 TASK_SETTINGS = (
@@ -75,10 +74,10 @@ def export_trained(config: ExportConfig, trained: Trained) -> Export:
         kind = torch.float16 if config.precision == "fp16" else torch.float32
         # safetensors refuses tensors that share memory, as those of a checkpoint may.
         tensors = {name: t.to(kind, copy=True).contiguous() for name, t in state.items()}
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, folder / hub.SAFETENSORS, metadata={"format": "pt"})
         task = {name: getattr(settings, name) for name in TASK_SETTINGS}
         content = model_config(checked, tensors) | {TASK_KEY: task}
-        strict_json.write(folder / "config.json", content)
+        strict_json.write(folder / hub.SETTINGS, content)
         files = tokenizer.to_huggingface(trained.bpe, settings.max_positions)
         for name, text in files.items():
             _write(folder / name, text)
@@ -90,8 +89,8 @@ def export_trained(config: ExportConfig, trained: Trained) -> Export:
         card = Exported(task, parameters, trained.training, trained.evaluation)
         _write(folder / "README.md", model_card(card))
         # safetensors lets only the owner read it.
-        (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
-        size = (folder / WEIGHTS).stat().st_size
+        (folder / hub.SAFETENSORS).chmod((folder / hub.SETTINGS).stat().st_mode)
+        size = (folder / hub.SAFETENSORS).stat().st_size
     return Export(size, parameters)
 
 

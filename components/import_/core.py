@@ -13,6 +13,7 @@ from typing import Any
 from components.common import strict_json
 from components.common.errors import DataError
 from components.common.files import atomic_folder
+from components.common.hub import PICKLE, SAFETENSORS, SETTINGS
 from components.common.settings import Settings
 from components.common.vocabulary import read_vocabulary, require_same
 from components.huggingface import tokenizer, weights
@@ -40,8 +41,6 @@ COMPUTED = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
 }
-
-SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 
 # fairseq/tasks/sentence_ranking.py; for a model that answers, where config.json does not say.
 TASK_SETTINGS = {
@@ -130,7 +129,7 @@ _HINT = "Give a folder with a RoBERTa, such as roberta-large, its tokenizer incl
 
 def _settings(source: Path) -> tuple[Settings, Settings]:
     """What config.json says of the model, and what export wrote there of the task."""
-    path = source / "config.json"
+    path = source / SETTINGS
     settings = Settings(strict_json.read_object(path, hint=_HINT), str(path), _HINT)
     settings.require("model_type", "roberta", None)
     settings.require("layer_norm_eps", 1e-5, 1e-12)  # what transformers assume by default

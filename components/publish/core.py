@@ -12,7 +12,6 @@ from pathlib import Path
 
 from components.common import hub, storage
 from components.common.cli import option
-from components.common.errors import ConfigError
 from components.common.executor import Outcome
 from components.common.files import scratch_folder
 from components.common.manifest import Scalar
@@ -50,11 +49,11 @@ class PublishConfig:
 
     def __post_init__(self) -> None:
         if self.publish_uri.startswith(hub.SCHEME):
-            if hub.parse(self.publish_uri, dataset=False).revision:
-                raise ConfigError(
-                    f"publish_uri: {self.publish_uri}: the revision is not yours to choose",
-                    hint="Leave it out; each run becomes a tag",
-                )
+            hub.require_unchosen(
+                f"publish_uri: {self.publish_uri}",
+                hub.parse(self.publish_uri, dataset=False),
+                "Leave it out; each run becomes a tag",
+            )
         else:
             require_supported("publish_uri", self.publish_uri)
 

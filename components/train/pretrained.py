@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.common import hub
 from components.common.dataset import copy_origin
 from components.common.errors import DataError
 from components.common.files import scratch_folder
@@ -21,7 +22,7 @@ def as_fairseq(pretrained: Path) -> Iterator[Path]:
         DataError: it cannot be imported.
         OSError: the folder for temporary files is full.
     """
-    if not (pretrained / "config.json").is_file() or any(pretrained.rglob("model.pt")):
+    if not (pretrained / hub.SETTINGS).is_file() or any(pretrained.rglob("model.pt")):
         yield pretrained
         return
     with scratch_folder() as scratch:
