@@ -38,7 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
 def ours(docker_engine: Any, images: Images) -> list[Any]:
     return [
         container
-        for container in docker_engine.containers.list(all=True)
+        for container in docker_engine.containers.list(all=True, ignore_removed=True)
         if container.attrs["Config"]["Image"] in (images.data, images.train)
     ]
 
