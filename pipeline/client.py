@@ -1,28 +1,27 @@
 """The calls to a server of Kubeflow Pipelines: what a submission makes, and what runs tell.
 
 Runs are asked for by the v2beta1 API. It never says why a step failed or waits; that is in the
-run's workflow, which only the v1beta1 API hands out, and in the logs of v1alpha1.
+run's workflow, which only the v1beta1 API hands out, and in the logs of v1alpha1. kfp's own client
+knows the first of the three alone, waits without end, prints, and takes an error that has the
+status 200 for a thing without content.
 """
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
-import kfp
-import kfp_server_api
+import certifi
 import urllib3
 
 from components.common import strict_json
-from components.common.errors import ConfigError
+from components.common.errors import ConfigError, TransferError
 from components.common.retry import AttemptError, Patience, retry
 from components.common.transfer import root_of, told, untrusted
-from pipeline.answers import AnswerError, limit_time, no_answer, quiet, refuse_errors
 from pipeline.server import Server, own_namespace
 
 Result = TypeVar("Result")
@@ -34,6 +33,29 @@ ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 GOING = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
 PAGE = 100  # runs that are asked for at once
 LOG_TAIL = 1 << 16  # bytes at the end of a log: what failed is said there
+
+# What an answer raises that is none of Kubeflow Pipelines.
+_UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+
+
+class AnswerError(TransferError):
+    """The server's answer is no answer of Kubeflow Pipelines, though its status is 200."""
+
+
+def no_answer(host: str, how: str) -> AnswerError:
+    return AnswerError(
+        f"{host} answered {how}",
+        hint="Check --host, and what stands between it and Kubeflow Pipelines",
+    )
+
+
+class _RefusedError(Exception):
+    """An answer with the status of an error."""
+
+    def __init__(self, status: int, reason: str, body: str) -> None:
+        self.status, self.reason, self.body = status, reason, body
+        self.said = told(body, reason)
+        super().__init__(self.said)
 
 
 @dataclass(frozen=True)
@@ -100,81 +122,92 @@ class Api:
         self.server = server
         self._patience = patience or PATIENCE
         self._token = server.token()
-        configuration = kfp_server_api.Configuration(host=server.host.rstrip("/"))
-        if self._token:
-            configuration.api_key = {"authorization": self._token}
-            configuration.api_key_prefix = {"authorization": "Bearer"}
-        if server.ca_file:
-            configuration.ssl_ca_cert = str(server.ca_file)
-        # kfp.Client asks for the server's health too, but hides why that fails behind half a minute
-        # of tracebacks.
-        probe = kfp_server_api.ApiClient(configuration)
-        limit_time(probe)
-        refuse_errors(probe)
-        self._configuration = configuration
-        healthz = kfp_server_api.HealthzServiceApi(probe)
-        health, _, headers = self._call(healthz.healthz_service_get_healthz_with_http_info)
-        if "json" not in headers.get("content-type", ""):
+        self._http = urllib3.PoolManager(
+            ca_certs=str(server.ca_file or certifi.where()),
+            timeout=urllib3.Timeout(connect=self._patience.connect, read=self._patience.read),
+            # Attempts are counted in one place.
+            retries=urllib3.Retry(connect=0, read=0, other=0, redirect=3),
+        )
+        health = self._call(self._health)
+        self.version = str(health.get("tag_name"))
+        self.multi_user = bool(health.get("multi_user"))
+        if self.multi_user and not server.namespace:
+            self.server = dataclasses.replace(server, namespace=own_namespace())
+            if not self.server.namespace:
+                raise ConfigError(
+                    f"{server.host} serves many users", hint="Give your profile's --namespace"
+                )
+
+    def _health(self) -> Mapping[str, Any]:
+        health = None
+        with contextlib.suppress(ValueError):
+            health = self._request("GET", "v2beta1/healthz")
+        if not isinstance(health, dict):
             raise ConfigError(
-                f"{server.host} answers, but not as Kubeflow Pipelines does",
+                f"{self.server.host} answers, but not as Kubeflow Pipelines does",
                 hint="Check --host, and whether a log-in stands before it (--token-file)",
             )
-        if health.multi_user and not server.namespace:
-            server = self.server = dataclasses.replace(server, namespace=own_namespace())
-        if health.multi_user and not server.namespace:
-            raise ConfigError(
-                f"{server.host} serves many users", hint="Give your profile's --namespace"
-            )
-        self.version = _version(probe.last_response.data)
-        self.multi_user = bool(health.multi_user)
-        self._client = self._call(
-            lambda: kfp.Client(
-                host=server.host,
-                namespace=server.namespace,
-                existing_token=self._token or None,
-                ssl_ca_cert=configuration.ssl_ca_cert,
-            )
-        )
-        self._http = self._client._run_api.api_client
-        limit_time(self._http)
-        refuse_errors(self._http)
-        self._configuration = self._client._existing_config
+        return health
 
-    def pipeline_version(self, package: Path, name: str, kind: str = "") -> tuple[str, str]:
-        """Ids of the pipeline of that name and of its version with this very content.
+    # What a submission makes
+
+    def pipeline_version(self, package: str, name: str, kind: str = "") -> dict[str, str]:
+        """The pipeline of that name, and its version with this very content, as a run names them.
 
         Uploads them if need be. `kind` begins the version's name, a digest ends it.
         """
-        version = kind + hashlib.sha256(package.read_bytes()).hexdigest()[:12]
-        namespace = self.server.namespace or None
-
-        def pipeline() -> str:
-            found = self._client.list_pipelines(namespace=namespace, filter=_named(name)).pipelines
-            made = found[0] if found else None
-            made = made or self._client.upload_pipeline(str(package), name, namespace=namespace)
-            return self._identity(made, "pipeline_id")
-
-        pipeline_id = self._call(pipeline)
-
-        def of_package() -> str:
-            found = self._client.list_pipeline_versions(
-                pipeline_id, filter=_named(version)
-            ).pipeline_versions
-            made = found[0] if found else None
-            made = made or self._client.upload_pipeline_version(
-                str(package), version, pipeline_id=pipeline_id
-            )
-            return self._identity(made, "pipeline_version_id")
-
-        return pipeline_id, self._call(of_package)
+        version = kind + hashlib.sha256(package.encode()).hexdigest()[:12]
+        namespace = self.server.namespace
+        file = {"uploadfile": ("pipeline.yaml", package)}
+        path = "v2beta1/pipelines"
+        pipeline = self._made(
+            "pipeline",
+            path,
+            name,
+            lambda: self._post(f"{path}/upload", file=file, name=name, namespace=namespace),
+            namespace=namespace,
+        )
+        made = self._made(
+            "pipeline_version",
+            f"{path}/{pipeline}/versions",
+            version,
+            lambda: self._post(
+                f"{path}/upload_version", file=file, name=version, pipelineid=pipeline
+            ),
+        )
+        return {"pipeline_id": pipeline, "pipeline_version_id": made}
 
     def experiment(self, name: str) -> str:
         """Id of the experiment with this name, which is made where there is none."""
+        path, namespace = "v2beta1/experiments", self.server.namespace
+        body = {"display_name": name, "namespace": namespace}
+        return self._made(
+            "experiment", path, name, lambda: self._post(path, body), namespace=namespace
+        )
 
-        def made() -> str:
-            return self._identity(self._client.create_experiment(name), "experiment_id")
+    def start(self, experiment: str, name: str, what: Mapping[str, Any]) -> str:
+        """Start a run of `what`, in the API's words; `name` has to be unique. Its id."""
+        body = {"experiment_id": experiment, "display_name": name, **what}
+        path = "v2beta1/runs"
+        return self._made(
+            "run", path, name, lambda: self._post(path, body), experiment_id=experiment
+        )
 
-        return self._call(made)
+    def schedule(self, experiment: str, name: str, what: Mapping[str, Any], cron: str) -> str:
+        """Start a run whenever `cron` (six fields, from seconds on) says; the schedule's id."""
+        body = {
+            "experiment_id": experiment,
+            "display_name": name,
+            "trigger": {"cron_schedule": {"cron": cron}},
+            "mode": "ENABLE",
+            "max_concurrency": "1",
+            "no_catchup": True,
+            **what,
+        }
+        path = "v2beta1/recurringruns"
+        return self._made(
+            "recurring_run", path, name, lambda: self._post(path, body), experiment_id=experiment
+        )
 
     def may_start(self) -> bool | None:
         """Whether this user may start runs; None where the server does not let that be seen.
@@ -185,59 +218,32 @@ class Api:
         Raises:
             ConfigError: it refuses it.
         """
-        namespace = self.server.namespace or None
-        found = self._call(
-            lambda: self._client.list_experiments(page_size=1, namespace=namespace).experiments
-        )
+        query = {"page_size": "1", "namespace": self.server.namespace}
+        found = self._call(lambda: self._list("experiments", "v2beta1/experiments", query))
         if not self.multi_user:
             return True
         if not found:
             return None
         nothing = {"pipeline_id": NOWHERE, "pipeline_version_id": NOWHERE}
         run = {"display_name": "race doctor", "pipeline_version_reference": nothing}
-        run["experiment_id"] = found[0].experiment_id
+        run["experiment_id"] = found[0]["experiment_id"]
 
         def ask() -> bool | None:
             try:
-                self._client._run_api.run_service_create_run(run=run)
-            except kfp_server_api.ApiException as error:
+                self._post("v2beta1/runs", run)
+            except _RefusedError as error:
                 if error.status in (401, 403):
                     raise
-                said = str(error.body)
-                return True if NOWHERE in said or "fetching manifest" in said else None
+                return NOWHERE in error.body or "fetching manifest" in error.body or None
             return None
 
         return self._call(ask)
 
-    def start(self, experiment: str, name: str, **what: Any) -> str:
-        """Start a run; `name` has to be unique. Its id."""
-
-        def run() -> str:
-            found = self._client.list_runs(experiment_id=experiment, filter=_named(name)).runs
-            made = found[0] if found else self._client.run_pipeline(experiment, name, **what)
-            return self._identity(made, "run_id")
-
-        return self._call(run)
-
-    def schedule(self, experiment: str, name: str, cron: str, **what: Any) -> str:
-        """Start a run whenever `cron` (six fields, from seconds on) says; the schedule's id."""
-
-        def recurring() -> str:
-            found = self._client.list_recurring_runs(
-                experiment_id=experiment, filter=_named(name)
-            ).recurring_runs
-            made = found[0] if found else None
-            made = made or self._client.create_recurring_run(
-                experiment, name, cron_expression=cron, no_catchup=True, **what
-            )
-            return self._identity(made, "recurring_run_id")
-
-        return self._call(recurring)
+    # What becomes of runs
 
     def run(self, run_id: str) -> Run:
         """The run as it stands."""
-        path = "/apis/v2beta1/runs/{run}"
-        return self._call(lambda: Run.of(self._get(path, run=run_id, response_type="object")))
+        return self._call(lambda: Run.of(self._request("GET", f"v2beta1/runs/{run_id}")))
 
     def runs(
         self,
@@ -249,39 +255,32 @@ class Api:
 
         They come without inputs and steps.
         """
+        of = {"experiment_id": experiment} if experiment else {"namespace": self.server.namespace}
+        query = {**of, "page_size": str(PAGE), "sort_by": "created_at desc"}
         found: list[Run] = []
-        token = ""
-        while len(found) < limit:
-            page = self._call(
-                functools.partial(
-                    self._client.list_runs,
-                    page_token=token,
-                    page_size=PAGE,
-                    sort_by="created_at desc",
-                    experiment_id=experiment or None,
-                    namespace=self.server.namespace or None,
-                )
-            )
-            listed = map(Run.of, self._http.sanitize_for_serialization(page.runs or []))
-            found += filter(wanted, listed)
-            token = page.next_page_token or ""
-            if not token:
+
+        def page() -> str:
+            answer = self._request("GET", "v2beta1/runs", **query)
+            found.extend(filter(wanted, [Run.of(run) for run in answer.get("runs") or []]))
+            return str(answer.get("next_page_token") or "")
+
+        while token := self._call(page):
+            if len(found) >= limit:
                 break
+            query["page_token"] = token
         return found[:limit]
 
     def pipeline(self, name: str) -> str:
         """Id of the pipeline of that name; an empty string where there is none."""
-        namespace = self.server.namespace or None
-        found = self._call(
-            lambda: self._client.list_pipelines(namespace=namespace, filter=_named(name)).pipelines
-        )
+        query = {"filter": _named(name), "namespace": self.server.namespace}
+        found = self._call(lambda: self._list("pipelines", "v2beta1/pipelines", query))
         return self._identity(found[0], "pipeline_id") if found else ""
 
     def manifest(self, run_id: str) -> str:
         """The run's Argo workflow, in JSON; an empty string where the server hands none out."""
 
         def asked() -> str:
-            answer = self._get("/apis/v1beta1/runs/{run}", run=run_id, response_type="object")
+            answer = self._request("GET", f"v1beta1/runs/{run_id}")
             return str(answer["pipeline_runtime"]["workflow_manifest"])
 
         return self._perhaps(asked)
@@ -290,14 +289,11 @@ class Api:
         """The end, so many bytes, of the log of a workflow's pod; "" where there is none."""
 
         def asked() -> str:
-            path = "/apis/v1alpha1/runs/{run}/nodes/{node}/log"
-            response = self._get(path, run=run_id, node=node, _preload_content=False)
+            path = f"v1alpha1/runs/{run_id}/nodes/{quote(node, safe='')}/log"
             end = b""
-            try:
+            with self._answer("GET", path) as response:
                 for part in response.stream(LOG_TAIL):
                     end = (end + part)[-tail:]
-            finally:
-                response.close()
             # A log that is gone is told of with status 200.
             return "" if end.startswith(b'{"error_message"') else end.decode(errors="replace")
 
@@ -309,93 +305,123 @@ class Api:
         Raises:
             ConfigError: it cannot be retried: it did not fail, or is not there.
         """
-        self._change(run_id, self._client._run_api.run_service_retry_run, 409, GOING)
+        self._change(run_id, "retry", 409, GOING)
 
     def terminate(self, run_id: str) -> None:
         """End a run; one that has ended already is as good."""
-        self._change(run_id, self._client.terminate_run, 400, ENDED)
+        self._change(run_id, "terminate", 400, ENDED)
 
     def delete(self, run_id: str) -> None:
         """Remove the server's record of a run; one that is gone already is as good."""
 
         def remove() -> None:
             try:
-                self._client.delete_run(run_id)
-            except kfp_server_api.ApiException as error:
+                self._request("DELETE", f"v2beta1/runs/{run_id}")
+            except _RefusedError as error:
                 if error.status != 404:
                     raise
 
         self._call(remove)
 
-    def _change(
-        self, run_id: str, call: Callable[..., Any], refused: int, done: tuple[str, ...]
-    ) -> None:
+    def _change(self, run_id: str, verb: str, refused: int, done: tuple[str, ...]) -> None:
         """Change a run's state. `refused` is the status where it is in another state already."""
 
         def change() -> None:
             try:
-                call(run_id=run_id)
-            except kfp_server_api.ApiException as error:
+                self._post(f"v2beta1/runs/{run_id}:{verb}")
+            except _RefusedError as error:
                 if error.status != refused:
                     raise
                 # The answer to an earlier attempt may be lost.
                 if self.run(run_id).state not in done:
-                    raise ConfigError(f"run {run_id}: {told(error.body, error.reason)}") from error
+                    raise ConfigError(f"run {run_id}: {error.said}") from error
 
         self._call(change)
 
-    def _get(self, path: str, *, response_type: str | None = None, **named: Any) -> Any:
-        """What the generated client has no function for, with its session and its token."""
-        preload = named.pop("_preload_content", True)
-        return self._http.call_api(
-            path,
-            "GET",
-            named,
-            response_type=response_type,
-            auth_settings=["Bearer"],
-            _return_http_data_only=True,
-            _preload_content=preload,
+    # How it is asked
+
+    def _made(self, kind: str, path: str, name: str, make: Callable[[], Any], **query: str) -> str:
+        """Id of the thing of this kind and display name, which is made where there is none."""
+        listed = "recurringRuns" if kind == "recurring_run" else f"{kind}s"
+
+        def look_first() -> str:
+            found = self._list(listed, path, {"filter": _named(name), **query})
+            return self._identity(found[0] if found else make(), f"{kind}_id")
+
+        return self._call(look_first)
+
+    def _list(self, name: str, path: str, query: Mapping[str, str]) -> Sequence[Any]:
+        found: Sequence[Any] = self._request("GET", path, **query).get(name) or ()
+        return found
+
+    def _identity(self, answer: Any, name: str) -> str:
+        found = answer.get(name) if isinstance(answer, dict) else None
+        if isinstance(found, str) and re.fullmatch(r"[\w.:-]+", found):
+            return found
+        said = told(strict_json.dumps(answer)) or "nothing that is known"
+        raise no_answer(self.server.host, f"without a {name}: {said}")
+
+    def _post(self, path: str, body: Any = None, **more: Any) -> Any:
+        return self._request("POST", path, body=body, **more)
+
+    def _request(self, method: str, path: str, **what: Any) -> Any:
+        """The content of an answer; see `_answer`.
+
+        What failed tells an error too, beside its id.
+        """
+        response = self._answer(method, path, **what)
+        content = response.json()
+        named = isinstance(content, dict) and any(name.endswith("_id") for name in content)
+        if isinstance(content, dict) and "error" in content and not named:
+            raise no_answer(self.server.host, f"with an error: {told(response.data)}")
+        return content
+
+    def _answer(
+        self, method: str, path: str, *, body: Any = None, file: Any = None, **query: str
+    ) -> urllib3.BaseHTTPResponse:
+        """What the server answers, to be read: without the statuses of errors.
+
+        Args:
+            path: below /apis.
+            body: is sent as JSON.
+            file: is sent as a form has it.
+            query: what is empty is left out.
+        """
+        asked = urlencode({name: value for name, value in query.items() if value})
+        response = self._http.request(
+            method,
+            f"{self.server.host.rstrip('/')}/apis/{path}{asked and '?'}{asked}",
+            json=body,
+            fields=file,
+            headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
+            preload_content=False,
         )
+        if response.status >= 300:
+            said = response.data.decode(errors="replace")
+            raise _RefusedError(response.status, response.reason or "", said)
+        return response
 
     def _perhaps(self, function: Callable[[], str]) -> str:
         """What an older server, a proxy or a missing right may withhold: then an empty string."""
         try:
-            with quiet():
-                return function()
-        except (
-            AnswerError,
-            AttributeError,
-            LookupError,
-            OSError,
-            TypeError,
-            ValueError,
-            kfp_server_api.ApiException,
-            urllib3.exceptions.HTTPError,
-        ):
+            return function()
+        except (*_UNREADABLE, AnswerError, OSError, _RefusedError, urllib3.exceptions.HTTPError):
             return ""
-
-    def _identity(self, answer: Any, name: str) -> str:
-        found = getattr(answer, name, None)
-        if isinstance(found, str) and re.fullmatch(r"[\w.:-]+", found):
-            return found
-        said = told(self._http.last_response.data) or "nothing that is known"
-        raise no_answer(self.server.host, f"without a {name}: {said}")
 
     def _call(self, function: Callable[[], Result]) -> Result:
         def attempt() -> Result:
             try:
-                with quiet():
-                    return function()
-            except kfp_server_api.ApiException as error:
+                return function()
+            except _RefusedError as error:
                 if error.status == 401 and self._renew_token():
                     return attempt()
                 raise self._refused(error) from error
-            except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
+            except (urllib3.exceptions.HTTPError, OSError) as error:
                 if why := untrusted(error):
                     hint = "Name the file with the authority's certificate: --ca-file"
                     raise AttemptError(why, passes=False, hint=hint) from error
                 raise AttemptError(root_of(error)) from error
-            except (AttributeError, LookupError, TypeError, ValueError) as error:
+            except _UNREADABLE as error:
                 host = self.server.host
                 raise no_answer(host, f"with what cannot be read: {error}") from error
 
@@ -407,42 +433,30 @@ class Api:
             warn_from=2,
         )
 
-    def _refused(self, error: kfp_server_api.ApiException) -> Exception:
+    def _refused(self, error: _RefusedError) -> Exception:
         """What the status of an answer means."""
-        host, message = self.server.host, told(error.body, error.reason)
+        host = self.server.host
         # 409: another submission has just made the same thing, which is found next time.
-        if error.status in (0, 409, 429) or error.status >= 500:
-            return AttemptError(f"it answered {error.status} {error.reason or ''}".rstrip())
+        if error.status in (409, 429) or error.status >= 500:
+            return AttemptError(f"it answered {error.status} {error.reason}".rstrip())
         if error.status == 404:
             hint = "Check that --host is the address of Kubeflow Pipelines"
-            if "fetch run" in message:
+            if "fetch run" in error.said:
                 hint = "Check the run's id"
-            return ConfigError(f"{host}: not found: {message}", hint=hint)
+            return ConfigError(f"{host}: not found: {error.said}", hint=hint)
         hints = {
             401: "The token is missing, wrong or expired: see --token-file",
             403: "This user lacks the right to do it: see --namespace and --token-file",
         }
         return ConfigError(
-            f"{host} refused the request: {error.status} {message}",
+            f"{host} refused the request: {error.status} {error.said}",
             hint=hints.get(error.status, ""),
         )
 
     def _renew_token(self) -> bool:
         """Take the token from its file again; False if it is still the refused one."""
-        token = self.server.token()
-        if token == self._token:
-            return False
-        self._token = token
-        self._configuration.api_key["authorization"] = token
-        return True
-
-
-def _version(health: bytes) -> str:
-    """What the server calls its version, which the generated client drops; "" if it does not."""
-    with contextlib.suppress(AttributeError, ValueError):
-        tag = strict_json.loads(health).get("tag_name")
-        return tag if isinstance(tag, str) and tag != "unknown" else ""
-    return ""
+        before, self._token = self._token, self.server.token()
+        return self._token != before
 
 
 def _named(name: str) -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from components.common.errors import ConfigError, RaceError
 from components.common.progress import duration
-from pipeline.answers import AnswerError, no_answer
-from pipeline.client import ENDED, GOING, LOG_TAIL, Api, Run
+from pipeline.client import ENDED, GOING, LOG_TAIL, AnswerError, Api, Run, no_answer
 from pipeline.display import say, step_line
 from pipeline.outcome import RESULTS, outcome
 from pipeline.parameters import is_sweep, trials

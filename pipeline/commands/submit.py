@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import time
+import uuid
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +113,8 @@ def add_submit(commands: Any) -> None:
 def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.caching import cached_on_cluster, uncached_note
     from pipeline.client import Api
-    from pipeline.pipeline import compiled
+    from pipeline.pipeline import NAME, compiled
     from pipeline.registry import require_pullable
-    from pipeline.submit import submit, unique_name
     from pipeline.workflow_size import require_storable
 
     at_once = parallelism(arguments)
@@ -142,19 +143,25 @@ def _submit(arguments: argparse.Namespace) -> None:
         require_storable(package, inputs, len(trials(values)))
     if not arguments.no_cache and (note := uncached_note(values)):
         say(note)
-    identity = submit(
-        api,
-        package,
-        inputs,
-        sweep=sweep,
-        experiment=arguments.experiment,
-        name=arguments.name or unique_name(config.name),
-        pipeline_root=arguments.pipeline_root,
-        cron=arguments.cron,
-    )
+    # The same submission twice makes two runs of one version.
+    version = api.pipeline_version(package, NAME, "sweep-" if sweep else "")
+    runtime: dict[str, Any] = {"parameters": dict(inputs)}
+    if arguments.pipeline_root:
+        runtime["pipeline_root"] = arguments.pipeline_root
+    what = {"pipeline_version_reference": version, "runtime_config": runtime}
+    experiment = api.experiment(arguments.experiment)
+    name = arguments.name or _unique(config.name)
+    if arguments.cron:
+        identity = api.schedule(experiment, name, what, arguments.cron)
+    else:
+        identity = api.start(experiment, name, what)
     print(api.server.address("recurringrun" if arguments.cron else "runs", identity), flush=True)
     if arguments.wait:
         _follow(api, identity, arguments)
+
+
+def _unique(profile: str) -> str:
+    return f"{profile} {time.strftime('%Y-%m-%d %H:%M:%S')} {uuid.uuid4().hex[:6]}"
 
 
 def _follow(api: "Api", run_id: str, arguments: argparse.Namespace) -> None:

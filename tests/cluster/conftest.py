@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import kfp
 import pytest
 
 from components.common.storage.store import parse_address
@@ -126,7 +127,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def nothing_left(cluster: Cluster) -> Iterator[None]:
     """Within the block runs may be made, and pipelines and objects; then all of it goes."""
-    client = cluster.api._client
+    client = kfp.Client(host=cluster.server.host, namespace=cluster.server.namespace)
     before = versions(client)
     try:
         yield

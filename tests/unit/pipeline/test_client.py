@@ -23,7 +23,7 @@ def state(kubeflow: Any, name: str) -> None:
 
 def test_runs_are_listed_newest_first(api: Api, kubeflow) -> None:
     (run,) = api.runs(limit=5)
-    assert (run.run_id, run.name, run.created) == ("run-1", "first", "2026-01-01T00:00:00+00:00")
+    assert (run.run_id, run.name, run.created) == ("run-1", "first", "2026-01-01T00:00:00Z")
     _, _, query = kubeflow.requests[-1]
     assert query["sort_by"] == ["created_at desc"]
     assert query["page_size"] == ["100"], "a busy server has many runs of others"

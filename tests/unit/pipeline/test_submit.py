@@ -1,4 +1,4 @@
-"""`race submit` against a server on this machine, through the real client of KFP."""
+"""`race submit` against a server on this machine."""
 
 import datetime
 import socket
@@ -12,7 +12,7 @@ import yaml
 
 from components.common.retry import Patience
 from components.download import known
-from pipeline import answers, cli, client, follow
+from pipeline import cli, client, follow
 
 
 @pytest.fixture(autouse=True)
@@ -312,8 +312,7 @@ def test_an_unknown_host_is_one_line(capsys) -> None:
 
 
 def test_a_silent_server_is_given_up(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "READ_TIMEOUT", 0.05)
-    monkeypatch.setattr(client, "PATIENCE", Patience(attempts=2))
+    monkeypatch.setattr(client, "PATIENCE", Patience(attempts=2, read=0.05))
     with socket.create_server(("127.0.0.1", 0)) as server:
         started = time.monotonic()
         assert race("--host", f"http://127.0.0.1:{server.getsockname()[1]}") == 4
