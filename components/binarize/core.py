@@ -16,36 +16,29 @@ questions, is encoded once.
 
 import logging
 import os
-import re
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from components.binarize.bpe import Encoder, read_bpe
-from components.binarize.indexed import Tokens, Writer, token_type
+from components.binarize.binarizer import Binarizer, Items
+from components.binarize.bpe import read_bpe
+from components.binarize.indexed import Writer
 from components.binarize.report import write_report
 from components.common import strict_json
 from components.common.cli import option
-from components.common.dataset import (
-    COUNTS,
-    LEVELS,
-    OPTIONS,
-    SPLITS_FILE,
-    copy_origin,
-    fairseq_splits,
-)
-from components.common.dictionary import END_OF_SENTENCE, UNKNOWN, Dictionary
+from components.common.dataset import SPLITS_FILE, copy_origin
+from components.common.dictionary import UNKNOWN
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder
 from components.common.progress import bar
 from components.common.text import columns
+from components.preprocess.text import AGAIN, Layout, layout_of, read_answers
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +47,6 @@ log = logging.getLogger(__name__)
 STRETCH_BYTES = 1 << 20
 # The encoder takes one text at a time, and Python runs one thread at a time: more would only wait.
 MOST_WORKERS = 4
-# The white space that Python strips from text, as far as it is ASCII.
-ASCII_SPACE = bytes(code for code in range(128) if chr(code).isspace())
 
 
 @dataclass(frozen=True)
@@ -107,9 +98,13 @@ class Summary:
     symbols: int
 
     @property
+    def total(self) -> Count:
+        files = (count for splits in self.counts.values() for count in splits.values())
+        return sum(files, Count(0, 0, 0))
+
+    @property
     def outcome(self) -> Outcome:
-        files = [file for splits in self.counts.values() for file in splits.values()]
-        tokens, unknown = sum(f.tokens for f in files), sum(f.unknown for f in files)
+        tokens, unknown = self.total.tokens, self.total.unknown
         return Outcome({"tokens": tokens, "unknown_tokens": unknown, "symbols": self.symbols})
 
     def table(self) -> str:
@@ -124,47 +119,6 @@ class Summary:
         return "\n".join(columns(rows))
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What a folder of text columns holds: our name for each split with fairseq's, and options.
-
-    Where questions have different numbers of them, it is the most, and they are not `equal`.
-    """
-
-    splits: dict[str, str]
-    options: int
-    equal: bool = True
-
-    @property
-    def copied(self) -> tuple[str, ...]:
-        return ("label", "id") if self.equal else ("label", "id", COUNTS)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return tuple(f"input{column}" for column in range(self.options + 1))
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Whole lines of a text file: its bytes from `start` to `end`."""
-
-    path: Path
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Items:
-    """Binarized lines: all tokens one after the other, and the number of tokens of each line."""
-
-    tokens: Tokens
-    sizes: NDArray[np.int32]
-
-    def count(self) -> Count:
-        unknown = int(np.count_nonzero(self.tokens == UNKNOWN))
-        return Count(len(self.sizes), len(self.tokens), unknown)
-
-
 def binarize(config: BinarizeConfig) -> Summary:
     """Write the data to `config.output`.
 
@@ -174,194 +128,88 @@ def binarize(config: BinarizeConfig) -> Summary:
             `max_unknown` of the tokens are unknown to the dictionary.
         OSError: the output cannot be written, or is there already.
     """
-    layout = _layout(config.text)
-    splits = layout.splits
-    questions = {split: _check_columns(config.text, split, layout) for split in splits}
+    layout = layout_of(config.text)
+    questions = {
+        split: len(read_answers(config.text, split, layout).labels) for split in layout.splits
+    }
+    for split in [split for split, number in questions.items() if not number]:
+        log.warning("%s has no question: fairseq cannot read the empty files it makes", split)
     bpe = read_bpe(config.bpe)
     if not config.max_unknown:
         bpe.require_complete()
-    dictionary = bpe.dictionary
-    binarizer = Binarizer(bpe.encoder, dictionary)
-    workers = config.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    stretches = {
-        (column, split): list(_stretches(config.text / f"{split}.{column}"))
-        for column in layout.inputs
-        for split in splits
-    }
-    in_order = [stretch for file in stretches.values() for stretch in file]
+    binarizer = Binarizer(bpe.encoder, bpe.dictionary)
+    paths = {(c, s): config.text / f"{s}.{c}" for c in layout.inputs for s in layout.splits}
     counts: dict[str, dict[str, Count]] = {column: {} for column in layout.inputs}
+    workers = config.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     with (
         atomic_folder(config.output) as output,
-        bar(total=sum(s.end - s.start for s in in_order), what="text", bytes=True) as progress,
+        bar(total=sum(p.stat().st_size for p in paths.values()), what="text", bytes=True) as done,
         ThreadPoolExecutor(workers, thread_name_prefix="binarize") as pool,
     ):
-        strict_json.write(output / SPLITS_FILE, splits)
+        strict_json.write(output / SPLITS_FILE, layout.splits)
         bpe.vocabulary.write(output)
         _copy_labels(config.text, output, layout)
-        results = _ahead(pool, binarizer, in_order, limit=2 * workers)
         for column in layout.inputs:
             (output / column).mkdir()
-            (output / column / "dict.txt").write_text(dictionary.text(), encoding="utf-8")
-        for (column, split), file in stretches.items():
+            (output / column / "dict.txt").write_text(bpe.dictionary.text(), encoding="utf-8")
+        for (column, split), path in paths.items():
             count = Count(0, 0, 0)
-            with Writer(output / column / splits[split], binarizer.kind) as writer:
-                for stretch, items in zip(file, results, strict=False):
+            with Writer(output / column / layout.splits[split], binarizer.kind) as writer:
+                for size, items in _ahead(pool, binarizer, path, limit=2 * workers):
                     writer.write(items.tokens, items.sizes)
-                    count += items.count()
-                    progress.update(stretch.end - stretch.start)
+                    unknown = int(np.count_nonzero(items.tokens == UNKNOWN))
+                    count += Count(len(items.sizes), len(items.tokens), unknown)
+                    done.update(size)
             if count.lines != questions[split]:
                 raise DataError(
-                    f"{config.text / split}.{column} has {count.lines} lines, and {split}.label "
-                    f"has {questions[split]}",
-                    hint="Run components.preprocess again",
+                    f"{path} has {count.lines} lines, and {split}.label has {questions[split]}",
+                    hint=AGAIN,
                 )
-            counts[column][splits[split]] = count
-        _check_unknown(counts, config)
-        files = [count for splits in counts.values() for count in splits.values()]
+            counts[column][layout.splits[split]] = count
+        summary = Summary(counts, len(bpe.dictionary))
+        _check_unknown(summary, config)
         report = write_report(
-            config.text,
-            output,
-            tokens=sum(count.tokens for count in files),
-            unknown=sum(count.unknown for count in files),
+            config.text, output, tokens=summary.total.tokens, unknown=summary.total.unknown
         )
         (output / "report.html").write_text(report, encoding="utf-8")
         copy_origin(config.text, output)
-    return Summary(counts, len(dictionary))
-
-
-class Binarizer:
-    """Turns text into the dictionary's indices. Threads may share one."""
-
-    def __init__(self, encoder: Encoder, dictionary: Dictionary) -> None:
-        self.kind = token_type(len(dictionary))
-        self._encoder = encoder
-        ids = encoder.pieces.values()
-        self._table = np.full(max(ids) + 1, UNKNOWN, self.kind)
-        for i in ids:
-            self._table[i] = dictionary.indices.get(str(i), UNKNOWN)
-        # Between lines only: no line holds one.
-        self._table[encoder.newline] = END_OF_SENTENCE
-
-    def binarize(self, lines: list[bytes]) -> Items:
-        """The tokens of lines of UTF-8, as if they were stripped, and the end of each.
-
-        Raises:
-            UnicodeDecodeError: a line is not UTF-8.
-        """
-        distinct = {line: _strip(line) for line in dict.fromkeys(lines)}
-        texts = [text for text in distinct.values() if text]
-        ids = self._encoder.encode(texts)
-        tokens = self._table.take(ids)
-        ends = np.flatnonzero(ids == self._encoder.newline) + 1
-        assert len(ends) == len(texts)
-        if len(texts) == len(lines):
-            return Items(tokens, np.diff(ends, prepend=0).astype(np.int32))
-        found = dict(zip(texts, np.split(tokens, ends), strict=False))
-        found[b""] = np.array([END_OF_SENTENCE], self.kind)
-        repeated = [found[distinct[line]] for line in lines]
-        sizes = np.fromiter(map(len, repeated), np.int32, len(repeated))
-        return Items(np.concatenate(repeated), sizes)
-
-
-def _strip(line: bytes) -> bytes:
-    """What is left of a line of UTF-8 when Python strips it as text."""
-    return line.strip(ASCII_SPACE) if line.isascii() else line.decode().strip().encode()
+    return summary
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, binarizer: Binarizer, stretches: Iterable[Stretch], *, limit: int
-) -> Iterator[Items]:
-    """The stretches binarized, in order, at most `limit` of them in work or waiting."""
-    waiting: deque[Future[Items]] = deque()
-    for stretch in stretches:
-        if len(waiting) == limit:
-            yield waiting.popleft().result()
-        waiting.append(pool.submit(_binarize, binarizer, stretch))
-    while waiting:
-        yield waiting.popleft().result()
+    pool: ThreadPoolExecutor, binarizer: Binarizer, path: Path, *, limit: int
+) -> Iterator[tuple[int, Items]]:
+    """A file by stretches, in order: the bytes of each, and what they are binarized.
 
-
-def _binarize(binarizer: Binarizer, stretch: Stretch) -> Items:
-    try:
-        return binarizer.binarize(_read_lines(stretch))
-    except UnicodeDecodeError:
-        raise DataError(
-            f"{stretch.path}: not UTF-8", hint="Run components.preprocess again"
-        ) from None
-
-
-def _stretches(path: Path) -> Iterator[Stretch]:
+    At most `limit` of them are in work or waiting.
+    """
+    waiting: deque[tuple[int, Future[Items]]] = deque()
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = 0
-        while start < size:
-            file.seek(start + STRETCH_BYTES)
-            file.readline()
-            end = min(file.tell(), size)
-            yield Stretch(path, start, end)
-            start = end
+        while content := file.read(STRETCH_BYTES):
+            content += file.readline()
+            if len(waiting) == limit:
+                size, first = waiting.popleft()
+                yield size, first.result()
+            waiting.append((len(content), pool.submit(_binarize, binarizer, path, content)))
+    for size, items in waiting:
+        yield size, items.result()
 
 
-def _read_lines(stretch: Stretch) -> list[bytes]:
+def _binarize(binarizer: Binarizer, path: Path, content: bytes) -> Items:
+    try:
+        return binarizer.binarize(_lines(content))
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8", hint=AGAIN) from None
+
+
+def _lines(content: bytes) -> list[bytes]:
     """The lines as Python's text files give them, without their ends."""
-    with stretch.path.open("rb") as file:
-        file.seek(stretch.start)
-        content = file.read(stretch.end - stretch.start)
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     lines = content.split(b"\n")
     if not lines[-1]:
         lines.pop()
     return lines
-
-
-def _layout(text: Path) -> Layout:
-    """What the names of the files tell; RACE's own where they tell nothing."""
-    names = os.listdir(text) if text.is_dir() else []
-    inputs = [re.fullmatch(r".+\.input(\d+)", name) for name in names]
-    options = max((int(found[1]) for found in inputs if found), default=OPTIONS)
-    tests = [re.fullmatch(r"test(?:-(.+))?\.(?:input\d+|label|id)", name) for name in names]
-    levels = {found[1] or "" for found in tests if found}
-    equal = not any(name.endswith(f".{COUNTS}") for name in names)
-    return Layout(fairseq_splits(levels or LEVELS), options, equal)
-
-
-def _check_columns(text: Path, split: str, layout: Layout) -> int:
-    """The number of questions in a split, by its labels, which are checked with the ids."""
-    for column in (*layout.inputs, *layout.copied):
-        if not (text / f"{split}.{column}").is_file():
-            raise DataError(
-                f"{text}: {split}.{column} is missing", hint="Run components.preprocess first"
-            )
-    allowed = [b"%d" % label for label in range(layout.options)]
-    numbers = [b"%d" % number for number in range(2, layout.options + 1)]
-    labels = (text / f"{split}.label").read_bytes().splitlines()
-    for number, label in enumerate(labels, start=1):
-        if label not in allowed:
-            raise DataError(
-                f"{text / split}.label: line {number} is {label!r:.20}, not one of the"
-                f" {layout.options} options (0 to {layout.options - 1})",
-                hint="Run components.preprocess again",
-            )
-    if not layout.equal:
-        counts = (text / f"{split}.{COUNTS}").read_bytes().splitlines()
-        if len(counts) != len(labels) or not all(
-            count in numbers and int(label) < int(count)
-            for count, label in zip(counts, labels, strict=True)
-        ):
-            raise DataError(
-                f"{text / split}.{COUNTS}: not the questions' numbers of options",
-                hint="Run components.preprocess again",
-            )
-    ids = (text / f"{split}.id").read_bytes().count(b"\n")
-    if ids != len(labels):
-        raise DataError(
-            f"{text / split}.label has {len(labels)} lines, and {split}.id has {ids}",
-            hint="Run components.preprocess again",
-        )
-    if not labels:
-        log.warning("%s has no question: fairseq cannot read the empty files it makes", split)
-    return len(labels)
 
 
 def _copy_labels(text: Path, output: Path, layout: Layout) -> None:
@@ -371,10 +219,9 @@ def _copy_labels(text: Path, output: Path, layout: Layout) -> None:
             shutil.copyfile(text / f"{split}.{column}", output / column / f"{name}.{column}")
 
 
-def _check_unknown(counts: dict[str, dict[str, Count]], config: BinarizeConfig) -> None:
-    files = [count for splits in counts.values() for count in splits.values()]
-    unknown = sum(count.unknown for count in files)
-    tokens = sum(count.tokens - count.lines for count in files)
+def _check_unknown(summary: Summary, config: BinarizeConfig) -> None:
+    unknown = summary.total.unknown
+    tokens = summary.total.tokens - summary.total.lines
     if not unknown:
         return
     what = f"{unknown} of {tokens} tokens ({unknown / tokens:.2%}) are unknown to dict.txt"

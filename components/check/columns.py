@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 
 from components.common.asked import Asked, read_asked
-from components.common.dataset import COUNTS, natural
+from components.common.dataset import natural
 from components.common.errors import DataError
-from components.common.files import plain
+from components.preprocess.text import AGAIN, Layout, layout_of, read_answers
 
 # Sentences shorter than this (bytes) are in many passages, as "Yes, I am" is.
 SENTENCE = 24
 _ENDS = bytes.maketrans(b"?!", b"..")
-
-HINT = "Give RACE's archive or folder, a table of questions, or the folder that preprocess wrote"
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,16 @@ class Split:
     @cached_property
     def sentences(self) -> list[list[bytes]]:
         """Those of each passage that are not short, in lower case."""
-        texts = (passage.translate(_ENDS).split(b". ") for passage in self.normal)
+        texts = map(sentences_of, self.normal)
         return [[part for part in parts if len(part) >= SENTENCE] for parts in texts]
 
     def place(self, passage: int) -> str:
         """The id of a passage's first question."""
         return self.ids[self.starts[passage]]
+
+
+def sentences_of(text: bytes) -> list[bytes]:
+    return text.translate(_ENDS).split(b". ")
 
 
 def read_splits(text: Path) -> list[Split]:
@@ -62,37 +64,28 @@ def read_splits(text: Path) -> list[Split]:
     Raises:
         DataError: columns are missing, damaged, or not of one length.
     """
-    names = {path.name.removesuffix(".label") for path in text.glob("*.label")}
-    order = ["train", "dev", *sorted(names - {"train", "dev"}, key=natural)]
-    if not names >= {"train", "dev"}:
-        raise DataError(f"{text}: no text columns of train and dev", hint=HINT)
-    return [_read(text, name) for name in order]
+    layout = layout_of(text)
+    tests = sorted(layout.splits.keys() - {"train", "dev"}, key=natural)
+    return [_read(text, name, layout) for name in ("train", "dev", *tests)]
 
 
-def _read(text: Path, name: str) -> Split:
-    def lines(column: str) -> list[bytes]:
-        return plain(text / f"{name}.{column}").read_bytes().splitlines()
-
-    columns = sorted(text.glob(f"{name}.input*"), key=lambda path: natural(path.name))
-    try:
-        with columns[0].open("rb") as file:  # a passage stands there again for each question
-            runs = [(line[:-1], len([*same])) for line, same in groupby(file)]
-        options = [path.read_bytes().split(b"\n")[:-1] for path in columns[1:]]
-        labels = [int(label) for label in lines("label")]
-        ids = [line.decode() for line in lines("id")]
-        starts = [0]
-        for _, length in runs[:-1]:
-            starts.append(starts[-1] + length)
-        rows = list(zip(*options, strict=True))
-        if (text / f"{name}.{COUNTS}").is_file():
-            counts = map(int, lines(COUNTS))
-            rows = [row[:count] for row, count in zip(rows, counts, strict=True)]
-        if not sum(length for _, length in runs) == len(rows) == len(labels) == len(ids):
-            raise ValueError("columns of different lengths")
-        if any(not 0 <= label < len(row) for label, row in zip(labels, rows, strict=True)):
-            raise ValueError("a label that is none of the options")
-    except FileNotFoundError as error:
-        raise DataError(f"{error.filename}: missing", hint=HINT) from None
-    except ValueError as error:
-        raise DataError(f"{text / name}: {error}", hint="Run components.preprocess again") from None
-    return Split(name, ids, labels, [line for line, _ in runs], starts, rows, text, len(options))
+def _read(text: Path, name: str, layout: Layout) -> Split:
+    answers = read_answers(text, name, layout)
+    with (text / f"{name}.input0").open("rb") as file:  # a passage is there again for each question
+        runs = [(line[:-1], len([*same])) for line, same in groupby(file)]
+    lengths = [length for _, length in runs]
+    columns = [(text / f"{name}.{c}").read_bytes().split(b"\n")[:-1] for c in layout.inputs[1:]]
+    if {sum(lengths), *map(len, columns)} != {len(answers.labels)}:
+        raise DataError(f"{text / name}: columns of different lengths", hint=AGAIN)
+    rows = zip(*columns, strict=True)
+    options = [row[:count] for row, count in zip(rows, answers.counts, strict=True)]
+    return Split(
+        name=name,
+        ids=answers.ids,
+        labels=answers.labels,
+        passages=[line for line, _ in runs],
+        starts=[*accumulate(lengths, initial=0)][:-1],
+        options=options,
+        text=text,
+        columns=layout.options,
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.check import baselines
-from components.check.columns import Split, read_splits
+from components.check.columns import Split, read_splits, sentences_of
 from components.check.config import CheckConfig
 from components.common import strict_json
 from components.common.dataset import LETTERS
@@ -180,10 +180,9 @@ def _leaks(splits: Sequence[Split]) -> Iterator[Finding]:
         whole = {text: n for n, text in reversed([*enumerate(earlier.normal)])}
         later_sentences = {part for s in splits[i + 1 :] for each in s.sentences for part in each}
         of = {
-            part: n
-            for n, parts in enumerate(earlier.sentences)
-            for part in parts
-            if part in later_sentences
+            sentence: n
+            for n, text in enumerate(earlier.normal)
+            for sentence in later_sentences.intersection(sentences_of(text))
         }
         asked = {options: n for n, options in enumerate(earlier.options)}
         for later in splits[i + 1 :]:

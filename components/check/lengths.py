@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.binarize.bpe import Encoder, read_encoder
+from components.binarize.binarizer import Binarizer
+from components.binarize.bpe import read_encoder
 from components.check.columns import Split
+from components.common.errors import DataError
 from components.common.lengths import TOKENS, Lengths
 from components.common.text import counted
+from components.preprocess.text import AGAIN
 
 BATCH = 4096  # lines that are encoded at a time
 
@@ -19,17 +22,16 @@ def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ..
     """What is cut off in each split, and the ids of the questions that lose most.
 
     Raises:
-        DataError: the BPE is missing or damaged.
+        DataError: the BPE is missing or damaged, or a text is not UTF-8.
     """
-    encoder = read_encoder(bpe / "encoder.json", bpe / "vocab.bpe")
+    binarizer = Binarizer(read_encoder(bpe / "encoder.json", bpe / "vocab.bpe"))
     for split in splits:
         if not split.labels:
             continue
-        repeats = np.diff([*split.starts, len(split.labels)])
-        passages = np.repeat(_sizes(encoder, split.passages), repeats)
-        columns = itertools.zip_longest(*split.options, fillvalue=b"")
-        options = [_sizes(encoder, column) for column in columns]
-        found = Lengths.of(passages, options, counts=[len(row) for row in split.options])
+        try:
+            found = lengths_of(binarizer, split)
+        except UnicodeDecodeError:
+            raise DataError(f"{split.text / split.name}: not UTF-8", hint=AGAIN) from None
         longest = found.whole.max(axis=1)
         number = int(found.questions_cut.sum())
         if number:
@@ -42,11 +44,16 @@ def cut(splits: Sequence[Split], bpe: Path) -> Iterator[tuple[str, tuple[str, ..
             )
 
 
-def _sizes(encoder: Encoder, lines: Sequence[bytes]) -> NDArray[np.int64]:
+def lengths_of(binarizer: Binarizer, split: Split) -> Lengths:
+    """The lengths that the split's sequences will have in binary data."""
+    repeats = np.diff([*split.starts, len(split.labels)])
+    passages = np.repeat(_sizes(binarizer, split.passages), repeats)
+    columns = itertools.zip_longest(*split.options, fillvalue=b"")
+    options = [_sizes(binarizer, column) for column in columns]
+    return Lengths.of(passages, options, counts=[len(row) for row in split.options])
+
+
+def _sizes(binarizer: Binarizer, lines: Sequence[bytes]) -> NDArray[np.int32]:
     """Tokens of each line, with the one that ends it in binary data."""
-    found = []
-    for start in range(0, len(lines), BATCH):
-        ids = encoder.encode(list(lines[start : start + BATCH]))
-        ends = np.flatnonzero(ids == encoder.newline)
-        found.append(np.diff(ends, prepend=-1))
-    return np.concatenate(found)
+    batches = (list(lines[start : start + BATCH]) for start in range(0, len(lines), BATCH))
+    return np.concatenate([binarizer.binarize(batch).sizes for batch in batches])

@@ -130,12 +130,18 @@ def read_counts(data: Path, split: str, questions: int) -> list[int] | None:
     path = data / COUNTS / f"{split}.{COUNTS}"
     if not path.is_file():
         return None
-    most = count_options(data)
+    return parse_counts(path, questions, count_options(data), "Binarize again")
+
+
+def parse_counts(path: Path, questions: int, most: int, hint: str) -> list[int]:
+    """The numbers of options in a file, from 2 to `most`, one a line for so many questions.
+
+    Raises:
+        DataError: the file is damaged, or has not as many as there are questions.
+    """
     counts = [int(line) if line.isdigit() else 0 for line in path.read_bytes().splitlines()]
     if len(counts) != questions or not all(2 <= count <= most for count in counts):
-        raise DataError(
-            f"{path}: not the numbers of options of {questions} questions", hint="Binarize again"
-        )
+        raise DataError(f"{path}: not the numbers of options of {questions} questions", hint=hint)
     return counts
 
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from components.binarize.binarizer import Binarizer
 from components.binarize.bpe import Bpe, read_bpe
-from components.binarize.core import Binarizer
 from components.common import strict_json
 from components.common.dataset import LETTERS
 from components.common.device import Device

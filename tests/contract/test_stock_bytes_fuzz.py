@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from components.binarize.binarizer import Binarizer
 from components.binarize.bpe import Encoder, byte_characters, read_encoder
-from components.binarize.core import Binarizer
 from components.binarize.indexed import Writer, token_type
 from components.common.dictionary import Dictionary, read_dictionary
 from components.common.errors import DataError

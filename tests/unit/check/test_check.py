@@ -1,14 +1,20 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.binarize.binarizer import Binarizer
+from components.binarize.bpe import read_encoder
+from components.binarize.core import BinarizeConfig, binarize
 from components.check.baselines import accuracies
 from components.check.columns import read_splits
 from components.check.config import CheckConfig
 from components.check.core import Report, check
+from components.check.lengths import lengths_of
 from components.common.errors import DataError, OutputError
+from components.common.lengths import lengths
 from components.preprocess.core import PARTS, PreprocessConfig, preprocess
 from pipeline import cli
 
@@ -112,26 +118,29 @@ def test_text_that_is_cut_off_is_counted_with_the_bpe(
     assert finding.endswith(": high/5.txt#0, high/5.txt#1")
 
 
-def test_lengths_are_those_of_the_binary_data(
-    race: Path, tiny_bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lengths_are_those_of_the_binary_data_also_where_options_are_missing(
+    tiny_bpe: Path, tmp_path: Path
 ) -> None:
-    from components.binarize.core import BinarizeConfig, binarize
-    from components.check import lengths as ours
-    from components.common.lengths import lengths
-
-    text, data = tmp_path / "text", tmp_path / "data"
-    preprocess(PreprocessConfig(race, text))
-    binarize(BinarizeConfig(text=text, bpe=tiny_bpe, output=data))
-    seen = []
-
-    class Spy(ours.Lengths):
-        def __init__(self, whole: Any, *rest: Any) -> None:
-            super().__init__(whole, *rest)
-            seen.append(whole)
-
-    monkeypatch.setattr(ours, "Lengths", Spy)
-    list(ours.cut(read_splits(text), tiny_bpe))
-    assert (seen[0] == lengths(data, "train").whole).all()
+    bpe = Path(shutil.copytree(tiny_bpe, tmp_path / "bpe"))
+    # GPT-2 has a token for two newlines, which may not take the place of two ends of lines.
+    pieces = json.loads((bpe / "encoder.json").read_text())
+    (bpe / "encoder.json").write_text(json.dumps({**pieces, "ĊĊ": len(pieces)}))
+    with (bpe / "vocab.bpe").open("a") as merges:
+        merges.write("Ċ Ċ\n")
+    with (bpe / "dict.txt").open("a") as symbols:
+        symbols.write(f"{len(pieces)} 1\n")
+    table, text, data = tmp_path / "exam.jsonl", tmp_path / "text", tmp_path / "data"
+    rows = [
+        {"article": " a  b", "question": "q", "options": ["x", "", "z"][: 3 - i % 2], "answer": "A"}
+        for i in range(40)
+    ]
+    splits = ("train", "dev", "test")
+    table.write_text("".join(json.dumps(row | {"split": s}) + "\n" for s in splits for row in rows))
+    preprocess(PreprocessConfig(table, text))
+    binarize(BinarizeConfig(text=text, bpe=bpe, output=data))
+    train, *_ = read_splits(text)
+    binarizer = Binarizer(read_encoder(bpe / "encoder.json", bpe / "vocab.bpe"))
+    assert (lengths_of(binarizer, train).whole == lengths(data, "train").whole).all()
 
 
 def test_findings_make_a_strict_check_fail(race: Path, tmp_path: Path) -> None:
@@ -149,11 +158,17 @@ def test_findings_make_a_strict_check_fail(race: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda text: (text / "dev.label").unlink(), "no text columns of train and dev"),
-        (lambda text: (text / "dev.input4").write_text("q one\n"), "shorter|lengths"),
-        (lambda text: (text / "dev.label").write_text("7\n" * 8), "a label that is none"),
-        (lambda text: (text / "dev.label").write_text("x\n" * 8), "invalid literal"),
-        (lambda text: (text / "train.id").write_text("one\n"), "columns of different lengths"),
+        (lambda text: (text / "dev.label").unlink(), "dev.label is missing"),
+        (lambda text: (text / "dev.input4").write_text("q one\n"), "columns of different lengths"),
+        (
+            lambda text: (text / "dev.label").write_text("7\n" * 8),
+            "line 1 is b'7', not one of the 4",
+        ),
+        (
+            lambda text: (text / "dev.label").write_text("x\n" * 8),
+            "line 1 is b'x', not one of the 4",
+        ),
+        (lambda text: (text / "train.id").write_text("one\n"), "has 8 lines, and train.id has 1"),
     ],
 )
 def test_damaged_columns_are_refused(race: Path, tmp_path: Path, damage: Any, says: str) -> None:

@@ -163,8 +163,8 @@ def test_a_card_of_a_bare_checkpoint_has_no_figures(answering: Path, tmp_path: P
 def tokens_agree(bpe: Path, folder: Path, texts: list[str]) -> None:
     from transformers import AutoTokenizer
 
+    from components.binarize.binarizer import Binarizer
     from components.binarize.bpe import read_encoder
-    from components.binarize.core import Binarizer
     from components.common.dictionary import read_dictionary
 
     encoder = read_encoder(bpe / "encoder.json", bpe / "vocab.bpe")

@@ -327,5 +327,5 @@ def test_unequal_options_are_marked_in_the_binary_data_and_counted_by_the_check(
     with pytest.raises(ConfigError, match="differ in their number of options"):
         require_equal(tmp_path / "data")
     (tmp_path / "text" / "dev.options").write_text("3\n4\n")
-    with pytest.raises(DataError, match=r"dev\.options: not the questions' numbers"):
+    with pytest.raises(DataError, match=r"dev\.options: not the numbers of options of 2"):
         binarize(BinarizeConfig(tmp_path / "text", tiny_bpe, tmp_path / "again"))
