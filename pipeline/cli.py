@@ -6,7 +6,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from importlib.metadata import version
 
 from components.common.cli import Parser, add_log_format, run_step, use_log_format
 from pipeline.commands import compile, doctor, images, models, results, run, runs, submit
@@ -38,24 +38,10 @@ def _main(argv: Sequence[str] | None) -> None:
         raise lacks(str(error.name)) from error
 
 
-class _Version(argparse.Action):
-    """Prints the version of the installed package."""
-
-    def __call__(self, *_: Any) -> None:
-        from importlib import metadata
-
-        print(f"race {metadata.version('race-pipeline')}")
-        raise SystemExit(0)
-
-
 def _parser() -> argparse.ArgumentParser:
     root = Parser(
         prog="race",
-        description=textwrap.dedent(
-            """
-            Fine-tune RoBERTa on RACE: download, preprocess, binarize, train, evaluate.
-            """
-        ).strip(),
+        description="Fine-tune RoBERTa on RACE: download, preprocess, binarize, train, evaluate.",
         epilog=textwrap.dedent(
             """
             to start with:
@@ -70,7 +56,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    root.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    root.add_argument(
+        "--version",
+        action="version",
+        version=f"race {version('race-pipeline')}",
+        help="print the version and end",
+    )
     root.set_defaults(command=None)
     add_log_format(root)
     commands = root.add_subparsers(title="commands", metavar="COMMAND")
@@ -79,11 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         results.add_report,
         results.add_compare,
         results.add_estimate,
-        models.add_check,
-        models.add_predict,
-        models.add_serve,
-        models.add_export,
-        models.add_import,
+        models.add_models,
         doctor.add_doctor,
         submit.add_submit,
         runs.add_runs,

@@ -72,8 +72,6 @@ def arguments(step: Step, compiled: Sequence[str]) -> list[str]:
 
 def signature(step: Step, defaults: bool = False) -> inspect.Signature:
     """What KFP reads a component's inputs and outputs from."""
-    known = {o.name: o.default for o in step.parameters if not o.required} if defaults else {}
-    known |= {"settings": {}} if defaults else {}
     kinds: dict[str, Any] = {name: _artifact(kind) for name, kind in step.inputs.items()}
     kinds |= {
         o.name: str if o.repeated else o.type for o in step.parameters if o.name in step.given
@@ -81,13 +79,19 @@ def signature(step: Step, defaults: bool = False) -> inspect.Signature:
     kinds |= {"settings": dict} if step.settings else {}
     kinds |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.outputs.items()}
     kinds |= {"result": dsl.OutputPath(step.result)} if step.result else {}
+    known = {o.name: o.default for o in step.parameters if not o.required}
+    return keywords(kinds, {**known, "settings": {}} if defaults else {})
+
+
+def keywords(kinds: Mapping[str, Any], defaults: Mapping[str, Any]) -> inspect.Signature:
+    """The signature of a function that takes these by name; one may have no default."""
     return inspect.Signature(
         [
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 annotation=kind,
-                default=known.get(name, inspect.Parameter.empty),
+                default=defaults.get(name, inspect.Parameter.empty),
             )
             for name, kind in kinds.items()
         ]
@@ -109,13 +113,9 @@ def published(images: Images) -> dict[str, Any]:
 
 
 def compiled_flags(step: Step, values: Mapping[str, Any]) -> list[str]:
-    """The flags for those of `values`, by parameter, that are not the program's own defaults."""
-    return [
-        flag
-        for o in step.configurable
-        if o.name in values and values[o.name] != (list(o.default) if o.repeated else o.default)
-        for flag in o.spelled(values[o.name])
-    ]
+    """The flags for a step's values, by the pipeline's names, that are not its own defaults."""
+    found = ((o, values.get(step.own(o), o.default)) for o in step.configurable)
+    return [flag for o, value in found if value != o.default for flag in o.spelled(value)]
 
 
 def _artifact(kind: str) -> Any:

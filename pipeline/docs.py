@@ -7,13 +7,10 @@ Each stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, in one plac
 """
 
 import argparse
-import functools
 import importlib
 import inspect
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +24,21 @@ from pipeline.parameters import parameters
 from pipeline.pipeline import RETRY_WINDOW
 from pipeline.steps import DAY, HOUR, STEPS
 
-_BY_HAND = tuple(
-    f"components.{name}" for name in ("check", "predict", "serve", "export", "import_")
-)
-
 ROOT = Path(__file__).parents[1]
 
-# What is documented: the steps' programs, and those that no pipeline has.
-PROGRAMS = tuple(dict.fromkeys([*(s.program for s in STEPS.values()), *_BY_HAND]))
 
-
-def program(module: str) -> Program:
-    """The program of a module, such as components.train."""
-    main: Program = importlib.import_module(f"{module}.__main__").main
-    return main
-
-
-# What a block of commands may need that a test does not have.
-NEEDS = ("cluster", "docker", "gpu", "network")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block of shell commands in a page, and what `<!-- needs: ... -->` before it says."""
-
-    page: Path
-    line: int
-    commands: str
-    needs: frozenset[str]
+def programs() -> dict[str, Program]:
+    """The program in each folder of components/, by what the documentation calls it."""
+    folders = sorted(path.parent.name for path in (ROOT / "components").glob("*/__main__.py"))
+    return {
+        name.rstrip("_"): importlib.import_module(f"components.{name}.__main__").main
+        for name in folders
+    }
 
 
 def pages() -> list[Path]:
     """README.md, and what docs/ holds."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def blocks(page: Path) -> list[Block]:
-    """The blocks of shell commands of a page; those without needs are run by a test."""
-    text = page.read_text(encoding="utf-8")
-    pattern = re.compile(
-        r"(?:^ *<!-- needs: (?P<needs>[^\n]*) -->\n)?"
-        r"^(?P<indent> *)```sh\n(?P<commands>.*?)^(?P=indent)```$",
-        re.MULTILINE | re.DOTALL,
-    )
-    return [
-        Block(
-            page,
-            text.count("\n", 0, found.start("commands")) + 1,
-            textwrap.dedent(found["commands"]),
-            frozenset(re.findall(r"\w+", found["needs"] or "")),
-        )
-        for found in pattern.finditer(text)
-    ]
 
 
 def flags() -> str:
@@ -140,11 +100,10 @@ def resources() -> str:
     rows = [("step", "CPUs", "memory", "GPUs", "longest attempt")]
     for step in STEPS.values():
         cpu, memory = (_default(f"cluster_{step.resources}_{what}") for what in ("cpu", "memory"))
-        gpus = {"train": "train_gpus", "evaluate": "cluster_evaluate_gpus"}.get(step.resources)
         hours = step.timeout / HOUR
         longest = f"{hours / 24:g} days" if step.timeout > DAY else f"{hours:g} hours"
         longest = longest.removesuffix("s") if hours == 1 else longest
-        rows.append((step.name, cpu, memory, _default(gpus) if gpus else "", longest))
+        rows.append((step.name, cpu, memory, _default(step.gpus) if step.gpus else "", longest))
     cpu, memory, gpus = (_default(f"cluster_node_{what}") for what in ("cpu", "memory", "gpus"))
     rows.append(("each of several nodes", cpu, memory, gpus, f"{DEADLINE // HOUR} hours"))
     once = [step.name for step in STEPS.values() if not step.retries]
@@ -173,37 +132,32 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _parts() -> dict[str, Callable[[], str]]:
-    found: dict[str, Callable[[], str]] = {"flags": flags, "resources": resources}
-    for module in PROGRAMS:
-        name, main = module.rpartition(".")[2].rstrip("_"), program(module)
-        found[f"parameters of {name}"] = functools.partial(parameters_of, main.config)
-        found[f"errors of {name}"] = functools.partial(errors_of, main.config, main.function)
+def _parts() -> dict[str, str]:
+    found = {"flags": flags(), "resources": resources()}
+    for name, main in programs().items():
+        found[f"parameters of {name}"] = parameters_of(main.config)
+        found[f"errors of {name}"] = errors_of(main.config, main.function)
     return found
 
 
-PARTS: Mapping[str, Callable[[], str]] = _parts()
-
-
-def written(
-    texts: Mapping[Path, str], parts: Mapping[str, Callable[[], str]] = PARTS
-) -> dict[Path, str]:
+def written(texts: Mapping[Path, str]) -> dict[Path, str]:
     """Pages with their generated parts up to date.
 
     Raises:
         DataError: a part has no place, or several.
     """
     fresh = dict(texts)
-    for name, make in parts.items():
-        place = re.compile(f"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+    for name, part in _parts().items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        place = re.compile(f"{begin}.*?{end}", re.DOTALL)
         found = [path for path, text in fresh.items() for _ in place.findall(text)]
         if len(found) != 1:
             raise DataError(
                 f"README.md and docs/ have {len(found)} places for {name}",
                 hint=f"They need one: <!-- {name}: begin --> and <!-- {name}: end -->",
             )
-        made = make()
-        fresh[found[0]] = place.sub(lambda m, made=made: f"{m[1]}{made}\n{m[2]}", fresh[found[0]])  # type: ignore[misc]
+        before, after = place.split(fresh[found[0]])
+        fresh[found[0]] = f"{before}{begin}{part}\n{end}{after}"
     return fresh
 
 

@@ -7,6 +7,7 @@ objects such as `train_settings`; what concerns the platform is fixed when the p
 A config file is YAML with the values that differ from the defaults.
 """
 
+import contextlib
 import difflib
 import functools
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from components.common.errors import ConfigError
 from components.common.program import settings
 from components.download import known
 from components.train.cluster.config import ClusterConfig
-from components.trials.core import Trials, TrialsConfig, plan_trials
+from components.trials.core import Trials, plan_trials
 from pipeline.platform import Platform, require_platform
 from pipeline.steps import STEPS, SWEEP_ONLY, Step
 
@@ -46,44 +47,18 @@ _WIRED = ("run_id", "trial")
 Kind = Literal["input", "sweep", "setting", "platform"]
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of the pipeline.
+@dataclass(frozen=True, kw_only=True)
+class Parameter(Option):
+    """One parameter of the pipeline: an option under the pipeline's name for it.
 
     Args:
         kind: an input of the pipeline; one of the sweep alone; part of a step's settings; or fixed
             when the pipeline is compiled.
-        step: whose program has it, as `option`; "" for what is the pipeline's own.
+        step: whose program has it; "" for what is the pipeline's own.
     """
 
-    name: str
-    option: Option
     kind: Kind
     step: str = ""
-
-    @property
-    def type(self) -> type:
-        return list if self.option.repeated else self.option.type
-
-    @property
-    def default(self) -> Any:
-        return list(self.option.default) if self.option.repeated else self.option.default
-
-    @property
-    def help(self) -> str:
-        return self.option.help
-
-    @property
-    def choices(self) -> tuple[Any, ...] | None:
-        return self.option.choices
-
-    def check(self, value: Any) -> Any:
-        """`value` in the parameter's own type.
-
-        Raises:
-            ConfigError: it is of another type, or not one of the choices.
-        """
-        return self.option.check(value, self.name)
 
     def parse(self, text: str) -> Any:
         """The value that a command line spells: numbers, true or false, JSON for lists and dicts.
@@ -91,13 +66,17 @@ class Parameter:
         Raises:
             ConfigError: `text` does not spell one.
         """
-        if self.type is str:
-            return self.option.check(text, self.name)
-        try:
-            value = strict_json.loads(text.lower() if self.type is bool else text)
-        except ValueError:
-            value = text
-        return self.option.check(value, self.name)
+        value: Any = text
+        with contextlib.suppress(ValueError):
+            if self.type is float:
+                value = float(text)
+            elif self.type is not str:
+                value = strict_json.loads(text.lower() if self.type is bool else text)
+        return self.check(value)
+
+
+def _parameter(name: str, known: Option, kind: Kind, step: str = "") -> Parameter:
+    return Parameter(**{**vars(known), "name": name}, kind=kind, step=step)
 
 
 @dataclass(frozen=True)
@@ -131,7 +110,7 @@ class Inputs:
 @functools.cache
 def parameters() -> Mapping[str, Parameter]:
     """All parameters by name: inputs, then settings step by step, then those of the platform."""
-    own = {o.name: Parameter(o.name, o, "input") for o in options(Inputs)}
+    own = {o.name: _parameter(o.name, o, "input") for o in options(Inputs)}
     found = {n: p for n, p in own.items() if n.endswith(("_url", "_uri"))}
     for step in STEPS.values():
         by_name = {o.name: o for o in step.parameters}
@@ -139,16 +118,17 @@ def parameters() -> Mapping[str, Parameter]:
             kind: Kind = "sweep" if step.name in SWEEP_ONLY else "input"
             if name not in _WIRED and name not in own:
                 # What train has, trials takes in its place.
-                found[name] = Parameter(name, by_name[field], kind, step.name)
+                found[name] = _parameter(name, by_name[field], kind, step.name)
     found |= own
     for step in STEPS.values():
         for o in step.configurable:
             name = step.own(o)
             fixed = o.name in step.compiled
-            found[name] = Parameter(name, o, "platform" if fixed else "setting", step.name)
+            found[name] = _parameter(name, o, "platform" if fixed else "setting", step.name)
     for o in [*options(Platform), *options(ClusterConfig)]:
         if o.name not in own:
-            found.setdefault(f"cluster_{o.name}", Parameter(f"cluster_{o.name}", o, "platform"))
+            name = f"cluster_{o.name}"
+            found.setdefault(name, _parameter(name, o, "platform"))
     return found
 
 
@@ -183,9 +163,7 @@ def trials(values: Mapping[str, Any]) -> Trials:
     Raises:
         ConfigError: a seed or a learning rate is not a number, or is given twice.
     """
-    given = STEPS["trials"].given
-    known = {n: values.get(n, parameters()[n].default) for n in given.values()}
-    return plan_trials(TrialsConfig(**{field: known[name] for field, name in given.items()}))
+    return plan_trials(step_config(STEPS["trials"], values))
 
 
 @dataclass(frozen=True)
@@ -368,7 +346,6 @@ def require_one_machine(values: Mapping[str, Any]) -> None:
 _SYNONYMS = {
     "lr": "learning_rate",
     "batch_size": "effective_batch_size",
-    "train_batch_size": "train_batch_size",
     "train_effective_batch": "effective_batch_size",
     "train_nodes": "train_num_nodes",
     "gradient_accumulation_steps": "effective_batch_size",

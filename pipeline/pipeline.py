@@ -14,7 +14,6 @@ download_roberta ─────────────────────
 publish is only run where publish_uri says where to.
 """
 
-import inspect
 import itertools
 from collections.abc import Callable, Container, Mapping
 from typing import Any
@@ -23,7 +22,7 @@ from kfp import compiler, dsl, kubernetes
 
 from components.common.files import scratch_folder
 from pipeline.caching import CACHEABLE, cached_on_cluster
-from pipeline.components import compiled_flags, component
+from pipeline.components import compiled_flags, component, keywords
 from pipeline.images import Images
 from pipeline.parameters import (
     PARALLELISM,
@@ -101,14 +100,13 @@ def build(
 
         def add(name: str, **given: Any) -> Any:
             step = steps[name]
-            own = {o.name: compiled[n] for o in step.configurable if (n := step.own(o)) in compiled}
             image = getattr(images, step.image)
             known = {**SET_BY_SWEEP, **p}
             for field, source in step.given.items():
                 given.setdefault(field, known.get(source, ""))
             if step.settings:
                 given["settings"] = p[settings_of(step)]
-            task = component(step, image, compiled_flags(step, own))(**given)
+            task = component(step, image, compiled_flags(step, compiled))(**given)
             task.set_env_variable("RACE_IMAGE", image)  # a container does not know its own
             task.set_caching_options(name in cached)
             configure(task, step, values, p)
@@ -159,21 +157,9 @@ def build(
                 run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             ).after(passed)
 
-    race.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                annotation=p.type,
-                default=values.get(name, inspect.Parameter.empty),
-            )
-            for name, p in inputs.items()
-        ]
-        + [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=dict, default={})
-            for name in settings
-        ]
-    )
+    kinds = {name: p.type for name, p in inputs.items()} | dict.fromkeys(settings, dict)
+    defaults = {**values, **{name: {} for name in settings}}
+    race.__signature__ = keywords(kinds, defaults)  # type: ignore[attr-defined]
     description = SWEEP_DESCRIPTION if sweep else DESCRIPTION
     about = {name: p.help for name, p in inputs.items()}
     about |= {name: f"other parameters of {name.partition('_')[0]}, by name" for name in settings}

@@ -23,10 +23,10 @@ def give_resources(task: Any, step: Step, values: Mapping[str, Any], p: Mapping[
     # Requests equal limits: the pod is then the last to be evicted when its node runs short.
     task.set_cpu_request(cpu).set_cpu_limit(cpu)
     task.set_memory_request(memory).set_memory_limit(memory)
-    if step.gpu:
-        count = p["train_gpus"] if step.name == "train" else values["cluster_evaluate_gpus"]
+    if step.gpus:
+        count = p[step.gpus] if step.gpus in p else values[step.gpus]
         task.set_accelerator_type(values["cluster_gpu_type"]).set_accelerator_limit(count)
-        if step.name == "train":
+        if step.gpus in p:
             # KFP's compiler overlooks resources when it gathers the parameters that a loop needs.
             task.register_pipeline_channels([count])
         kubernetes.empty_dir_mount(
@@ -45,10 +45,10 @@ def give_resources(task: Any, step: Step, values: Mapping[str, Any], p: Mapping[
 
 def give_place(task: Any, step: Step, values: Mapping[str, Any]) -> None:
     """Which nodes it may run on, and what others see of it."""
-    kind = "gpu" if step.gpu else "cpu"
+    kind = "gpu" if step.gpus else "cpu"
     for label, value in values[f"cluster_{kind}_node_selector"].items():
         kubernetes.add_node_selector(task, label, value)
-    for toleration in values["cluster_gpu_tolerations"] if step.gpu else ():
+    for toleration in values["cluster_gpu_tolerations"] if step.gpus else ():
         seconds = toleration.get("tolerationSeconds")
         own = {k: v for k, v in toleration.items() if k != "tolerationSeconds"}
         kubernetes.add_toleration(task, **own, toleration_seconds=seconds)

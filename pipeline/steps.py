@@ -43,6 +43,7 @@ class Step:
         compiled: parameters that are fixed when the pipeline is compiled.
         image: of the container.
         resources: what a cluster gives: the group `cluster_<resources>_*` of parameters.
+        gpus: the pipeline's parameter with how many; "" where it uses none.
         timeout: seconds that one attempt may take. One that hangs would hold its node for good.
         retries: attempts after a failure; none where it would say the same a second time.
         cached: whether the result of an earlier run with the same inputs is as good.
@@ -61,6 +62,7 @@ class Step:
     compiled: tuple[str, ...] = ()
     image: Literal["data", "train"] = "data"
     resources: Literal["data", "small", "train", "evaluate", "publish"] = "data"
+    gpus: str = ""
     timeout: int = HOUR
     retries: int = 3
     cached: bool = False
@@ -75,10 +77,6 @@ class Step:
     @property
     def group(self) -> str:
         return self.name.partition("-")[0]
-
-    @property
-    def gpu(self) -> bool:
-        return self.resources in ("train", "evaluate")
 
     @property
     def reads_stores(self) -> bool:
@@ -174,6 +172,7 @@ STEPS: Mapping[str, Step] = {
             compiled=("num_nodes",),
             image="train",
             resources="train",
+            gpus="train_gpus",
             timeout=3 * DAY,
             summary="{updates:,.0f} updates, accuracy {best_valid_accuracy:.1f} % in validation",
         ),
@@ -190,6 +189,7 @@ STEPS: Mapping[str, Step] = {
             settings=True,
             image="train",
             resources="evaluate",
+            gpus="cluster_evaluate_gpus",
             timeout=6 * HOUR,
             summary="accuracy {accuracy:.1f} % on test",
         ),

@@ -28,7 +28,7 @@ def _add(
     add_options(command(commands, name, run, help, text), config_class, **how)
 
 
-def add_check(commands: Any) -> None:
+def add_models(commands: Any) -> None:
     _add(
         commands,
         "check",
@@ -46,9 +46,6 @@ def add_check(commands: Any) -> None:
         """,
         positional="data",
     )
-
-
-def add_predict(commands: Any) -> None:
     _add(
         commands,
         "predict",
@@ -66,9 +63,6 @@ def add_predict(commands: Any) -> None:
         RACE file holds. Bad lines are reported and left out; the exit status is 3 then.
         """,
     )
-
-
-def add_serve(commands: Any) -> None:
     _add(
         commands,
         "serve",
@@ -83,9 +77,6 @@ def add_serve(commands: Any) -> None:
         of it, and GET / is a page to ask by hand. SIGTERM and Ctrl-C end it.
         """,
     )
-
-
-def add_export(commands: Any) -> None:
     _add(
         commands,
         "export",
@@ -100,9 +91,6 @@ def add_export(commands: Any) -> None:
         The folder holds a model card too, which says how to ask the model.
         """,
     )
-
-
-def add_import(commands: Any) -> None:
     _add(
         commands,
         "import",

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 
 def command(
-    commands: Any, name: str, function: Callable[[argparse.Namespace], None], help: str, text: str
+    commands: Any,
+    name: str,
+    function: Callable[[argparse.Namespace], None] | None,
+    help: str,
+    text: str,
 ) -> argparse.ArgumentParser:
+    """A parser for a command, which `function` runs; `text` stands below its options."""
     made: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,
@@ -33,14 +38,8 @@ def command(
 
 def group(commands: Any, name: str, help: str, description: str, text: str) -> Any:
     """A command that has commands of its own, which are to be added to what this gives."""
-    made = commands.add_parser(
-        name,
-        help=help,
-        description=description,
-        epilog=textwrap.dedent(text).strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = command(commands, name, None, help, text)
+    made.description = description
     return made.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from components.common import errors
 from pipeline import docs
-from pipeline.docs import NEEDS, ROOT, Block, blocks, pages
+from pipeline.docs import ROOT, pages
+from tests.shell_blocks import NEEDS, Block, blocks
 
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 HOLE = "\0"

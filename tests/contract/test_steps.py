@@ -121,9 +121,9 @@ def test_settings_switch_what_is_on_or_off() -> None:
 
 def test_only_what_differs_from_the_program_s_defaults_is_compiled_in() -> None:
     train = STEPS["train"]
-    own = {o.name: o.default for o in train.configurable}
+    own = {train.own(o): o.default for o in train.configurable}
     assert compiled_flags(train, own) == []
-    assert compiled_flags(train, {**own, "dropout": 0.2}) == ["--dropout=0.2"]
+    assert compiled_flags(train, {**own, "train_dropout": 0.2}) == ["--dropout=0.2"]
 
 
 def test_the_pipeline_has_few_inputs() -> None:

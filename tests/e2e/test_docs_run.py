@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.docs import blocks, pages
+from pipeline.docs import pages
+from tests.shell_blocks import blocks
 
 PAGES = [page for page in pages() if any(not block.needs for block in blocks(page))]
 

@@ -30,7 +30,7 @@ def step(config: TrainConfig, tmp_path: Path, folders: None, monkeypatch: Any, t
         own = {"train_num_nodes": 2, "train_gpus": 0, "checkpoint_uri": URI}
         values = resolve(load_config("roberta-large"), {**own, **changes})
         train = on_nodes(STEPS["train"])
-        flags = compiled_flags(train, {o.name: values[train.own(o)] for o in train.configurable})
+        flags = compiled_flags(train, values)
         given = {field: values[name] for field, name in train.given.items() if name in values}
         given |= {"run_id": RUN, "trial": "seed-1"}
         flags += [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]

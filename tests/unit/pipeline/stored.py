@@ -144,9 +144,8 @@ class StoredRun:
         command = ["/kfp-launcher/launch", "--run_id", self.run_id]
         command += ["--executor_input", json.dumps(given), "--component_spec", "{}"]
         step = STEPS[ran.step]
-        own = {o.name: step.own(o) for o in step.configurable}
-        fixed = {o: self.compiled[name] for o, name in own.items() if name in self.compiled}
-        program = [*PYTHON, step.program, *arguments(step, compiled_flags(step, fixed))]
+        flags = compiled_flags(step, self.compiled)
+        program = [*PYTHON, step.program, *arguments(step, flags)]
         pod = {"containers": [{"name": "main", "command": command, "args": program}]}
         return {"name": "pod-spec-patch", "value": json.dumps(pod)}
 

@@ -24,7 +24,7 @@ def test_each_field_of_training_is_a_parameter() -> None:
     from components.train.core import TrainConfig
 
     fields = {f.name for f in dataclasses.fields(TrainConfig)} - {"data", "pretrained", "output"}
-    of_train = {p.option.name for p in parameters().values() if p.step == "train"}
+    of_train = {p.name.removeprefix("train_") for p in parameters().values() if p.step == "train"}
     # What trials has too counts as of either; the DAG gives the last two.
     assert fields - of_train <= {"seed", "learning_rate", "run_id", "trial"}
 

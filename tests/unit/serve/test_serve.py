@@ -17,7 +17,8 @@ from components.common.cli import run_step
 from components.serve import core
 from components.serve.__main__ import main
 from components.serve.config import ServeConfig
-from pipeline.docs import ROOT, blocks
+from pipeline.docs import ROOT
+from tests.shell_blocks import blocks
 
 GOOD = {"article": "Ann has a cat.", "question": "Ann has a _.", "options": ["dog", "cat", "cow"]}
 # Of a probability; a batch may be summed in another order than a question alone.
