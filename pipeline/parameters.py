@@ -170,7 +170,7 @@ def trials(values: Mapping[str, Any]) -> Trials:
 class Config:
     """The values of a config file.
 
-    `sample` says that inputs which are not given come from the made-up sample, see pipeline.inputs.
+    `sample` says that inputs which are not given come from the made-up sample, see pipeline.sample.
     """
 
     name: str

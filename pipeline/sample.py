@@ -9,9 +9,10 @@ first, then the options without regard to it, and the passage is written last.
 """
 
 import argparse
+import contextlib
 import csv
-import functools
 import gzip
+import hashlib
 import heapq
 import io
 import itertools
@@ -20,16 +21,19 @@ import random
 import re
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import yaml
 
+from components.binarize.bpe import byte_characters
 from components.common import strict_json
 from components.common.dataset import LETTERS, OPTIONS
-from components.common.files import atomic_folder
+from components.common.errors import ConfigError
+from components.common.files import atomic_folder, scratch_folder
+from components.download.core import DownloadConfig, download
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,6 @@ class Shape:
     max_positions: int
 
 
-@dataclass(frozen=True)
-class Training:
-    """Settings with which stock fairseq learns the sample; the others keep their defaults."""
-
-    epochs: int
-    effective_batch_size: int  # questions per update
-    learning_rate: float
-    warmup_updates: int
-    dropout: float
-    attention_dropout: float
-
-
 # One head of all 32 dimensions separates a word from the others better than two of 16 do.
 TINY = Shape(
     encoder_layers=2,
@@ -63,20 +55,59 @@ TINY = Shape(
     encoder_attention_heads=1,
     max_positions=512,
 )
-TRAINING = Training(
-    epochs=2,
-    effective_batch_size=32,
-    learning_rate=1e-3,
-    warmup_updates=50,
-    dropout=0.0,
-    attention_dropout=0.0,
-)
-
 # How many facts a passage of each level states; it asks one question about each of them.
 FACTS = {"middle": 3, "high": 4}
 
-PHRASES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+WORDS = Path(__file__).with_suffix(".yaml")
+PHRASES = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
 MOST_OPTIONS = min(len(topic["words"]) for topic in PHRASES["topics"])
+
+# Which of its files stands for which input of the pipeline.
+INPUTS = {"race_url": "RACE.tar.gz", "roberta_url": "roberta.tiny.tar.gz", "bpe_url": "bpe"}
+
+
+def sample_inputs(
+    given: Mapping[str, Any], values: Mapping[str, Any], runs: Path
+) -> dict[str, str]:
+    """Paths for the inputs that are not `given`; the sample is made below `runs` if need be.
+
+    Its model has the size that `values` ask for, and fits the dictionary, where one is given. Its
+    questions have as many options as `values` ask for.
+
+    Raises:
+        RaceError: the dictionary that is given cannot be fetched, or the sample cannot have so
+            many options.
+        OSError: `runs` cannot be written.
+    """
+    missing = INPUTS.keys() - given.keys()
+    if not missing:
+        return {}
+    options = values["preprocess_options"] or OPTIONS
+    if options > MOST_OPTIONS:
+        raise ConfigError(
+            f"preprocess_options is {options}, but a sample has at most {MOST_OPTIONS}",
+            hint="Give race_url data with this number of options",
+        )
+    shape = Shape(**{name: values[f"train_{name}"] or size for name, size in asdict(TINY).items()})
+    with scratch_folder() as scratch:
+        sources = [Path(__file__), WORDS]
+        dictionary = None
+        if "roberta_url" in missing and "bpe_url" in given:
+            config = DownloadConfig(
+                url=(given["bpe_url"],), files=("dict.txt",), output=scratch / "bpe"
+            )
+            dictionary = download(config)[0].path
+            sources.append(dictionary)
+        # The same sample has the same name, and is made once.
+        digest = hashlib.sha256(repr((shape, options)).encode())
+        for path in sources:
+            digest.update(path.read_bytes())
+        folder = runs / f"sample-{digest.hexdigest()[:8]}"
+        if not folder.exists():
+            # Another run may make the same one meanwhile.
+            with contextlib.suppress(FileExistsError):
+                make_sample(folder, options=options, shape=shape, dictionary=dictionary)
+    return {name: str(folder / INPUTS[name]) for name in missing}
 
 
 def make_sample(
@@ -213,6 +244,7 @@ def _make_passage(
 
 # GPT-2's pattern (fairseq/data/encoders/gpt2_bpe_utils.py) in the terms of the standard library.
 _PIECE = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
+_ALPHABET = byte_characters()
 
 
 def _pieces(passage: str) -> Iterator[str]:
@@ -225,20 +257,8 @@ def _pieces(passage: str) -> Iterator[str]:
             yield from _PIECE.findall(filled)
 
 
-@functools.cache
-def _byte_symbols() -> dict[int, str]:
-    """GPT-2's printable symbol for each byte, in the order of its encoder.json.
-
-    Printable Latin-1 stands for itself; the k-th of the other bytes is shown as chr(256 + k).
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = sorted(set(range(256)) - set(printable))
-    return {b: chr(b) for b in printable} | {b: chr(256 + k) for k, b in enumerate(others)}
-
-
 def _symbols(piece: str) -> list[str]:
-    table = _byte_symbols()
-    return [table[b] for b in piece.encode()]
+    return [_ALPHABET[b] for b in piece.encode()]
 
 
 def learn_merges(pieces: Counter[str]) -> list[tuple[str, str]]:
@@ -289,7 +309,7 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
 
 def _vocabulary(merges: list[tuple[str, str]], pieces: Counter[str]) -> tuple[dict[str, int], str]:
     """encoder.json's content, and dict.txt: '<id> <count>' lines, most frequent first."""
-    symbols = [*_byte_symbols().values(), *(a + b for a, b in merges), "<|endoftext|>"]
+    symbols = [*sorted(_ALPHABET), *(a + b for a, b in merges), "<|endoftext|>"]
     encoder = {symbol: i for i, symbol in enumerate(symbols)}
     counts = dict.fromkeys(symbols, 0)
     counts.update({"".join(_symbols(piece)): count for piece, count in pieces.items()})

@@ -189,10 +189,7 @@ def defaults(config: Config, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The values for all parameters but those that the sample stands for."""
     values = resolve(config, given)
     if config.sample:
-        from pipeline.inputs import SAMPLE
-
-        missing = SAMPLE.keys() - given.keys()
-        values = {name: value for name, value in values.items() if name not in missing}
+        return {n: v for n, v in values.items() if n in given or not n.endswith("_url")}
     return values
 
 

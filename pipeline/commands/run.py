@@ -92,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> None:
     )
     logging.getLogger("components").setLevel(logging.WARNING)  # the steps have logs of their own
     if config.sample:
-        from pipeline.inputs import sample_inputs
+        from pipeline.sample import sample_inputs
 
         started = time.monotonic()
         with working("sample"):

@@ -17,8 +17,7 @@ from components.download.core import DownloadConfig, download
 from components.evaluate.core import EvaluateConfig, evaluate
 from components.preprocess.core import PreprocessConfig, preprocess
 from components.train.core import TrainConfig, train
-from pipeline.inputs import SAMPLE
-from pipeline.sample import make_sample
+from pipeline.sample import INPUTS, make_sample
 
 TINY = {
     "arch": "roberta_base",
@@ -58,7 +57,7 @@ def steps(sample: Path, work: Path, options: int, **settings: object) -> dict[st
 def test_three_options_go_through_every_step_without_a_parameter(
     three: Path, tmp_path: Path
 ) -> None:
-    settings = {name: str(three / file) for name, file in SAMPLE.items()}
+    settings = {name: str(three / file) for name, file in INPUTS.items()}
     settings |= {"train_max_updates": "2", "min_accuracy": "0"}
     command = [sys.executable, "-m", "pipeline", "run", "--config", "smoke", "--name", "three"]
     command += ["--output", str(tmp_path)]
@@ -195,7 +194,7 @@ def test_tables_go_from_the_file_to_accuracy(three: Path, tmp_path: Path) -> Non
     command = [sys.executable, "-m", "pipeline", "run", "--config", "smoke", "--name", "own"]
     command += ["--output", str(tmp_path), "-p", f"race_url={own}", "-p", "train_max_updates=2"]
     for name in ("roberta_url", "bpe_url"):
-        command += ["-p", f"{name}={three / SAMPLE[name]}"]
+        command += ["-p", f"{name}={three / INPUTS[name]}"]
     command += ["-p", "min_accuracy=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

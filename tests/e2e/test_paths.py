@@ -16,8 +16,7 @@ from components.import_.__main__ import main as import_model
 from components.predict.__main__ import main as predict
 from components.publish.__main__ import main as publish
 from components.train.__main__ import main as train
-from pipeline.inputs import SAMPLE
-from pipeline.sample import make_sample
+from pipeline.sample import INPUTS, make_sample
 
 RACE = str(Path(sys.executable).with_name("race"))
 RUNS = Path("runs") / "10:00 ${y} {x}, é=%s[1]"
@@ -32,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     temporary = folder / "t:${z}"
     temporary.mkdir()
     command = [RACE, "run", "--config", "smoke", "--output", str(RUNS)]
-    for name, file in SAMPLE.items():
+    for name, file in INPUTS.items():
         command += ["-p", f"{name}={RUNS / 'sample' / file}"]
     command += ["-p", "train_max_updates=2", "-p", "min_accuracy=0", "-p", "train_batch_size=8"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}

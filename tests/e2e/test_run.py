@@ -22,8 +22,7 @@ import pytest
 from components.common.files import atomic_folder
 from components.download.archive import unpack
 from pipeline.cli import main
-from pipeline.inputs import SAMPLE
-from pipeline.sample import make_sample
+from pipeline.sample import INPUTS, make_sample
 from tests.unit.pipeline.stored import assert_comes_back
 
 RACE = str(Path(sys.executable).with_name("race"))
@@ -41,7 +40,7 @@ class Place:
     cwd: Path
 
     def command(self, *arguments: str, **inputs: str) -> list[str]:
-        paths = {name: str(self.sample / file) for name, file in SAMPLE.items()} | inputs
+        paths = {name: str(self.sample / file) for name, file in INPUTS.items()} | inputs
         settings = [f"{name}={value}" for name, value in paths.items()]
         settings += ["train_max_updates=2", "effective_batch_size=8", "train_batch_size=8"]
         start = [RACE, "run", "--config", "smoke"]
@@ -352,7 +351,7 @@ def test_from_a_cluster_it_comes_back_as_it_was(
 
 
 def test_a_wrong_checksum_is_one_line(place: Place) -> None:
-    race = f"{place.sample / SAMPLE['race_url']}#sha256={'0' * 64}"
+    race = f"{place.sample / INPUTS['race_url']}#sha256={'0' * 64}"
     result = place.race("--name", "checksum", race_url=race)
     assert_one_line(result, 3, "error: download-race: ", "wrong checksum")
     assert_nothing_half_made(place, "checksum", "download-race")

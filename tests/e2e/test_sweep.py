@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.inputs import SAMPLE
-from pipeline.sample import make_sample
+from pipeline.sample import INPUTS, make_sample
 from tests.unit.pipeline.stored import assert_comes_back
 
 NUMBERS = ("ten", "five", "eight", "four")
@@ -75,7 +74,7 @@ class Place:
         return self.folder / "my 'runs'"
 
     def command(self, name: str, *assignments: str) -> list[str]:
-        paths = {key: self.folder / "sample" / file for key, file in SAMPLE.items()}
+        paths = {key: self.folder / "sample" / file for key, file in INPUTS.items()}
         paths["race_url"] = self.folder / "RACE.tar.gz"
         settings = [f"{key}={path}" for key, path in paths.items()]
         settings += ["effective_batch_size=16", "train_batch_size=16", "train_warmup_updates=5"]

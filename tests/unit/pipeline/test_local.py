@@ -23,7 +23,7 @@ from components.common.executor import Artifact, ExecutorInput, Outcome, parse
 from components.common.files import link_tree
 from components.download.archive import unpack
 from components.trials.core import TrialsConfig, plan_trials
-from pipeline import cache, display, inputs, local, record
+from pipeline import cache, display, local, record, sample
 from pipeline.components import component
 from pipeline.display import say, step_line
 from pipeline.images import Images
@@ -337,13 +337,13 @@ def test_on_a_terminal_the_line_of_a_step_moves_and_is_wiped(tmp_path: Path) -> 
 def small_sample(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """Makes small samples; the arguments that each was made with."""
     made: list[dict[str, object]] = []
-    real = inputs.sample.make_sample
+    real = sample.make_sample
 
     def make_sample(output: Path, **arguments: object) -> None:
         made.append(arguments)
         real(output, passages=8, **arguments)
 
-    monkeypatch.setattr(inputs.sample, "make_sample", make_sample)
+    monkeypatch.setattr(sample, "make_sample", make_sample)
     return made
 
 
@@ -351,29 +351,40 @@ def test_the_sample_stands_for_what_is_not_given_and_is_made_once(
     tmp_path: Path, small_sample: list[dict[str, object]]
 ) -> None:
     values = resolve(load_config("smoke"), {})
-    first = inputs.sample_inputs({}, values, tmp_path)
-    second = inputs.sample_inputs({"race_url": "x"}, values, tmp_path)
-    assert first.keys() == inputs.SAMPLE.keys()
+    first = sample.sample_inputs({}, values, tmp_path)
+    second = sample.sample_inputs({"race_url": "x"}, values, tmp_path)
+    assert first.keys() == sample.INPUTS.keys()
     assert second.keys() == first.keys() - {"race_url"}
     assert all(Path(path).exists() for path in first.values())
     assert first.items() >= second.items()
     assert len(small_sample) == 1
-    assert not inputs.sample_inputs(dict.fromkeys(inputs.SAMPLE, "x"), values, tmp_path)
+    assert not sample.sample_inputs(dict.fromkeys(sample.INPUTS, "x"), values, tmp_path)
+
+
+def test_a_sample_of_other_words_is_another_one(
+    tmp_path: Path, small_sample: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = resolve(load_config("smoke"), {})
+    before = sample.sample_inputs({}, values, tmp_path)
+    words = tmp_path / "words.yaml"
+    words.write_text(Path(sample.__file__).with_suffix(".yaml").read_text() + "# changed\n")
+    monkeypatch.setattr(sample, "WORDS", words)
+    assert sample.sample_inputs({}, values, tmp_path)["race_url"] != before["race_url"]
 
 
 def test_runs_that_start_at_once_share_one_sample(
     tmp_path: Path, small_sample: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    barrier, real = threading.Barrier(3), inputs.sample.make_sample
+    barrier, real = threading.Barrier(3), sample.make_sample
 
     def make_sample(output: Path, **arguments: object) -> None:
         barrier.wait(30)  # each has found that there is none
         real(output, **arguments)
 
-    monkeypatch.setattr(inputs.sample, "make_sample", make_sample)
+    monkeypatch.setattr(sample, "make_sample", make_sample)
     values = resolve(load_config("smoke"), {})
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: inputs.sample_inputs({}, values, tmp_path), range(3)))
+        found = list(pool.map(lambda _: sample.sample_inputs({}, values, tmp_path), range(3)))
     assert found[0] == found[1] == found[2]
     assert all(Path(path).exists() for path in found[0].values())
     assert len(os.listdir(tmp_path)) == 1, "nothing half made is left"
@@ -383,9 +394,9 @@ def test_the_sample_s_model_has_the_size_that_is_asked_for(
     tmp_path: Path, small_sample: list[dict[str, object]]
 ) -> None:
     values = resolve(load_config("smoke"), {"train_encoder_layers": 1})
-    made = {str(Path(p).parent) for p in inputs.sample_inputs({}, values, tmp_path).values()}
+    made = {str(Path(p).parent) for p in sample.sample_inputs({}, values, tmp_path).values()}
     values["train_encoder_layers"] = 3
-    made |= {str(Path(p).parent) for p in inputs.sample_inputs({}, values, tmp_path).values()}
+    made |= {str(Path(p).parent) for p in sample.sample_inputs({}, values, tmp_path).values()}
     assert [m["shape"].encoder_layers for m in small_sample] == [1, 3]
     assert len(made) == 2
 
@@ -400,7 +411,7 @@ def test_the_sample_s_model_fits_a_dictionary_that_is_given(
     dictionary = tmp_path / "dict.txt"
     dictionary.write_text("".join(f"{i} 1\n" for i in range(77)))
     values = resolve(load_config("smoke"), {})
-    found = inputs.sample_inputs({"bpe_url": str(tmp_path)}, values, tmp_path / "runs")
+    found = sample.sample_inputs({"bpe_url": str(tmp_path)}, values, tmp_path / "runs")
     (tmp_path / "model").mkdir()
     unpack(Path(found["roberta_url"]), tmp_path / "model")
     path = checkpoints.find_pretrained(tmp_path / "model")
@@ -412,7 +423,7 @@ def test_a_dictionary_that_cannot_be_had_is_an_error_and_leaves_nothing(tmp_path
     values = resolve(load_config("smoke"), {})
     missing = {"bpe_url": str(tmp_path / "none")}
     with pytest.raises((TransferError, DataError)):
-        inputs.sample_inputs(missing, values, tmp_path / "runs")
+        sample.sample_inputs(missing, values, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 

@@ -328,7 +328,7 @@ def test_the_model_has_the_shape_and_the_dictionary_asked_for(tmp_path: Path) ->
 
 
 def test_the_smoke_config_has_the_recommended_settings() -> None:
-    recommended = dataclasses.asdict(made.TINY) | dataclasses.asdict(made.TRAINING)
+    recommended = dataclasses.asdict(made.TINY)
     values = resolve(load_config("smoke"), {})
     names = {name: STEPS["train"].given.get(name, f"train_{name}") for name in recommended}
     assert {name: values[names[name]] for name in recommended} == recommended
