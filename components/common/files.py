@@ -46,7 +46,7 @@ def atomic_folder(output: Path) -> Iterator[Path]:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output))
     if output.is_mount():
         raise OutputError(f"{output} is a mount point", hint="Choose a folder inside it as output")
-    with _named(output), _beside(output, Path.mkdir) as partial:
+    with named(output), _beside(output, Path.mkdir) as partial:
         yield partial
         try:
             os.replace(partial, output)
@@ -67,7 +67,7 @@ def atomic_file(output: Path) -> Iterator[Path]:
     output = Path(os.path.realpath(output))
     if output.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
-    with _named(output), _beside(output, lambda path: path.touch(exist_ok=False)) as partial:
+    with named(output), _beside(output, lambda path: path.touch(exist_ok=False)) as partial:
         yield partial
         os.replace(partial, output)
 
@@ -189,10 +189,11 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _named(output: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
+    """Gives an OSError the path that it is about; writing to an open file raises it without."""
     try:
         yield
     except OSError as error:
         if error.errno is not None and error.filename is None:
-            error.filename = str(output)
+            error.filename = str(path)
         raise

@@ -1,12 +1,15 @@
 """Both kinds of store, and what lies in them."""
 
 from pathlib import Path
+from typing import Any
 
 import boto3
 
 from components.common.retry import Patience
 from components.common.storage import Settings
-from components.common.storage.store import parse_address
+from components.common.storage.liveness import Heartbeat
+from components.common.storage.retention import prune
+from components.common.storage.store import open_store, parse_address
 
 # S3 wants parts of 5 MiB at least; one attempt after another, without a wait worth the name.
 QUICK = Settings(Patience(attempts=3, connect=2, read=5, first_wait=0.01), part=5 << 20, workers=3)
@@ -16,6 +19,13 @@ def small(folder: Path, text: str = "text") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "file.txt").write_text(text)
     return folder
+
+
+def pruned(uri: str, settings: Settings = QUICK, **options: Any) -> list[str]:
+    """Remove old artifacts as a publisher does, and what dead ones left."""
+    store = open_store(uri, settings)
+    with Heartbeat(store) as heartbeat:
+        return prune(store, heartbeat=heartbeat, **options)
 
 
 def content(folder: Path) -> dict[str, bytes]:

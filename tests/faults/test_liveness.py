@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
-from stores import QUICK, keys, small
+from stores import QUICK, keys, pruned, small
 
 from components.common import processes, storage
 from components.common.errors import TransferError
@@ -49,9 +49,10 @@ def left(address: str, owner: str) -> list[str]:
     return [k for k in [*keys(address), *open_store(address, QUICK).uploads()] if owner in k]
 
 
-def publish_one(address: str, folder: Path, **parameters: Any) -> None:
-    with storage.Publisher(address, settings=QUICK, **parameters) as publisher:
-        publisher.submit(small(folder), "update-6")
+def publish_one(address: str, folder: Path, keep: int = 2) -> None:
+    publisher = storage.Publisher(address, keep=keep, settings=QUICK)
+    publisher.submit(small(folder), "update-6")
+    publisher.close()
 
 
 def test_a_killed_attempt_at_the_same_run_is_cleared_at_once(
@@ -72,15 +73,13 @@ def test_a_killed_attempt_at_the_same_run_is_cleared_at_once(
 
 
 @pytest.mark.parametrize(
-    "remove", [storage.remove_all, lambda uri, **more: storage.prune(uri, keep=1, **more)]
+    "remove", [storage.remove_all, lambda uri, **more: pruned(uri, keep=1, **more)]
 )
 def test_what_a_removal_leaves_that_is_killed_halfway_goes_with_the_next(
     root: str, tmp_path: Path, dead: str, remove: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with storage.Publisher(root, settings=QUICK, keep=9) as publisher:
-        for update in (4, 5, 6):
-            publisher.submit(small(tmp_path / f"in{update}"), f"update-{update}")
-            publisher.wait()
+    for update in (4, 5, 6):
+        storage.publish(small(tmp_path / "in"), f"{root}/update-{update}", settings=QUICK)
     before = keys(root)
     with monkeypatch.context() as killed:
         killed.setattr(liveness, "identity", lambda: dead)
@@ -161,11 +160,11 @@ def test_of_two_publishers_at_once_neither_touches_what_the_other_is_at(
         return commit(store, *arguments)
 
     monkeypatch.setattr(artifact, "_commit", slow)
-    first = storage.Publisher(root, settings=QUICK)
+    first = storage.Publisher(root, keep=2, settings=QUICK)
     first.submit(small(tmp_path / "1"), "update-1")
     assert reached.wait(30)
     publish_one(root, tmp_path / "2", keep=1)
-    storage.prune(root, keep=1, settings=QUICK)
+    pruned(root, keep=1)
     storage.remove_all(root, settings=QUICK)
     go.set()
     first.close()

@@ -16,10 +16,12 @@ from typing import Any
 
 import boto3
 import pytest
+from stores import pruned
 
 from components.common import storage
 from components.common.errors import DataError, RaceError, TransferError
 from components.common.storage import Settings
+from components.common.storage.store import open_store
 
 # (method, path, fault, how often, what comes of it): "" is success, else a pattern of the error.
 Case = tuple[str, str, Callable[[Any], None], int, str]
@@ -391,7 +393,7 @@ def test_a_vanished_bucket(
         lambda: storage.fetch(uri, tmp_path / "output", settings=settings),
         lambda: storage.publish(source, uri, settings=settings),
         lambda: storage.newest(uri, settings=settings),
-        lambda: storage.prune(uri, keep=1, settings=settings),
+        lambda: pruned(uri, settings, keep=1),
     ):
         with pytest.raises(TransferError) as failed:
             call()
@@ -527,9 +529,10 @@ def test_a_stop_is_heeded_between_attempts(
 ) -> None:
     patience = replace(settings.patience, attempts=50, first_wait=30, longest_wait=60)
     stop = threading.Event()
+    store = open_store(uri, replace(settings, patience=patience), stop)
     rule = through.break_("PUT", SMALL, lambda x: (stop.set(), x.error(503, "SlowDown")))
     with pytest.raises(TransferError, match="stopped"):
-        storage.publish(source, uri, settings=replace(settings, patience=patience), stop=stop)
+        store.upload([(source / "small.txt", "small.txt")], lambda _: None)
     assert rule.hits == 1
 
 
@@ -538,16 +541,17 @@ def test_the_publisher_survives_an_outage(
 ) -> None:
     root = f"s3://{bucket}/checkpoints"
     outage = through.break_("PUT", "", lambda x: x.error(503, "SlowDown"))
-    with storage.Publisher(root, keep=1, settings=settings) as publisher:
-        for number in (1, 2, 3):
-            if number == 2:
-                assert isinstance(publisher.failure, TransferError)
-                outage.times = 0
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            (folder / "checkpoint.pt").write_text(f"checkpoint {number}")
-            publisher.submit(folder, f"update-{number}")
-            assert publisher.wait(30)
+    publisher = storage.Publisher(root, keep=1, settings=settings)
+    for number in (1, 2, 3):
+        if number == 2:
+            assert isinstance(publisher.failure, TransferError)
+            outage.times = 0
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "checkpoint.pt").write_text(f"checkpoint {number}")
+        publisher.submit(folder, f"update-{number}")
+        assert publisher.wait(30)
+    publisher.close()
     direct()
     assert [a.name for a in storage.artifacts(root, settings=settings)] == ["update-3"]
     storage.fetch_newest(root, tmp_path / "output", settings=settings)

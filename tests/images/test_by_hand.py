@@ -134,7 +134,7 @@ def test_with_object_storage_and_a_canary(
         known = dict(ended.inspected)
         known["Config"] = {k: v for k, v in known["Config"].items() if k != "Env"}
         assert canary not in json.dumps(known)  # the command line among it
-    storage.fetch(f"s3://{bucket}/run/report", tmp_path / "report", show_progress=False)
+    storage.fetch(f"s3://{bucket}/run/report", tmp_path / "report")
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["questions"] > 0
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for entry in page["Contents"]:

@@ -9,13 +9,12 @@
 
 A folder of artifacts, such as a run's checkpoints:
 
-    artifacts, newest, fetch_newest, prune, remove_all
-    Publisher     publishes into it in the background
+    artifacts, newest, fetch_newest, remove_all
+    Publisher     publishes into it in the background, and keeps the newest few
 """
 
 from components.common.storage.artifact import (
     Artifact,
-    ConflictError,
     artifacts,
     fetch,
     fetch_newest,
@@ -32,12 +31,11 @@ from components.common.storage.objects import (
     write_small,
 )
 from components.common.storage.publisher import Publisher
-from components.common.storage.retention import prune, remove_all
+from components.common.storage.retention import remove_all
 from components.common.storage.store import Settings
 
 __all__ = [
     "Artifact",
-    "ConflictError",
     "Publisher",
     "Settings",
     "artifacts",
@@ -46,7 +44,6 @@ __all__ = [
     "fetch_objects",
     "find",
     "newest",
-    "prune",
     "publish",
     "read_small",
     "remove_all",

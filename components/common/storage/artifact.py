@@ -7,36 +7,33 @@ artifact. So a publication that dies leaves nothing that a reader would see, and
 address never mix their files: one of them writes the manifest, the other finds it there.
 """
 
-import contextlib
 import datetime
 import errno
 import hashlib
 import logging
 import os
-import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.common import manifest as manifests
 from components.common import progress
+from components.common.dataset import natural
 from components.common.errors import DataError, OutputError, RaceError, TransferError
 from components.common.files import atomic_folder
 from components.common.manifest import FileEntry, Manifest, Scalar
-from components.common.retry import AttemptError, Patience
-from components.common.storage.liveness import Heartbeat, brief, owner_of, publications
+from components.common.retry import AttemptError
+from components.common.storage.liveness import Heartbeat, owner_of, publications
 from components.common.storage.source import files_of, has_these
 from components.common.storage.store import (
     DAMAGED,
     Settings,
-    Stop,
     Store,
     Wanted,
     WrongContentError,
+    brief,
     open_store,
-    persist,
 )
 
 log = logging.getLogger(__name__)
@@ -44,10 +41,6 @@ log = logging.getLogger(__name__)
 DAY = 86_400.0  # seconds
 # Damage in transit shows in one fetch and not in the next; damage in the store in all of them.
 _FETCHES = 2
-
-
-class ConflictError(OutputError):
-    """Another artifact was published at this address before."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +63,7 @@ def publish(
     producer: Mapping[str, Scalar] | None = None,
     inputs: Mapping[str, Scalar] | None = None,
     overwrite: bool = False,
-    show_progress: bool = True,
     settings: Settings | None = None,
-    stop: Stop | None = None,
-    heartbeat: Heartbeat | None = None,
 ) -> Artifact:
     """Make the folder `source`, or the one file that it is, the artifact at `uri`.
 
@@ -82,37 +72,52 @@ def publish(
     again and lets it take the place of what is there, which may be another content or damaged; a
     reader sees the one or the other. Empty folders are left out.
 
-    What publications that were killed left at `uri` is removed, but not where the caller, who
-    publishes several artifacts, gives a `heartbeat`.
+    What publications that were killed left at `uri` is removed.
 
     Raises:
         ConfigError: `uri` or a file's name cannot be used.
-        ConflictError: another content is there and `overwrite` is off. Nothing was changed.
+        OutputError: another content is there and `overwrite` is off. Nothing was changed.
         DataError: `source` is not there, holds a link or other special file, or changes meanwhile.
         TransferError: the store could not be reached, refused, or lost what it was given.
         OSError: a file could not be read, or (in a local store) written.
     """
-    settings = settings or Settings()
     files = files_of(source)
-    store = open_store(uri, settings, stop)
-    if heartbeat is None:
-        with Heartbeat(uri, settings) as own:
-            published = publish(
-                source,
-                uri,
-                producer=producer,
-                inputs=inputs,
+    store = open_store(uri, settings)
+    total = sum(path.stat().st_size for path in files.values())
+    with Heartbeat(store) as heartbeat:
+        with progress.bar(total=total, what=f"publish {source.name}", bytes=True) as bar:
+            published = put(
+                files,
+                store,
+                heartbeat,
+                producer=producer or {},
+                inputs=inputs or {},
                 overwrite=overwrite,
-                show_progress=show_progress,
-                settings=settings,
-                stop=stop,
-                heartbeat=own,
+                advance=bar.update,
             )
-            try:
-                remove_dead(store, own, stale=DAY)
-            except (RaceError, OSError) as error:
-                log.debug("%s: what dead publishers left stays: %s", store.address, error)
-            return published
+        try:
+            remove_dead(store, heartbeat, stale=DAY)
+        except (RaceError, OSError) as error:
+            log.debug("%s: what dead publishers left stays: %s", store.address, error)
+    return published
+
+
+def put(
+    files: Mapping[str, Path],
+    store: Store,
+    heartbeat: Heartbeat,
+    *,
+    producer: Mapping[str, Scalar],
+    inputs: Mapping[str, Scalar],
+    overwrite: bool,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Artifact:
+    """`publish` for a publisher of several artifacts, which removes itself what the dead left.
+
+    Args:
+        files: their paths inside the artifact, and where they lie.
+        advance: is called with bytes that were sent.
+    """
     existing = _find(store, or_damaged=overwrite)
     if existing and not overwrite:
         if has_these(existing.manifest, files):
@@ -120,41 +125,32 @@ def publish(
         raise _conflict(store)
     now = datetime.datetime.now(datetime.UTC)
     folder = heartbeat.folder(now)
-    total = sum(path.stat().st_size for path in files.values())
     try:
-        with _bar(f"publish {source.name}", total, show_progress) as advance:
-            stored = store.upload([(p, f"{folder}/{name}") for name, p in files.items()], advance)
+        stored = store.upload([(p, f"{folder}/{name}") for name, p in files.items()], advance)
         manifest = Manifest(
             files=tuple(FileEntry(n, *s) for n, s in zip(files, stored, strict=True)),
             folder=folder,
             created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
-            producer=dict(producer or {}),
-            inputs=dict(inputs or {}),
+            producer=dict(producer),
+            inputs=dict(inputs),
         )
         data = manifest.to_json()
     except BaseException:
-        _discard(uri, folder, settings)
+        _discard(store, folder)
         raise
     # From here on the manifest may be there even when an error says that it is not, so its files
     # stay: `remove_dead` removes them later if no manifest lists them.
-    published = _commit(store, data, folder, existing, overwrite, settings.patience, stop)
+    published = _commit(store, data, folder, existing, overwrite)
     if published.manifest == manifest:
         _require_files(store, manifest)
         return published
-    _discard(uri, folder, settings)
+    _discard(store, folder)
     if not overwrite and published.manifest.digest != manifest.digest:
         raise _conflict(store)
     return published
 
 
-def fetch(
-    uri: str,
-    output: Path,
-    *,
-    show_progress: bool = True,
-    settings: Settings | None = None,
-    stop: Stop | None = None,
-) -> Artifact:
+def fetch(uri: str, output: Path, *, settings: Settings | None = None) -> Artifact:
     """Bring the artifact at `uri` into the new folder `output`; every byte is checked.
 
     Raises:
@@ -163,61 +159,45 @@ def fetch(
         TransferError: the store could not be reached, or refused.
         OSError: `output` exists already, cannot be written, or the disk is full.
     """
-    settings = settings or Settings()
-    store = open_store(uri, settings, stop)
-    artifact = _existing(store)
-    with atomic_folder(output) as partial:
-        _need_space(output, partial, artifact.manifest.size)
-        with _bar(f"fetch {artifact.name}", artifact.manifest.size, show_progress) as advance:
-            _fetch_files(store, artifact.manifest, partial, advance)
-    return artifact
+    store = open_store(uri, settings)
+    return _fetch(store, _existing(store), output)
 
 
-def verify(
-    uri: str,
-    *,
-    show_progress: bool = True,
-    settings: Settings | None = None,
-    stop: Stop | None = None,
-) -> Artifact:
+def verify(uri: str, *, settings: Settings | None = None) -> Artifact:
     """Read every byte of the artifact at `uri` and check it, without keeping any.
 
     Raises:
         ConfigError, DataError, TransferError: as `fetch` raises them.
     """
-    store = open_store(uri, settings or Settings(), stop)
+    store = open_store(uri, settings)
     artifact = _existing(store)
     manifest = artifact.manifest
-    with _bar(f"verify {artifact.name}", manifest.size, show_progress) as advance:
+    with progress.bar(total=manifest.size, what=f"verify {artifact.name}", bytes=True) as bar:
         for entry in manifest.files:
             for left in reversed(range(_FETCHES)):
                 digest = hashlib.sha256()
                 for chunk in store.chunks(f"{manifest.folder}/{entry.path}", entry.size):
                     digest.update(chunk)
-                    advance(len(chunk))
+                    bar.update(len(chunk))
                 if digest.hexdigest() == entry.sha256:
                     break
                 if not left:
                     raise _damaged(store, manifest, entry, digest.hexdigest())
-                advance(-entry.size)
+                bar.update(-entry.size)
     return artifact
 
 
-def find(
-    uri: str, *, settings: Settings | None = None, stop: Stop | None = None
-) -> Artifact | None:
+def find(uri: str, *, settings: Settings | None = None) -> Artifact | None:
     """The complete artifact at `uri`, None if there is none.
 
     Raises:
         ConfigError, TransferError: as `fetch` raises them.
         DataError: its manifest is damaged.
     """
-    return _find(open_store(uri, settings or Settings(), stop))
+    return _find(open_store(uri, settings))
 
 
-def artifacts(
-    uri: str, *, settings: Settings | None = None, stop: Stop | None = None
-) -> Iterator[Artifact]:
+def artifacts(uri: str, *, settings: Settings | None = None) -> Iterator[Artifact]:
     """The complete artifacts right below `uri`, newest first.
 
     Newest is the highest name, with numbers in it compared as numbers: clocks differ between
@@ -226,10 +206,14 @@ def artifacts(
     Raises:
         ConfigError, TransferError: as `fetch` raises them.
     """
-    store = open_store(uri, settings or Settings(), stop)
-    for name in _by_age(store.folders()):
+    return artifacts_in(open_store(uri, settings))
+
+
+def artifacts_in(store: Store) -> Iterator[Artifact]:
+    """As `artifacts`, of a store."""
+    for below in _by_age(store):
         try:
-            artifact = _find(store.at(name))
+            artifact = _find(below)
         except DataError as error:
             log.warning("left out: %s", error)
             continue
@@ -237,21 +221,12 @@ def artifacts(
             yield artifact
 
 
-def newest(
-    uri: str, *, settings: Settings | None = None, stop: Stop | None = None
-) -> Artifact | None:
+def newest(uri: str, *, settings: Settings | None = None) -> Artifact | None:
     """The first of `artifacts`, None if there is none."""
-    return next(artifacts(uri, settings=settings, stop=stop), None)
+    return next(artifacts(uri, settings=settings), None)
 
 
-def fetch_newest(
-    uri: str,
-    output: Path,
-    *,
-    show_progress: bool = True,
-    settings: Settings | None = None,
-    stop: Stop | None = None,
-) -> Artifact | None:
+def fetch_newest(uri: str, output: Path, *, settings: Settings | None = None) -> Artifact | None:
     """Fetch the newest artifact below `uri` that is not damaged; None if there is none at all.
 
     `uri` may also be an artifact itself. A damaged one is logged and the one before it is taken; a
@@ -261,25 +236,17 @@ def fetch_newest(
         DataError: all are damaged.
         ConfigError, TransferError, OSError: as `fetch` raises them.
     """
-    settings = settings or Settings()
-    store = open_store(uri, settings, stop)
-    if _find(store):
-        return fetch(uri, output, show_progress=show_progress, settings=settings, stop=stop)
+    store = open_store(uri, settings)
+    if artifact := _find(store):
+        return _fetch(store, artifact, output)
     damaged: list[str] = []
-    for name in _by_age(store.folders()):
+    for below in _by_age(store):
         try:
-            if not _find(store.at(name)):
-                continue
-            return fetch(
-                store.at(name).address,
-                output,
-                show_progress=show_progress,
-                settings=settings,
-                stop=stop,
-            )
+            if artifact := _find(below):
+                return _fetch(below, artifact, output)
         except DataError as error:
             log.warning("%s; trying the one before", error.what)
-            damaged.append(name)
+            damaged.append(below.address.rpartition("/")[2])
     if damaged:
         raise DataError(
             f"{store.address}: no artifact is whole: {', '.join(damaged)} are damaged",
@@ -346,13 +313,7 @@ def _require_files(store: Store, manifest: Manifest) -> None:
 
 
 def _commit(
-    store: Store,
-    data: bytes,
-    folder: str,
-    existing: Artifact | None,
-    overwrite: bool,
-    patience: Patience,
-    stop: Stop | None,
+    store: Store, data: bytes, folder: str, existing: Artifact | None, overwrite: bool
 ) -> Artifact:
     """Write the manifest and return what is then published here: it, or another writer's.
 
@@ -370,23 +331,22 @@ def _commit(
             raise AttemptError("it was accepted, but is not there")
         return published
 
-    where = f"{store.address}/{manifests.NAME}"
-    return persist(call, where=where, patience=patience, stop=stop or threading.Event())
+    return store.persist(manifests.NAME, call)
 
 
-def _conflict(store: Store) -> ConflictError:
-    return ConflictError(
+def _conflict(store: Store) -> OutputError:
+    return OutputError(
         f"{store.address}: another artifact has been published here",
         hint="Publish to another address",
     )
 
 
-def _discard(uri: str, folder: str, settings: Settings) -> None:
+def _discard(store: Store, folder: str) -> None:
     """Remove an unpublished folder, if that works at once; `remove_dead` finds it if not."""
     try:
-        open_store(uri, brief(settings)).remove_folder(folder)
+        brief(store).remove_folder(folder)
     except (RaceError, OSError) as error:
-        log.debug("%s/%s stays for now: %s", uri, folder, error)
+        log.debug("%s/%s stays for now: %s", store.address, folder, error)
 
 
 # Reading
@@ -419,6 +379,15 @@ def _existing(store: Store) -> Artifact:
             f"{store.address}: no complete artifact is there",
             hint="Check the address; one whose publication did not end does not count",
         )
+    return artifact
+
+
+def _fetch(store: Store, artifact: Artifact, output: Path) -> Artifact:
+    size = artifact.manifest.size
+    with atomic_folder(output) as partial:
+        _need_space(output, partial, size)
+        with progress.bar(total=size, what=f"fetch {artifact.name}", bytes=True) as bar:
+            _fetch_files(store, artifact.manifest, partial, bar.update)
     return artifact
 
 
@@ -458,19 +427,6 @@ def _need_space(output: Path, partial: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
 
 
-def _by_age(names: list[str]) -> list[str]:
-    """Highest first, "update-10" above "update-9"."""
-
-    def key(name: str) -> list[str | int]:
-        return [int(p) if i % 2 else p for i, p in enumerate(re.split(r"([0-9]+)", name))]
-
-    return sorted(names, key=key, reverse=True)
-
-
-@contextlib.contextmanager
-def _bar(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda count: None
-        return
-    with progress.bar(total=total, what=what, bytes=True) as bar:
-        yield bar.update
+def _by_age(store: Store) -> Iterator[Store]:
+    """The folders of a store, highest first: "update-10" above "update-9"."""
+    return map(store.at, sorted(store.folders(), key=natural, reverse=True))

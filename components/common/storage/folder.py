@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from components.common.errors import DataError
-from components.common.files import plain
-from components.common.storage.store import CHUNK, DAMAGED, Stop, Wanted, named, stopped
+from components.common.files import named, plain
+from components.common.storage.store import CHUNK, DAMAGED, Settings, Stop, Store, Wanted
 
 # What link() says on file systems that have no hard links (FUSE mounts of buckets, SMB).
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
-class FolderStore:
+class FolderStore(Store):
     """See `Store`. What it writes is flushed to the disk: a manifest must not outlive its files."""
 
-    def __init__(self, root: Path, stop: Stop) -> None:
+    def __init__(self, root: Path, settings: Settings, stop: Stop) -> None:
         self.root = Path(os.path.abspath(root))
-        self.address = str(self.root)
-        self._stop = stop
+        super().__init__(str(self.root), settings, stop)
 
     def at(self, key: str) -> "FolderStore":
-        return FolderStore(self.root / key, self._stop)
+        return FolderStore(self.root / key, self.settings, self.stop)
 
     def read(self, key: str, limit: int) -> bytes | None:
         try:
@@ -119,12 +118,6 @@ class FolderStore:
         keys = [key for key in self.stamps(start) if not key.endswith("/")]
         return {key: os.lstat(self.root / key).st_size for key in keys}
 
-    def checksum(self, key: str) -> None:
-        return None
-
-    def uploads(self) -> list[str]:
-        return []
-
     def touch(self, key: str, data: bytes) -> None:
         path = self.root / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,8 +144,7 @@ class FolderStore:
         digest, size = hashlib.sha256(), 0
         with target.open("wb") as writing:
             for chunk in chunks:
-                if self._stop.is_set():
-                    raise stopped(str(target))
+                self.require_going(str(target))
                 writing.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)

@@ -13,12 +13,11 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from types import TracebackType
+from dataclasses import dataclass
 
 from components.common.errors import RaceError
 from components.common.processes import identity, lives
-from components.common.storage.store import Settings, Store, open_store
+from components.common.storage.store import Store, brief
 
 BEAT = 5.0  # seconds between two signs of life
 STALE = 900.0  # seconds without one, after which any publisher is dead
@@ -31,22 +30,15 @@ _ALIVE = re.compile(r"(?:.*/)?alive-([0-9a-f]{8})\Z")
 _MOST = 1000  # bytes of a sign of life
 
 
-def brief(settings: Settings) -> Settings:
-    """For what may fail: it must not hold up anything for minutes."""
-    patience = settings.patience
-    few, connect, read = min(2, patience.attempts), min(5, patience.connect), min(10, patience.read)
-    return replace(settings, patience=replace(patience, attempts=few, connect=connect, read=read))
-
-
-class Heartbeat:
+class Heartbeat(contextlib.AbstractContextManager["Heartbeat"]):
     """The signs of life of one publisher, from its making until `close`, in a thread of its own.
 
     One that cannot be written is let go: a store that fails shows in what is published.
     """
 
-    def __init__(self, uri: str, settings: Settings) -> None:
+    def __init__(self, store: Store) -> None:
         self.owner = secrets.token_hex(4)
-        self._store = open_store(uri, brief(settings))
+        self._store = brief(store)
         self._watched: dict[str, tuple[float, float]] = {}  # the others': stamp, and since when
         self._ended = threading.Event()
         self._beat()
@@ -98,15 +90,7 @@ class Heartbeat:
         with contextlib.suppress(RaceError, OSError):
             self._store.remove(_sign(self.owner))
 
-    def __enter__(self) -> "Heartbeat":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def _run(self) -> None:

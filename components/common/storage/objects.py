@@ -23,12 +23,7 @@ def sizes(uri: str, *, siblings: bool = False) -> dict[str, int]:
         ConfigError, TransferError: as storage's `fetch` raises them.
     """
     store, name = _opened(uri)
-    return _sizes(store, name, siblings)
-
-
-def _sizes(store: Store, name: str, siblings: bool = False) -> dict[str, int]:
-    # Some programs write an empty object in the place of a folder.
-    found = {key: size for key, size in store.sizes(name).items() if not key.endswith("/")}
+    found = store.sizes(name)
     return {k: s for k, s in found.items() if siblings or k == name or k.startswith(f"{name}/")}
 
 
@@ -101,11 +96,11 @@ def remove_objects(uri: str) -> None:
     Raises:
         ConfigError, TransferError: as storage's `fetch` raises them.
     """
-    store, name = _opened(uri)
-    for key in _sizes(store, name):
+    store, _ = _opened(uri)
+    for key in sizes(uri):
         store.remove(key)
 
 
 def _opened(uri: str, settings: Settings | None = None) -> tuple[Store, str]:
     parent, _, name = uri.rstrip("/").rpartition("/")
-    return open_store(parent, settings or Settings()), name
+    return open_store(parent, settings), name

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 from components.common.errors import DataError
 from components.common.retry import AttemptError
 from components.common.storage.client import etag_of, md5_of, sends_sha256
-from components.common.storage.store import CHUNK, Stop, WrongContentError
+from components.common.storage.store import Stop, WrongContentError
 
 Result = TypeVar("Result")
 
@@ -87,20 +86,6 @@ def locked(advance: Callable[[int], None]) -> Callable[[int], None]:
     return call
 
 
-def file_sink(handle: int) -> Callable[[int, bytes], None]:
-    def sink(offset: int, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(handle, view, offset)
-            view, offset = view[written:], offset + written
-
-    return sink
-
-
-def list_sink(pieces: list[bytes]) -> Callable[[int, bytes], None]:
-    return lambda _, data: pieces.append(data)
-
-
 def require_same_size(source: Path, size: int, read: int) -> None:
     if read != size:
         raise DataError(
@@ -112,9 +97,6 @@ def md5_digest(data: bytes) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
 
 
-def sha256_of(path: Path, halt: Stop) -> str:
-    digest = hashlib.sha256()
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
-        while (chunk := file.read(CHUNK)) and not halt.is_set():
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,39 +4,29 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from components.common.errors import ConfigError
-from components.common.storage.artifact import DAY, Artifact, artifacts, remove_dead
+from components.common.storage.artifact import DAY, Artifact, artifacts_in, remove_dead
 from components.common.storage.liveness import WATCHED, Heartbeat, adopted, owner_of
-from components.common.storage.store import Settings, Stop, Store, open_store
+from components.common.storage.store import Settings, Store, open_store
 
 log = logging.getLogger(__name__)
 
 
 def prune(
-    uri: str,
+    store: Store,
     *,
     keep: int,
+    heartbeat: Heartbeat,
     stale: float = DAY,
-    settings: Settings | None = None,
-    stop: Stop | None = None,
-    heartbeat: Heartbeat | None = None,
 ) -> list[str]:
-    """Remove all but the `keep` newest artifacts below `uri`; returns the names of those removed.
+    """Remove all but the `keep` newest artifacts in a store; returns the names of those removed.
 
     What dead publishers left goes too, see `artifact.remove_dead`; what may still be going on, and
     what this module did not make, is not touched.
 
     Raises:
-        ConfigError, TransferError, OSError: as `publish` raises them.
+        TransferError, OSError: as `publish` raises them.
     """
-    if keep < 1:
-        raise ConfigError(f"{keep} artifacts to keep", hint="Keep at least 1")
-    settings = settings or Settings()
-    if heartbeat is None:
-        with Heartbeat(uri, settings) as own:
-            return prune(uri, keep=keep, stale=stale, settings=settings, stop=stop, heartbeat=own)
-    store = open_store(uri, settings, stop)
-    removed = _remove(list(artifacts(uri, settings=settings, stop=stop))[keep:], store)
+    removed = _remove(list(artifacts_in(store))[keep:], store)
     remove_dead(store, heartbeat, stale=stale)
     return removed
 
@@ -57,10 +47,9 @@ def remove_all(
     Raises:
         ConfigError, TransferError, OSError: as `publish` raises them.
     """
-    settings = settings or Settings()
     store = open_store(uri, settings)
-    with Heartbeat(uri, settings) as heartbeat:
-        removed = _remove(list(filter(which, artifacts(uri, settings=settings))), store)
+    with Heartbeat(store) as heartbeat:
+        removed = _remove(list(filter(which, artifacts_in(store))), store)
         started = time.monotonic()
         while True:
             remove_dead(store, heartbeat, stale=DAY)

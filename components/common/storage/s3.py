@@ -7,7 +7,6 @@ download, does not look at what an upload left behind, and hides how often it tr
 
 import collections
 import contextlib
-import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +27,6 @@ from components.common.storage.failures import AnswerError, explained
 from components.common.storage.pieces import (
     Halt,
     checksum_of,
-    file_sink,
-    list_sink,
     locked,
     md5_digest,
     require_arrived,
@@ -38,13 +35,7 @@ from components.common.storage.pieces import (
     results_of,
     sha256_of,
 )
-from components.common.storage.store import (
-    Settings,
-    Stop,
-    Wanted,
-    WrongContentError,
-    persist,
-)
+from components.common.storage.store import Settings, Stop, Store, Wanted, WrongContentError
 from components.common.transfer import Checksum
 
 Result = TypeVar("Result")
@@ -52,22 +43,25 @@ Result = TypeVar("Result")
 MAX_PARTS = 10_000  # S3's limit for one multi-part upload
 
 
-class S3Store:
-    """See `Store`."""
+class S3Store(Store):
+    """See `Store`.
+
+    When one of many requests fails for good, the others end at once, and this store has ended:
+    whoever goes on opens another one.
+    """
 
     def __init__(
         self, bucket: str, prefix: str, settings: Settings, stop: Stop, client: Any = None
     ) -> None:
-        self.address = f"s3://{bucket}/{prefix}"
+        super().__init__(f"s3://{bucket}/{prefix}", settings, stop)
+        self.stop = self._halt = Halt(stop)
         self._bucket = bucket
         self._prefix = prefix
-        self._settings = settings
-        self._stop = stop
         self._client = client or connect(settings.patience, settings.workers + 1)
 
     def at(self, key: str) -> "S3Store":
         prefix = f"{self._prefix}/{key}"
-        return S3Store(self._bucket, prefix, self._settings, self._stop, self._client)
+        return S3Store(self._bucket, prefix, self.settings, self.stop, self._client)
 
     def read(self, key: str, limit: int) -> bytes | None:
         def call() -> bytes | None:
@@ -82,12 +76,12 @@ class S3Store:
                 for chunk in chunks_of(body):
                     data += chunk
                     if len(data) > limit:
-                        raise DataError(f"{self._where(key)} is larger than {limit} bytes")
+                        raise DataError(f"{self.address}/{key} is larger than {limit} bytes")
             if len(data) != answer.get("ContentLength", len(data)):
                 raise AttemptError("the connection was cut")
             return data
 
-        return self._persist(key, call)
+        return self.persist(key, call)
 
     def write(self, key: str, data: bytes, *, exclusive: bool, scratch: str = "") -> bool:
         def call() -> bool:
@@ -105,7 +99,7 @@ class S3Store:
                 raise
             return True
 
-        return self._persist(key, call)
+        return self.persist(key, call)
 
     def _exists(self, key: str) -> bool:
         try:
@@ -120,57 +114,48 @@ class S3Store:
         self, files: Sequence[tuple[Path, str]], advance: Callable[[int], None]
     ) -> list[tuple[int, str]]:
         advance = locked(advance)
-        sizes = [source.stat().st_size for source, _ in files]
-        large = [i for i, size in enumerate(sizes) if size > self._settings.part]
-        small = [i for i, size in enumerate(sizes) if size <= self._settings.part]
-        digests = [""] * len(files)
-        with self._pool() as (pool, halt):
-            futures = [
-                pool.submit(self._put_whole, *files[i], sizes[i], halt, advance) for i in small
-            ]
-            for i, digest in zip(small, results_of(futures), strict=True):
-                digests[i] = digest
-            for i in large:
-                digests[i] = self._put_parts(*files[i], sizes[i], pool, halt, advance)
-        return list(zip(sizes, digests, strict=True))
+        sizes = {key: source.stat().st_size for source, key in files}
+        with self._pool() as pool:
+            whole = {
+                key: pool.submit(self._put_whole, source, key, sizes[key], advance)
+                for source, key in files
+                if sizes[key] <= self.settings.part
+            }
+            digests = dict(zip(whole, results_of([*whole.values()]), strict=True))
+            for source, key in files:
+                if key not in whole:
+                    digests[key] = self._put_parts(source, key, sizes[key], pool, advance)
+        return [(sizes[key], digests[key]) for _, key in files]
 
     def download(self, files: Sequence[Wanted], advance: Callable[[int], None]) -> list[str]:
         advance = locked(advance)
-        part = self._settings.part
-        with self._pool() as (pool, halt):
-            futures = [
-                pool.submit(self._get_whole, f, halt, advance) for f in files if f.size <= part
-            ]
-            results_of(futures)
-            for wanted in files:
-                if wanted.size <= part:
-                    continue
-                with wanted.target.open("wb") as file:
-                    sink = file_sink(file.fileno())
-                    futures = [
-                        pool.submit(
-                            self._get_range,
-                            *(wanted.key, start, min(part, wanted.size - start), wanted.size),
-                            *(sink, halt, advance),
-                        )
-                        for start in range(0, wanted.size, part)
-                    ]
-                    results_of(futures)
-            return results_of([pool.submit(sha256_of, f.target, halt) for f in files])
+        for wanted in files:
+            wanted.target.write_bytes(b"")
+        with self._pool() as pool:
+            results_of(
+                [
+                    pool.submit(self._get_part, wanted, start, advance)
+                    for wanted in files
+                    for start in self._starts(wanted.size)
+                ]
+            )
+            return results_of([pool.submit(sha256_of, wanted.target) for wanted in files])
 
     def chunks(self, key: str, size: int) -> Iterator[bytes]:
-        part = self._settings.part
-        for start in range(0, max(size, 1), part):
+        for start in self._starts(size):
             pieces: list[bytes] = []
-            length = min(part, size - start)
-            self._get_range(key, start, length, size, list_sink(pieces), self._stop, lambda _: None)
+            self._get_range(key, start, size, pieces.append)
             yield from pieces
+
+    def _starts(self, size: int) -> range:
+        """Where the parts of an object begin that are fetched one by one; an empty one has one."""
+        return range(0, max(size, 1), self.settings.part)
 
     def folders(self) -> list[str]:
         prefix = self._prefix + "/"
         return [
             entry["Prefix"].removeprefix(prefix).rstrip("/")
-            for page in self._pages("list_objects_v2", prefix, Delimiter="/")
+            for page in self._pages("list_objects_v2", "", Delimiter="/")
             for entry in page.get("CommonPrefixes", [])
             if entry["Prefix"] != prefix + "/"
         ]
@@ -180,31 +165,35 @@ class S3Store:
         return {key: e["LastModified"].timestamp() for key, e in self._listed(start, **flat)}
 
     def sizes(self, start: str = "") -> dict[str, int]:
-        return {key: entry["Size"] for key, entry in self._listed(start)}
+        # Some programs write an empty object in the place of a folder.
+        return {key: e["Size"] for key, e in self._listed(start) if not key.endswith("/")}
 
     def checksum(self, key: str) -> Checksum | None:
         def call() -> Checksum | None:
             about = self._ask("head_object", key, ChecksumMode="ENABLED")
             return stream.checksum_of(about, self._bucket)
 
-        return self._persist(key, call)
+        return self.persist(key, call)
 
     def _listed(self, start: str, **request: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         prefix = self._prefix + "/"
-        for page in self._pages("list_objects_v2", prefix + start, **request):
+        for page in self._pages("list_objects_v2", start, **request):
             for entry in page.get("Contents", []):
                 yield entry["Key"].removeprefix(prefix), entry
 
     def uploads(self) -> list[str]:
-        prefix, found = self._prefix + "/", []
+        return [key for key, _ in self._unfinished("")]
+
+    def _unfinished(self, start: str) -> list[tuple[str, str]]:
+        """Keys and names of the multi-part uploads that are not complete."""
+        found: list[tuple[str, str]] = []
         # Not every service can list these, nor may every user.
         with contextlib.suppress(RaceError):
-            for page in self._pages("list_multipart_uploads", prefix):
-                found += [u["Key"].removeprefix(prefix) for u in page.get("Uploads", [])]
+            for page in self._pages("list_multipart_uploads", start):
+                for upload in page.get("Uploads", []):
+                    key = upload["Key"].removeprefix(self._prefix + "/")
+                    found.append((key, upload["UploadId"]))
         return found
-
-    def touch(self, key: str, data: bytes) -> None:
-        self.write(key, data, exclusive=False)
 
     def remove(self, key: str) -> None:
         def call() -> None:
@@ -214,19 +203,16 @@ class S3Store:
                 if error.code != "NoSuchKey":
                     raise
 
-        self._persist(key, call)
+        self.persist(key, call)
 
     def remove_folder(self, key: str) -> None:
         found = [one for one, _ in self._listed(f"{key}/")]
-        with self._pool() as (pool, _):
+        with self._pool() as pool:
             # One by one: the request for many at once needs a checksum that not all services know.
             results_of([pool.submit(self.remove, one) for one in found])
-        self._abort_all(f"{self._prefix}/{key}/")
+        self._abort_all(f"{key}/")
 
     # One request, its attempts, and many of them at once.
-
-    def _where(self, key: str) -> str:
-        return f"{self.address}/{key}"
 
     def _ask(self, operation: str, key: str, **request: Any) -> Any:
         with explained():
@@ -234,25 +220,17 @@ class S3Store:
                 Bucket=self._bucket, Key=f"{self._prefix}/{key}", **request
             )
 
-    def _persist(
-        self, key: str, call: Callable[[], Result], stop: Stop | None = None, most: int = 1000
-    ) -> Result:
-        patience = self._settings.patience
-        patience = dataclasses.replace(patience, attempts=min(patience.attempts, most))
-        return persist(call, where=self._where(key), patience=patience, stop=stop or self._stop)
-
-    def _pages(self, operation: str, prefix: str, **request: Any) -> Iterator[dict[str, Any]]:
+    def _pages(self, operation: str, start: str, **request: Any) -> Iterator[dict[str, Any]]:
+        """The answers to an operation that lists what begins with `start`."""
         while True:
 
             def call(request: dict[str, Any] = request) -> Any:
                 with explained():
                     return getattr(self._client, operation)(
-                        Bucket=self._bucket, Prefix=prefix, **request
+                        Bucket=self._bucket, Prefix=f"{self._prefix}/{start}", **request
                     )
 
-            patience = self._settings.patience
-            where = f"s3://{self._bucket}/{prefix}"
-            page = persist(call, where=where, patience=patience, stop=self._stop)
+            page = self.persist(start, call)
             yield page
             names = ("ContinuationToken", "KeyMarker", "UploadIdMarker")
             markers = {name: page[f"Next{name}"] for name in names if page.get(f"Next{name}")}
@@ -261,23 +239,20 @@ class S3Store:
             request = request | markers
 
     @contextlib.contextmanager
-    def _pool(self) -> Iterator[tuple[ThreadPoolExecutor, Stop]]:
-        """Threads, and what stops all of them once one has failed."""
-        halt = Halt(self._stop)
-        pool = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="storage")
+    def _pool(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads, all of which stop once the block raises."""
+        pool = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="storage")
         try:
-            yield pool, halt
+            yield pool
         except BaseException:
-            halt.set()
+            self._halt.set()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
     # Sending. Each request carries a checksum; afterwards the object is looked at.
 
-    def _put_whole(
-        self, source: Path, key: str, size: int, halt: Stop, advance: Callable[[int], None]
-    ) -> str:
+    def _put_whole(self, source: Path, key: str, size: int, advance: Callable[[int], None]) -> str:
         body = source.read_bytes()
         require_same_size(source, size, len(body))
         md5 = md5_digest(body)
@@ -289,7 +264,7 @@ class S3Store:
             if fault := self._fault(key, size, etag_of(answer)):
                 raise AttemptError(fault)
 
-        self._persist(key, call, halt)
+        self.persist(key, call)
         advance(size)
         return hashlib.sha256(body).hexdigest()
 
@@ -299,10 +274,9 @@ class S3Store:
         key: str,
         size: int,
         pool: ThreadPoolExecutor,
-        halt: Stop,
         advance: Callable[[int], None],
     ) -> str:
-        part = max(self._settings.part, -(-size // MAX_PARTS))
+        part = max(self.settings.part, -(-size // MAX_PARTS))
         algorithm = {"ChecksumAlgorithm": "SHA256"} if sends_sha256() else {}
         sent = begun = 0
 
@@ -318,11 +292,10 @@ class S3Store:
             nonlocal sent
             advance(-sent)
             sent = 0
-            upload = self._persist(key, begin, halt)
+            upload = self.persist(key, begin)
             digest = hashlib.sha256()
             parts: list[dict[str, Any]] = []
             waiting: collections.deque[Future[dict[str, Any]]] = collections.deque()
-            given_up = Halt(halt)
             try:
                 # Read here in order, so that what is hashed is what is sent; sent by the pool.
                 # The limit on those not sent yet bounds the memory.
@@ -331,28 +304,27 @@ class S3Store:
                         body = file.read(part)
                         digest.update(body)
                         sent += len(body)
-                        if len(waiting) > self._settings.workers:
+                        if len(waiting) > self.settings.workers:
                             parts.append(waiting.popleft().result())
                         waiting.append(
-                            pool.submit(
-                                self._put_part, key, upload, number, body, given_up, advance
-                            )
+                            pool.submit(self._put_part, key, upload, number, body, advance)
                         )
                     del body
                     require_same_size(source, size, sent + len(file.read(1)))
                 parts.extend(results_of(waiting))
-                self._complete(key, upload, size, parts, halt)
-            except BaseException:
-                given_up.set()
+                self._complete(key, upload, size, parts)
+            except BaseException as error:
+                if not isinstance(error, AttemptError):  # all is not sent again
+                    self._halt.set()
                 wait([future for future in waiting if not future.cancel()])
                 self._abort(key, upload)
                 raise
             return digest.hexdigest()
 
         # The file is sent again when its parts arrived but the whole did not come to be.
-        sha256 = self._persist(key, call, halt, most=3)
+        sha256 = self.persist(key, call, most=3)
         if begun > 1:  # an answer was lost, and with it the name of an upload
-            self._abort_all(f"{self._prefix}/{key}")
+            self._abort_all(key)
         return sha256
 
     def _put_part(
@@ -361,7 +333,6 @@ class S3Store:
         upload: str,
         number: int,
         body: bytes,
-        halt: Stop,
         advance: Callable[[int], None],
     ) -> dict[str, Any]:
         md5 = md5_digest(body)
@@ -380,13 +351,11 @@ class S3Store:
             checksums = {n: v for n, v in checksum.items() if n == "ChecksumSHA256"}
             return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
 
-        part = self._persist(key, call, halt)
+        part = self.persist(key, call)
         advance(len(body))
         return part
 
-    def _complete(
-        self, key: str, upload: str, size: int, parts: list[dict[str, Any]], halt: Stop
-    ) -> None:
+    def _complete(self, key: str, upload: str, size: int, parts: list[dict[str, Any]]) -> None:
         """Make one object of the parts.
 
         Raises:
@@ -413,7 +382,7 @@ class S3Store:
                 raise AttemptError(fault)
             return not fault
 
-        if not all(parts) or not self._persist(key, call, halt):
+        if not all(parts) or not self.persist(key, call):
             raise AttemptError("its parts were accepted, but are not there")
 
     def _fault(self, key: str, size: int, etag: str) -> str:
@@ -440,38 +409,37 @@ class S3Store:
 
         # What led here is the error to show; `prune` finds what stays behind.
         with contextlib.suppress(RaceError):
-            self._persist(key, call, threading.Event(), most=2)
+            unhalted = S3Store(
+                self._bucket, self._prefix, self.settings, threading.Event(), self._client
+            )
+            unhalted.persist(key, call, most=2)
 
-    def _abort_all(self, prefix: str) -> None:
-        """Give up all multi-part uploads below a prefix, where the service can list them."""
-        with contextlib.suppress(RaceError):
-            for page in self._pages("list_multipart_uploads", prefix):
-                for upload in page.get("Uploads", []):
-                    self._abort(upload["Key"].removeprefix(self._prefix + "/"), upload["UploadId"])
+    def _abort_all(self, start: str) -> None:
+        """Give up all multi-part uploads whose keys begin so."""
+        for key, upload in self._unfinished(start):
+            self._abort(key, upload)
 
     # Fetching. Each range goes on where it was cut.
 
-    def _get_whole(self, wanted: Wanted, halt: Stop, advance: Callable[[int], None]) -> None:
-        with wanted.target.open("wb") as file:
-            sink = file_sink(file.fileno())
-            self._get_range(wanted.key, 0, wanted.size, wanted.size, sink, halt, advance)
+    def _get_part(self, wanted: Wanted, start: int, advance: Callable[[int], None]) -> None:
+        with wanted.target.open("r+b") as file:
+            file.seek(start)
+            self._get_range(wanted.key, start, wanted.size, file.write, advance)
 
     def _get_range(
         self,
         key: str,
         start: int,
-        length: int,
         size: int,
-        sink: Callable[[int, bytes], None],
-        halt: Stop,
-        advance: Callable[[int], None],
+        sink: Callable[[bytes], object],
+        advance: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Give `length` bytes from `start` on, of an object of `size` bytes, to `sink`."""
-        end = start + length
+        """Give the part that begins at `start`, of an object of `size` bytes, to `sink`."""
+        end = min(start + self.settings.part, size)
 
         def call() -> None:
             nonlocal start
-            if start == end and length:
+            if start == end and size:
                 return  # all came before the last attempt failed
             ranged = start > 0 or end < size
             request = {"Range": f"bytes={start}-{end - 1}"} if ranged else {}
@@ -486,14 +454,13 @@ class S3Store:
             with contextlib.closing(answer["Body"]) as body:
                 require_range(answer, start, end, size)
                 for chunk in chunks_of(body):
-                    if halt.is_set():
-                        raise AttemptError("stopped")
+                    self.require_going(f"{self.address}/{key}")
                     if start + len(chunk) > end:
                         raise AttemptError("the answer is longer than it should be")
-                    sink(start, chunk)
+                    sink(chunk)
                     start += len(chunk)
                     advance(len(chunk))
             if start < end:
                 raise AttemptError("the connection was cut")
 
-        self._persist(key, call, halt)
+        self.persist(key, call)

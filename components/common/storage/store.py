@@ -4,11 +4,11 @@ A store is a flat space of keys ("update-500/manifest.json") below one address. 
 counts attempts; what an artifact is, `components.common.storage.artifact` knows.
 """
 
-import contextlib
+import abc
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -61,14 +61,39 @@ class WrongContentError(AttemptError):
         super().__init__(cause, hint=DAMAGED, passes=passes)
 
 
-class Store(Protocol):
+class Store(abc.ABC):
     """Keys are relative to `address`. Any method raises TransferError for what it could not do."""
 
-    address: str
+    def __init__(self, address: str, settings: Settings, stop: Stop) -> None:
+        self.address, self.settings, self.stop = address, settings, stop
 
+    def require_going(self, where: str) -> None:
+        """Raise the error of a transfer that was stopped if `stop` is set."""
+        if self.stop.is_set():
+            raise TransferError(f"{where}: the transfer was stopped")
+
+    def persist(self, key: str, call: Callable[[], Result], *, most: int = 1000) -> Result:
+        """The result of `call`, by `retry`: at most `most` attempts, each about `key`.
+
+        Raises:
+            DataError: to the last attempt, what is stored was not what should be there.
+            TransferError: it failed in another way, or `stop` was set.
+        """
+        where = f"{self.address}/{key}"
+
+        def unless_stopped() -> Result:
+            self.require_going(where)
+            return call()
+
+        patience = self.settings.patience
+        patience = replace(patience, attempts=min(patience.attempts, most))
+        return retry(unless_stopped, where=where, patience=patience, pause=self.stop.wait)
+
+    @abc.abstractmethod
     def at(self, key: str) -> "Store":
         """The part of this store below `key`."""
 
+    @abc.abstractmethod
     def read(self, key: str, limit: int) -> bytes | None:
         """The content of a small object; None where there is none.
 
@@ -76,12 +101,14 @@ class Store(Protocol):
             DataError: it is larger than `limit` bytes.
         """
 
+    @abc.abstractmethod
     def write(self, key: str, data: bytes, *, exclusive: bool, scratch: str = "") -> bool:
         """Store a small object in one step; False: `exclusive`, and there was one already.
 
         `scratch` is a folder of this store for what a write that is killed may leave.
         """
 
+    @abc.abstractmethod
     def upload(
         self, files: Sequence[tuple[Path, str]], advance: Callable[[int], None]
     ) -> list[tuple[int, str]]:
@@ -94,6 +121,7 @@ class Store(Protocol):
             OSError: a file cannot be read.
         """
 
+    @abc.abstractmethod
     def download(self, files: Sequence[Wanted], advance: Callable[[int], None]) -> list[str]:
         """Fetch objects to files; returns the sha256 (hex) of what was written, in order.
 
@@ -102,6 +130,7 @@ class Store(Protocol):
             OSError: a target cannot be written.
         """
 
+    @abc.abstractmethod
     def chunks(self, key: str, size: int) -> Iterator[bytes]:
         """The content of an object of `size` bytes, in order, in pieces of 1 MiB or less.
 
@@ -109,30 +138,38 @@ class Store(Protocol):
             DataError: it is not there, or not of that size.
         """
 
+    @abc.abstractmethod
     def folders(self) -> list[str]:
         """Names of the folders right below the address."""
 
+    @abc.abstractmethod
     def stamps(self, start: str = "", *, deep: bool = True) -> dict[str, float]:
         """When the objects whose keys begin with `start` were written, by the store's own clock.
 
         In seconds; only differences mean something. Without `deep`, not those in folders below.
         """
 
+    @abc.abstractmethod
     def sizes(self, start: str = "") -> dict[str, int]:
-        """Bytes of the objects whose keys begin with `start`."""
+        """Bytes of the objects whose keys begin with `start`; what stands for a folder is none."""
 
     def checksum(self, key: str) -> Checksum | None:
         """What the service says of an object's whole content; None where it says nothing."""
+        return None
 
     def uploads(self) -> list[str]:
         """Keys of multi-part uploads that were never completed, as far as the store tells."""
+        return []
 
     def touch(self, key: str, data: bytes) -> None:
         """Write a small object so that it has a new stamp; a reader may see a part of it."""
+        self.write(key, data, exclusive=False)
 
+    @abc.abstractmethod
     def remove(self, key: str) -> None:
         """Remove one object; it may be gone already."""
 
+    @abc.abstractmethod
     def remove_folder(self, key: str) -> None:
         """Remove all below `key/`, unfinished multi-part uploads too."""
 
@@ -194,49 +231,26 @@ def require_supported(name: str, uri: str) -> None:
             raise ConfigError(f"{name}: {error.what}", hint=error.hint) from error
 
 
-def open_store(uri: str, settings: Settings, stop: Stop | None = None) -> Store:
+def open_store(uri: str, settings: Settings | None = None, stop: Stop | None = None) -> Store:
     """The store at an address; setting `stop` ends whatever it is doing with a TransferError.
 
     Raises:
         ConfigError: the address, or the AWS settings for it, cannot be right.
     """
     address = parse_address(uri)
-    stop = stop or threading.Event()
+    settings, stop = settings or Settings(), stop or threading.Event()
     if address.bucket is None:
         from components.common.storage.folder import FolderStore
 
-        return FolderStore(Path(address.path), stop)
+        return FolderStore(Path(address.path), settings, stop)
     from components.common.storage.s3 import S3Store
 
     return S3Store(address.bucket, address.path, settings, stop)
 
 
-def persist(call: Callable[[], Result], *, where: str, patience: Patience, stop: Stop) -> Result:
-    """The result of `call`, by `retry`.
-
-    Raises:
-        DataError: to the last attempt, what is stored was not what should be there.
-        TransferError: it failed in another way, or `stop` was set.
-    """
-
-    def unless_stopped() -> Result:
-        if stop.is_set():
-            raise stopped(where)
-        return call()
-
-    return retry(unless_stopped, where=where, patience=patience, pause=stop.wait)
-
-
-def stopped(where: str) -> TransferError:
-    return TransferError(f"{where}: the transfer was stopped")
-
-
-@contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Gives an OSError the path that it is about; writing to an open file raises it without."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = str(path)
-        raise
+def brief(store: Store) -> Store:
+    """The same place for what may fail, and must not hold anything up for minutes."""
+    patience = store.settings.patience
+    few, connect, read = min(2, patience.attempts), min(5, patience.connect), min(10, patience.read)
+    patience = replace(patience, attempts=few, connect=connect, read=read)
+    return open_store(store.address, replace(store.settings, patience=patience))

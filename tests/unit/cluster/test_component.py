@@ -63,7 +63,7 @@ def test_its_artifacts_are_those_of_one_node(kubernetes, step, tmp_path) -> None
         folder.mkdir()
         (folder / "metrics.json").write_text(json.dumps({"best_valid_accuracy": 84.0, "x": None}))
         (folder / "report.html").write_text("<p>the report")
-        storage.publish(folder, Addresses(f"{URI}/{RUN}/seed-1").output, show_progress=False)
+        storage.publish(folder, Addresses(f"{URI}/{RUN}/seed-1").output)
         k.true(job["metadata"]["name"], "Complete")
 
     kubernetes.controller = control

@@ -83,7 +83,7 @@ def publish(config: TrainConfig, tmp_path: Path) -> Callable[[], None]:
         (folder / "metrics.json").write_text(json.dumps({"best_valid_accuracy": accuracy}))
         (folder / "report.html").write_text("<html></html>")
         output = Addresses(config.checkpoint_uri).output
-        storage.publish(folder, output, show_progress=False)
+        storage.publish(folder, output)
 
     return run
 
@@ -141,12 +141,12 @@ def test_object_storage_is_all_that_step_and_nodes_share(
 
     def control(k: Any, job: Any) -> None:
         arguments = dict(a.split("=", 1) for a in job["spec"]["trainer"]["args"] if "=" in a)
-        storage.fetch(arguments["--data"], tmp_path / "data", show_progress=False)
+        storage.fetch(arguments["--data"], tmp_path / "data")
         assert (tmp_path / "data" / "label" / "train.label").is_file()
-        storage.fetch(arguments["--pretrained"], tmp_path / "pretrained", show_progress=False)
+        storage.fetch(arguments["--pretrained"], tmp_path / "pretrained")
         (tmp_path / "made").mkdir()
         (tmp_path / "made" / "metrics.json").write_text("{}")
-        storage.publish(tmp_path / "made", arguments["--output"], show_progress=False)
+        storage.publish(tmp_path / "made", arguments["--output"])
         k.true(job["metadata"]["name"], "Complete")
 
     kubernetes.controller = control

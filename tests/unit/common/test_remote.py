@@ -30,7 +30,7 @@ def source(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "made"
     folder.mkdir()
     (folder / "text").write_text("some text\n")
-    storage.publish(folder, f"s3://{bucket}/source", show_progress=False)
+    storage.publish(folder, f"s3://{bucket}/source")
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     return f"s3://{bucket}/source"
@@ -42,7 +42,7 @@ def test_input_is_fetched_and_output_published(source: str, bucket: str, tmp_pat
         assert config.times == 2
         copy(config)
         assert storage.find(output) is None
-    storage.fetch(output, tmp_path / "back", show_progress=False)
+    storage.fetch(output, tmp_path / "back")
     assert (tmp_path / "back" / "text").read_text() == "some text\n" * 2
     assert list((tmp_path / "scratch").iterdir()) == []
 

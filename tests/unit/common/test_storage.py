@@ -12,14 +12,15 @@ from pathlib import Path
 
 import boto3
 import pytest
-from stores import QUICK, content, keys, small
+from stores import QUICK, content, keys, pruned, small
 
 from components.common import manifest as manifests
 from components.common import storage
 from components.common.cli import run_step
-from components.common.errors import ConfigError, DataError, RaceError, TransferError
+from components.common.errors import ConfigError, DataError, OutputError, RaceError, TransferError
 from components.common.storage.__main__ import main
-from components.common.storage.store import open_store, parse_address
+from components.common.storage.source import files_of
+from components.common.storage.store import Wanted, open_store, parse_address
 
 PUBLICATION = "20200101T000000-0123456789ab"
 
@@ -91,7 +92,7 @@ def test_the_same_content_may_be_published_again(root: str, tmp_path: Path) -> N
 def test_another_content_is_refused(root: str, tmp_path: Path) -> None:
     first = storage.publish(small(tmp_path / "in"), root + "/a", settings=QUICK)
     before = keys(root)
-    with pytest.raises(storage.ConflictError, match="/a: another artifact has been published"):
+    with pytest.raises(OutputError, match="/a: another artifact has been published"):
         storage.publish(small(tmp_path / "in", "TEXT"), root + "/a", settings=QUICK)
     assert storage.find(root + "/a", settings=QUICK) == first
     assert keys(root) == before
@@ -107,9 +108,9 @@ def test_overwriting_is_seen_at_once_and_prune_removes_what_was_there(
     assert second.manifest.digest != first.manifest.digest
     assert storage.find(root + "/a", settings=QUICK) == second
     assert len(keys(root)) == 3
-    assert storage.prune(root, keep=1, settings=QUICK) == []
+    assert pruned(root, keep=1) == []
     assert len(keys(root)) == 3  # it may be another writer's that is still at it
-    storage.prune(root, keep=1, stale=-60, settings=QUICK)
+    pruned(root, keep=1, stale=-60)
     assert keys(root) == [f"a/{second.manifest.folder}/file.txt", "a/manifest.json"]
     assert storage.verify(root + "/a", settings=QUICK) == second
 
@@ -133,9 +134,9 @@ def test_of_two_writers_at_once_one_wins_and_the_other_is_told(root: str, tmp_pa
         folder = small(tmp_path / f"in{number}", f"text of {number}")
         barrier.wait()
         try:
-            storage.publish(folder, root + "/a", settings=QUICK, show_progress=False)
+            storage.publish(folder, root + "/a", settings=QUICK)
             outcomes.append(f"text of {number}")
-        except storage.ConflictError:
+        except OutputError:
             outcomes.append("refused")
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(writers)]
@@ -156,7 +157,7 @@ def test_writers_of_the_same_content_all_succeed(root: str, tmp_path: Path) -> N
 
     def write() -> None:
         barrier.wait()
-        found.append(storage.publish(folder, root + "/a", settings=QUICK, show_progress=False))
+        found.append(storage.publish(folder, root + "/a", settings=QUICK))
 
     threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:
@@ -251,15 +252,13 @@ def test_prune_keeps_the_newest_and_all_that_is_not_ours(root: str, tmp_path: Pa
     )
     young = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-0123456789ab"
     store.upload([(mine, f"update-5/{young}/x")], lambda _: None)
-    assert storage.prune(root, keep=2, settings=QUICK) == ["update-2", "update-1", "update-0"]
+    assert pruned(root, keep=2) == ["update-2", "update-1", "update-0"]
     assert [a.name for a in storage.artifacts(root, settings=QUICK)] == ["update-4", "update-3"]
     left = {"/".join(k.split("/")[:2]) for k in keys(root) if not k.startswith("update-4")}
     assert left >= {"notes/file.txt", "update-0/notes", f"update-5/{young}"}
     assert not any(PUBLICATION in key for key in left)
     for name in ("update-4", "update-3"):
         storage.verify(f"{root}/{name}", settings=QUICK)
-    with pytest.raises(ConfigError):
-        storage.prune(root, keep=0, settings=QUICK)
 
 
 def test_prune_gives_up_multi_part_uploads_that_nobody_ended(bucket: str, tmp_path: Path) -> None:
@@ -267,7 +266,7 @@ def test_prune_gives_up_multi_part_uploads_that_nobody_ended(bucket: str, tmp_pa
     key = f"runs/update-1/{PUBLICATION}/model.pt"
     client.create_multipart_upload(Bucket=bucket, Key=key)
     client.create_multipart_upload(Bucket=bucket, Key="others/file")
-    storage.prune(f"s3://{bucket}/runs", keep=1, settings=QUICK)
+    pruned(f"s3://{bucket}/runs", keep=1)
     left = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
     assert [upload["Key"] for upload in left] == ["others/file"]
 
@@ -345,15 +344,16 @@ def test_a_wrong_address_is_refused_and_never_shows_a_secret(uri: str, tmp_path:
 
 
 def test_stopping_ends_a_transfer(root: str, source: Path, tmp_path: Path) -> None:
-    storage.publish(source, root + "/a", settings=QUICK)
     stop = threading.Event()
+    store = open_store(root, QUICK, stop)
+    files = list(files_of(source).values())
+    store.upload([(path, path.name) for path in files], lambda _: None)
     stop.set()
     with pytest.raises(TransferError, match="stopped"):
-        storage.publish(source, root + "/b", settings=QUICK, stop=stop)
+        store.upload([(path, f"b/{path.name}") for path in files], lambda _: None)
+    wanted = Wanted("model.pt", tmp_path / "output", (source / "model.pt").stat().st_size)
     with pytest.raises(TransferError, match="stopped"):
-        storage.fetch(root + "/a", tmp_path / "output", settings=QUICK, stop=stop)
-    assert not any(key.startswith("b/") for key in keys(root))
-    assert not list(tmp_path.glob("*output*"))
+        store.download([wanted], lambda _: None)
 
 
 def test_a_file_that_changes_meanwhile_is_refused(bucket: str, tmp_path: Path) -> None:
@@ -438,16 +438,16 @@ print((peak() - before) / 1024)
 
 
 def test_the_publisher_publishes_prunes_and_removes_its_sources(root: str, tmp_path: Path) -> None:
-    with storage.Publisher(root, keep=2, settings=QUICK) as publisher:
-        for number in (8, 9, 10):
-            folder = small(tmp_path / str(number), f"text {number}")
-            publisher.submit(folder, f"update-{number}", producer={"updates": number})
-            assert publisher.wait(30)
-            assert not folder.exists()
+    publisher = storage.Publisher(root, keep=2, settings=QUICK)
+    for number in (8, 9, 10):
+        folder = small(tmp_path / str(number), f"text {number}")
+        publisher.submit(folder, f"update-{number}", producer={"updates": number})
+        assert publisher.wait(30)
+        assert not folder.exists()
+    publisher.close()
     assert [a.name for a in storage.artifacts(root, settings=QUICK)] == ["update-10", "update-9"]
-    assert publisher.published
-    assert publisher.published.manifest.producer == {"updates": 10}
-    assert storage.verify(root + "/update-10", settings=QUICK) == publisher.published
+    published = storage.verify(root + "/update-10", settings=QUICK)
+    assert published.manifest.producer == {"updates": 10}
 
 
 class Slow(threading.Event):
@@ -481,42 +481,36 @@ def test_only_the_newest_waits(tmp_path: Path) -> None:
 def test_a_failed_publication_is_told_and_does_not_stop_the_next(tmp_path: Path) -> None:
     (tmp_path / "store" / "update-1").parent.mkdir()
     (tmp_path / "store" / "update-1").write_text("a file in the way")
-    with storage.Publisher(str(tmp_path / "store")) as publisher:
-        publisher.submit(small(tmp_path / "1"), "update-1")
-        assert publisher.wait(30)
-        assert isinstance(publisher.failure, OSError)
-        publisher.submit(small(tmp_path / "2"), "update-2")
-    assert publisher.failure is None
-    assert publisher.published
-    assert publisher.published.name == "update-2"
+    publisher = storage.Publisher(str(tmp_path / "store"), keep=2)
+    publisher.submit(small(tmp_path / "1"), "update-1")
+    assert publisher.wait(30)
+    assert isinstance(publisher.failure, OSError)
+    publisher.submit(small(tmp_path / "2"), "update-2")
+    publisher.close()
+    assert [a.name for a in storage.artifacts(str(tmp_path / "store"))] == ["update-2"]
 
 
 def test_closing_raises_when_the_last_one_failed(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file in the way")
-    publisher = storage.Publisher(str(tmp_path / "store"))
+    publisher = storage.Publisher(str(tmp_path / "store"), keep=2)
     publisher.submit(small(tmp_path / "1"), "update-1")
     with pytest.raises(OSError, match="store"):
         publisher.close()
 
 
-def test_leaving_the_block_by_an_error_does_not_wait(tmp_path: Path) -> None:
-    def fail(publisher: storage.Publisher) -> None:
-        with publisher:
-            publisher._stop = slow = Slow()
-            publisher.submit(small(tmp_path / "1"), "update-1")
-            assert slow.reached.wait(30)
-            threading.Timer(0.2, slow.go.set).start()
-            raise KeyboardInterrupt
-
-    publisher = storage.Publisher(str(tmp_path / "store"))
-    with pytest.raises(KeyboardInterrupt):
-        fail(publisher)
+def test_stopping_does_not_wait(tmp_path: Path) -> None:
+    publisher = storage.Publisher(str(tmp_path / "store"), keep=2)
+    publisher._stop = slow = Slow()
+    publisher.submit(small(tmp_path / "1"), "update-1")
+    assert slow.reached.wait(30)
+    threading.Timer(0.2, slow.go.set).start()
+    publisher.stop()
     assert storage.newest(str(tmp_path / "store")) is None
 
 
 def test_a_wrong_address_is_found_before_anything_is_submitted() -> None:
     with pytest.raises(ConfigError):
-        storage.Publisher("gs://bucket/key")
+        storage.Publisher("gs://bucket/key", keep=2)
 
 
 # By hand

@@ -31,7 +31,7 @@ def exported(answering: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(request: pytest.FixtureRequest, exported: Path) -> str:
     if request.param == "s3":
         uri = f"s3://{request.getfixturevalue('bucket')}/models/one"
-        storage.publish(exported, uri, show_progress=False)
+        storage.publish(exported, uri)
         return uri
     if request.param == "hf":
         hub = request.getfixturevalue("hub")
