@@ -9,17 +9,20 @@ import json
 import os
 import re
 import secrets
+import shutil
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from components.common.errors import ConfigError, TransferError
-from pipeline.image_build import build, checkout_date, push
+from pipeline.image_build import CHECKOUT, build, checkout_date, push
 from pipeline.images import Images
 
 pytestmark = pytest.mark.slow
@@ -112,6 +115,26 @@ def test_built_again_from_nothing_it_is_the_same_image(
     assert len([entry for entry in first.history() if entry["Size"]]) >= 3
     assert any("USER 10001" in entry for entry in done)
     assert {entry["Created"] for entry in first.history()[:9]} == {checkout_date()}
+
+
+def test_buildkit_gives_the_same_image_twice(
+    built: Images, docker_engine: Any, tmp_path: Path
+) -> None:
+    """As docs/containers.md has it."""
+    if shutil.which("docker") is None or subprocess.run(["docker", "buildx", "version"]).returncode:
+        pytest.skip("docker has no buildx here")
+    base = docker_engine.images.get(built.data).labels["org.opencontainers.image.base.name"]
+    made = []
+    for number in range(2):
+        written = tmp_path / f"{number}.json"
+        command = ["docker", "buildx", "build", "--provenance=false", "--no-cache"]
+        command += ["--file=docker/data.Dockerfile", f"--build-arg=BASE_IMAGE={base}"]
+        command += ["--network=host", "--tag=race-pipeline-buildkit", f"--metadata-file={written}"]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": str(checkout_date())}
+        subprocess.run([*command, str(CHECKOUT)], check=True, env=environment)
+        made.append(json.loads(written.read_text())["containerimage.digest"])
+    docker_engine.images.remove("race-pipeline-buildkit")
+    assert made[0] == made[1]
 
 
 def assert_not_in_layers(canary: bytes, image: Any) -> None:
