@@ -200,7 +200,7 @@ class Api:
             "display_name": name,
             "trigger": {"cron_schedule": {"cron": cron}},
             "mode": "ENABLE",
-            "max_concurrency": "1",
+            "max_concurrency": 1,
             "no_catchup": True,
             **what,
         }
