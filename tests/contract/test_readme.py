@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import cli, docs
 from pipeline.parameters import CONFIGS, SETTINGS, config_names, load_config, parameters, resolve
+from tests.shell_blocks import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGES = docs.pages()
@@ -19,7 +20,7 @@ PAGES = docs.pages()
 
 def commands(page: Path) -> list[str]:
     """The lines of the shell blocks of a page, continued lines joined, comments taken off."""
-    text = "".join(block.commands for block in docs.blocks(page))
+    text = "".join(block.commands for block in blocks(page))
     lines = re.sub(r"(\\|\|)\n", r"\1 ", text).replace("\\ ", " ").splitlines()
     return [line for line in (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines) if line]
 

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pipeline import cli, docs, registry
+from tests.shell_blocks import Block, blocks
 from tests.unit.pipeline import situations
 from tests.unit.pipeline.situations import SITUATIONS
 from tests.unit.pipeline.stored import Ran, StoredRun, upload
@@ -162,8 +163,8 @@ def test_a_run_is_fetched_compared_and_deleted_as_the_page_says(
     assert client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
-@pytest.mark.parametrize("block", docs.blocks(PAGE), ids=lambda b: str(b.line))
-def test_the_other_commands_of_race_are_known(block: docs.Block) -> None:
+@pytest.mark.parametrize("block", blocks(PAGE), ids=lambda b: str(b.line))
+def test_the_other_commands_of_race_are_known(block: Block) -> None:
     for line in block.commands.replace("\\\n", "").splitlines():
         if line.startswith("race "):
             cli._parser().parse_args(shlex.split(line)[1:])
