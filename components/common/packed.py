@@ -35,9 +35,6 @@ def is_table(name: str) -> bool:
 class Packing:
     """What takes folders and files, by paths with "/"; FileExistsError where a name is taken."""
 
-    # A name leads nowhere on the disk. Whoever looks that up is soonest done here.
-    root = Path("/")
-
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         self._names: set[str] = set()

@@ -2,7 +2,7 @@
 
 Sources: what Python's own tools leave to their user. `tarfile` takes a tar that was cut between two
 members, or that is damaged there, for a complete one; its data filter lets links within the folder
-and members of the same name pass; neither it nor `zipfile` limits sizes.
+and members of the same name pass, and old versions lack it; neither it nor `zipfile` limits sizes.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ class Unpacked:
 
 
 class Folder:
-    """Where members become folders and files; in `Packing` they become parts of one file."""
+    """Where files and folders come to lie; in `Packing` they become parts of one file."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -77,7 +77,10 @@ class Folder:
         return (self.root / path).open("xb")
 
 
-def unpack(archive: Path, into: Path | Packing, limits: Limits | None = None) -> Unpacked:
+Target = Folder | Packing
+
+
+def unpack(archive: Path, into: Path | Target, limits: Limits | None = None) -> Unpacked:
     """Unpack a tar, tar.gz or zip into the folder `into`; its content tells which of them it is.
 
     Only plain files and folders come out, with the permissions that new files have here. Memory
@@ -132,7 +135,7 @@ def kind_of(start: bytes) -> str:
 class _Sink:
     """Where members go, with every check of a name, a number or a size that all formats need."""
 
-    def __init__(self, archive: Path, into: Folder | Packing, limits: Limits) -> None:
+    def __init__(self, archive: Path, into: Target, limits: Limits) -> None:
         self.into = into
         self.limits = limits
         self.packed = archive.stat().st_size
@@ -304,15 +307,6 @@ _TAR_KINDS = {
 }
 
 
-def _second_opinion(member: tarfile.TarInfo, sink: _Sink) -> None:
-    if not hasattr(tarfile, "data_filter"):  # before Python 3.11.4, such as Debian 12's own
-        return
-    try:
-        tarfile.data_filter(member, str(sink.into.root))
-    except tarfile.FilterError as error:
-        raise sink.refuse(f"refused by tarfile ({error})", member.name) from error
-
-
 def _foresee_tar(source: IO[bytes] | gzip.GzipFile, sink: _Sink) -> None:
     """Count the members of a tar, and what their names take, which costs a glance at each header.
 
@@ -380,8 +374,6 @@ def _unpack_tar(source: _TarBytes, sink: _Sink) -> None:
             if not (member.isdir() or member.isreg()):
                 kind = _TAR_KINDS.get(member.type, "neither a file nor a folder")
                 raise sink.refuse(kind, member.name)
-            sink.check_name(member.name)
-            _second_opinion(member, sink)
             end = member.offset_data
             if member.isdir():
                 sink.folder(member.name)

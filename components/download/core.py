@@ -4,26 +4,24 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import math
 import re
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.common import hub
-from components.common.cli import option
+from components.common.cli import option, require_ranges
 from components.common.dataset import write_origin
 from components.common.errors import ConfigError, DataError
 from components.common.executor import Outcome
 from components.common.files import atomic_folder, plain
-from components.common.packed import Packing, is_table, packing
+from components.common.packed import is_table, packing
 from components.common.retry import Patience
 from components.common.storage.store import require_supported
 from components.common.transfer import shown_url
 from components.download import known
-from components.download.archive import Limits, Unpacked, unpack
+from components.download.archive import CHUNK, Folder, Limits, Target, unpack
 from components.download.fetch import check_url, fetch, file_name, local_folder
 from components.download.formats import check_format
 from components.download.mirror import Mirror
@@ -33,15 +31,6 @@ log = logging.getLogger(__name__)
 
 # The end of an address that says what its file, or files, must be.
 _DIGESTS = re.compile(r"#((?:[\w.-]+=[0-9a-fA-F]{64}(?:&|$))+)$")
-
-_POSITIVE = (
-    "attempts",
-    "connect_timeout",
-    "read_timeout",
-    "max_members",
-    "max_gib",
-    "max_ratio",
-)
 
 
 def without_digests(url: str) -> str:
@@ -75,13 +64,16 @@ class DownloadConfig:
         help="put the content of archives, or of a folder, and tables of questions (.jsonl, .csv,"
         " .parquet...) into one file, content.zip, with its sha256 beside it",
     )
-    attempts: int = option(6, help="attempts in a row without progress before giving up")
-    connect_timeout: float = option(10.0, help="seconds to wait for a connection")
-    read_timeout: float = option(60.0, help="seconds to wait for the next byte")
-    max_members: int = option(Limits.members, help="most files and folders in an archive")
-    max_gib: float = option(Limits.bytes / (1 << 30), help="most GiB that an archive unpacks to")
+    attempts: int = option(6, least=1, help="attempts in a row without progress before giving up")
+    connect_timeout: float = option(10.0, least=0.001, help="seconds to wait for a connection")
+    read_timeout: float = option(60.0, least=0.001, help="seconds to wait for the next byte")
+    max_members: int = option(Limits.members, least=1, help="most files and folders in an archive")
+    max_gib: float = option(
+        Limits.bytes / (1 << 30), least=1e-9, help="most GiB that an archive unpacks to"
+    )
     max_ratio: float = option(
         Limits.ratio,
+        least=1e-9,
         help=f"most that an archive grows by (below {Limits.ratio_free >> 20} MiB it may more)",
     )
 
@@ -106,14 +98,16 @@ class DownloadConfig:
             if wrong := url.partition("#sha256=")[2]:
                 raise ConfigError(f"{wrong!r} is not a sha256", hint="Give 64 hexadecimal digits")
         require_supported("mirror_uri", self.mirror_uri)
-        for name in _POSITIVE:
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}", hint="Give more than 0")
+        require_ranges(self)
 
     @property
     def archives(self) -> bool:
         """Whether the files are archives, of which the content is wanted."""
         return self.unpack or self.pack
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_members, int(self.max_gib * (1 << 30)), self.max_ratio)
 
     @property
     def sources(self) -> dict[str, str]:
@@ -176,16 +170,16 @@ def download(config: DownloadConfig) -> Downloads:
     results = Downloads()
     with (
         atomic_folder(config.output) as folder,
-        packing(folder) if config.pack else contextlib.nullcontext(folder) as target,
+        packing(folder) if config.pack else contextlib.nullcontext(Folder(folder)) as target,
     ):
         for url, expected in config.sources.items():
-            # What is still to be unpacked lies apart: a member may have any name, even its own.
-            with (
-                tempfile.TemporaryDirectory(prefix=".archive-", dir=folder)
-                if config.archives
-                else contextlib.nullcontext(folder)
-            ) as arrival:
-                results.append(_download(url, expected, Path(arrival), target, config))
+            if url.startswith(hub.SCHEME):
+                result = _from_hub(url, target, config)
+            elif config.pack and (local := local_folder(url)):
+                result = _take_folder(str(local), local, target, config)
+            else:
+                result = _take_file(url, expected, folder, target, config)
+            results.append(result)
         if len(results) == 1 and (name := _origin(url, results[0].sha256, config)):
             write_origin(folder, name)
     return results
@@ -198,89 +192,84 @@ def _origin(url: str, sha256: str, config: DownloadConfig) -> str:
     return known.name_of(url, sha256) if config.archives else ""
 
 
-def _download(
-    url: str, expected: str, arrival: Path, target: Path | Packing, config: DownloadConfig
+def _take_file(
+    url: str, expected: str, folder: Path, target: Target, config: DownloadConfig
 ) -> Downloaded:
-    name, shown = file_name(url), shown_url(url)
-    if url.startswith(hub.SCHEME):
-        return _from_hub(url, target, config)
-    if config.pack and (folder := local_folder(url)):
-        return _packed_folder(str(folder), folder, target, config)
-    mirror = Mirror(config.mirror_uri)
-    started = time.monotonic()
-
+    name = file_name(url)
     # A table of questions is data already, where archives' content is wanted.
-    table = config.pack and is_table(name)
+    archive = config.archives and not (config.pack and is_table(name))
 
     def check(path: Path) -> None:
         if not expected:
-            check_format(path, name, archive=config.archives and not table)
+            check_format(path, name, archive=archive)
 
-    mirrored = mirror.take(url, expected, arrival / name, check)
-    fetched = mirrored or fetch(
-        url,
-        arrival / name,
-        Patience(config.attempts, config.connect_timeout, config.read_timeout),
-        expected,
-    )
-    if expected and fetched.sha256 != expected:
-        raise DataError(
-            f"{shown}: wrong checksum: expected sha256 {expected}, computed {fetched.sha256}",
-            hint="Check the address and the digest; do not use the file if both are right",
-        )
-    if mirrored is None:
-        check(arrival / name)
-    path = config.output if config.archives else config.output / name
-    result = Downloaded(shown, path, fetched.bytes, fetched.sha256, bool(expected), fetched.checked)
-    seconds = time.monotonic() - started
-    verb = "downloaded" if mirrored is None else "took from the mirror"
-    line = f"{verb} {name} {_mib(fetched.bytes)} in {seconds:.1f} s, sha256 {fetched.sha256} "
-    line += f"({result.trust})"
-    if table:
-        _pack_file(arrival / name, name, target)
-    elif config.archives:
+    # What is still to be unpacked lies apart: a member may have any name, even its own.
+    with tempfile.TemporaryDirectory(prefix=".arrival-", dir=folder) as arrival:
+        path, mirror = Path(arrival) / name, Mirror(config.mirror_uri)
         started = time.monotonic()
-        unpacked = unpack(arrival / name, target, _limits(config))
-        line += _unpacked_line(unpacked, time.monotonic() - started)
-    if mirrored is None:  # not before it has shown to be fit for use
-        mirror.keep(url, arrival / name, fetched)
+        mirrored = mirror.take(url, expected, path, check)
+        patience = Patience(config.attempts, config.connect_timeout, config.read_timeout)
+        fetched = mirrored or fetch(url, path, patience, expected)
+        if expected and fetched.sha256 != expected:
+            raise DataError(
+                f"{shown_url(url)}: wrong checksum: expected sha256 {expected}, computed"
+                f" {fetched.sha256}",
+                hint="Check the address and the digest; do not use the file if both are right",
+            )
+        if not mirrored:
+            check(path)
+        result = Downloaded(
+            shown_url(url),
+            config.output if config.archives else config.output / name,
+            fetched.bytes,
+            fetched.sha256,
+            bool(expected),
+            fetched.checked,
+        )
+        line = f"{'took from the mirror' if mirrored else 'downloaded'} {name} "
+        line += f"{_taken(fetched.bytes, started)}, sha256 {fetched.sha256} ({result.trust})"
+        if archive:
+            started = time.monotonic()
+            unpacked = unpack(path, target, config.limits)
+            line += f", unpacked {unpacked.files:,} files, {_taken(unpacked.bytes, started)}"
+        elif config.pack:
+            _copy(path, name, target)
+        if not mirrored:  # not before it has shown to be fit for use
+            mirror.keep(url, path, fetched)
+        if not config.archives:
+            path.rename(folder / name)
     log.info("%s", line)
     return result
 
 
-def _pack_file(path: Path, name: str, target: Path | Packing) -> None:
-    assert isinstance(target, Packing)
-    with path.open("rb") as source, target.file(name, path.stat().st_size) as file:
-        shutil.copyfileobj(source, file)
+def _taken(count: int, started: float) -> str:
+    return f"{_mib(count)} in {time.monotonic() - started:.1f} s"
 
 
-def _from_hub(url: str, target: Path | Packing, config: DownloadConfig) -> Downloaded:
-    repository = hub.parse(url, dataset=True if config.pack else None)
-    cached = hub.fetch(repository)
-    result = _packed_folder(url, cached, target, config)
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):,.1f} MiB"
+
+
+def _from_hub(url: str, target: Target, config: DownloadConfig) -> Downloaded:
+    cached = hub.fetch(hub.parse(url, dataset=True if config.pack else None))
+    result = _take_folder(url, cached, target, config)
     log.info("%s is commit %s", url, cached.name)
     return dataclasses.replace(result, checked=f"commit {cached.name[:12]}")
 
 
-def _packed_folder(
-    shown: str, folder: Path, target: Path | Packing, config: DownloadConfig
-) -> Downloaded:
+def _take_folder(shown: str, folder: Path, target: Target, config: DownloadConfig) -> Downloaded:
     """Pack, or copy, a folder of this machine: a data set that somebody has at hand."""
     digest, size, files = hashlib.sha256(), 0, 0
-    for path in sorted(p for p in folder.rglob("*") if not p.name.startswith(".")):
+    for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if any(part.startswith(".") for part in name.split("/")):
+            continue
         if path.is_dir():
-            target.folder(name) if isinstance(target, Packing) else (target / name).mkdir()
+            target.folder(name)
             continue
         # The cache of the hub has links to its files, which nobody else has put there.
         file = path.resolve() if shown.startswith(hub.SCHEME) else plain(path)
-        with file.open("rb") as source:
-            digest.update(f"{name}\n".encode())
-            digest.update(hashlib.file_digest(source, "sha256").digest())
-        if isinstance(target, Packing):
-            _pack_file(file, name, target)
-        else:
-            shutil.copyfile(file, target / name)
+        digest.update(f"{name}\n".encode() + _copy(file, name, target))
         size, files = size + file.stat().st_size, files + 1
     if not files:
         raise DataError(f"{shown}: an empty folder", hint="Check the address")
@@ -288,17 +277,11 @@ def _packed_folder(
     return Downloaded(shown, config.output, size, digest.hexdigest(), False)
 
 
-def _limits(config: DownloadConfig) -> Limits:
-    return Limits(
-        members=config.max_members,
-        bytes=int(config.max_gib * (1 << 30)),
-        ratio=config.max_ratio,
-    )
-
-
-def _unpacked_line(unpacked: Unpacked, seconds: float) -> str:
-    return f", unpacked {unpacked.files:,} files, {_mib(unpacked.bytes)} in {seconds:.1f} s"
-
-
-def _mib(count: int) -> str:
-    return f"{count / (1 << 20):,.1f} MiB"
+def _copy(path: Path, name: str, target: Target) -> bytes:
+    """Make a file one of the target's; its sha256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as source, target.file(name, path.stat().st_size) as file:
+        while chunk := source.read(CHUNK):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.digest()

@@ -1,18 +1,23 @@
 """What some files must look like: a server's page or message, told with a 200, is none of them.
 
 It is a look at what has no digest, not a reading of it: archives are checked when they are
-unpacked, and the vocabulary when it is used.
+unpacked, and the vocabulary, with its digests, when it is used.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from components.common import strict_json
+from components.common.dictionary import read_dictionary
 from components.common.errors import DataError
+from components.common.vocabulary import read_merges, read_pieces
 from components.download.archive import BLOCK, kind_of
 
-# Text is read as a whole: GPT-2's files have 1 MB.
-MOST_TEXT = 64 << 20
+_READERS: dict[str, Callable[[Path], Any]] = {
+    "encoder.json": read_pieces,
+    "vocab.bpe": read_merges,
+    "dict.txt": read_dictionary,
+}
 
 
 def check_format(path: Path, name: str, *, archive: bool) -> None:
@@ -24,54 +29,28 @@ def check_format(path: Path, name: str, *, archive: bool) -> None:
     Raises:
         DataError: it is not.
     """
-    with path.open("rb") as file:
-        start = file.read(BLOCK)
-        fault = ""
-        if archive:
-            fault = "" if kind_of(start) else "not a tar, tar.gz or zip archive"
-        elif name.endswith((".gz", ".tgz")):
-            fault = "" if start.startswith(b"\x1f\x8b") else "not a gzip file"
-        elif name in _TEXTS:
-            try:
-                fault = _TEXTS[name]((start + file.read(MOST_TEXT)).decode("utf-8"))
-            except UnicodeDecodeError:
-                fault = "not text in UTF-8"
-    if fault:
+    if fault := _fault(path, name, archive):
         raise DataError(
             f"{name}: {fault}",
             hint="Check the address: some servers answer with a page that says what is wrong",
         )
 
 
-def _encoder_json(text: str) -> str:
-    try:
-        ids = strict_json.loads(text)
-    except ValueError:
-        return "not JSON"
-    if type(ids) is dict and ids and all(type(number) is int for number in ids.values()):
+def _fault(path: Path, name: str, archive: bool) -> str:
+    with path.open("rb") as file:
+        start = file.read(BLOCK)
+    if archive:
+        return "" if kind_of(start) else "not a tar, tar.gz or zip archive"
+    if name.endswith((".gz", ".tgz")):
+        return "" if start.startswith(b"\x1f\x8b") else "not a gzip file"
+    if name not in _READERS:
         return ""
-    return "not a JSON object of tokens to ids"
-
-
-def _vocab_bpe(text: str) -> str:
-    merges = text.split("\n")[1:-1]  # as fairseq reads it
-    pairs = all(len(line.split()) == 2 for line in merges)
-    # Of a page, or a message in JSON, a line may well have two words.
-    message = text.lstrip().startswith(("<", "{")) or not (merges or text.startswith("#version"))
-    return "" if pairs and not message else "not two tokens a line"
-
-
-def _dict_txt(text: str) -> str:
     try:
-        for line in text.removesuffix("\n").split("\n"):
-            int(line.rstrip().removesuffix(" #fairseq:overwrite").rsplit(" ", 1)[1])
-    except (ValueError, IndexError):
-        return "not a symbol and a count a line"
-    return ""
-
-
-_TEXTS: dict[str, Callable[[str], str]] = {
-    "encoder.json": _encoder_json,
-    "vocab.bpe": _vocab_bpe,
-    "dict.txt": _dict_txt,
-}
+        found = _READERS[name](path)
+    except DataError as error:
+        return error.what.removeprefix(f"{path}: ")
+    # Of a page, or a message in JSON, a line may well have two words.
+    message = start.lstrip().startswith((b"<", b"{"))
+    if name == "vocab.bpe" and (message or not (found or start.startswith(b"#version"))):
+        return "not two tokens a line"
+    return "" if start else "not a symbol and a count a line"

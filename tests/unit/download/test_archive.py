@@ -275,7 +275,7 @@ def test_what_is_there_already_is_not_written_to(make_tar: Callable[..., Path], 
         with pytest.raises(DataError, match="its name is taken already"):
             unpack(archive, into)
     (into / "link").symlink_to("../canary")
-    with pytest.raises(DataError, match="link: refused by tarfile"):
+    with pytest.raises(DataError, match="link: its name is taken already"):
         unpack(make_tar(("link", b"dead")), into)
     assert content(into) == {"a": b"alive", "link": b"alive"}
 

@@ -342,7 +342,7 @@ def test_sigterm_leaves_nothing(server: Any, place: Path) -> None:
     url = server.put("file", BODY, steps=[{"stall": 1000}])
     command = [sys.executable, "-m", "components.download", "--url", url, "--output", place / "o"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not list(place.glob(".o.partial-*/file")) or not server.requests:
+        while not list(place.glob(".o.partial-*/*/file")) or not server.requests:
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=20)

@@ -34,6 +34,7 @@ def test_a_data_set_is_packed(hub: Any, tmp_path: Path) -> None:
 
 def test_a_model_is_copied(hub: Any, tmp_path: Path) -> None:
     files = {"config.json": b"{}", "model.safetensors": b"weights", "flax_model.msgpack": b"other"}
+    files[".ipynb_checkpoints/config.json"] = b"hidden"
     hub.add("models/ann/roberta", files)
     download(DownloadConfig(url=("hf://ann/roberta",), output=tmp_path / "roberta", unpack=True))
     found = {path.name for path in (tmp_path / "roberta").iterdir()}
