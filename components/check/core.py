@@ -6,7 +6,6 @@ that were found without reading, beside chance: a model is worth what it has abo
 """
 
 import contextlib
-import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -78,7 +77,7 @@ def check(config: CheckConfig) -> Report:
     """
     if config.output and config.output.exists():
         raise OutputError(f"{config.output} exists already", hint="Choose a new file")
-    with _text(config) as text, _uncollected():
+    with _text(config) as text:
         splits = read_splits(text)
         report = _report(splits, config.bpe)
     print(report.table())
@@ -90,18 +89,6 @@ def check(config: CheckConfig) -> Report:
             hint="They are listed above",
         )
     return report
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for garbage, which would go through a million lines that stay again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextlib.contextmanager

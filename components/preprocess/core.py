@@ -61,8 +61,8 @@ log = logging.getLogger(__name__)
 # What input1 to input4 put together.
 ASKED = "question"
 FOLDERS = ("train", "dev", "test")
-# Files that are converted and written at a time.
-BATCH = 256
+# Bytes of a column that are written at a time.
+BUFFER = 1 << 20
 # Files of each part that are looked at for their number of options.
 FIRST = 16
 SUMMARY_FILE = "summary.json"
@@ -134,15 +134,6 @@ class Invalid:
 
     file: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What some files of a part add to each of its columns; the count is of the valid ones."""
-
-    columns: tuple[bytes, ...]
-    count: Count
-    skipped: list[Invalid]
 
 
 @dataclass(frozen=True)
@@ -254,26 +245,21 @@ def _preprocess(source: Source, config: PreprocessConfig) -> Summary:
     data = _open_tables(source, config) or _open_tree(source, config)
     counts: dict[Part, Count] = {}
     skipped = [*data.skipped]
+
+    def skip(item: Item, error: InvalidPassage) -> None:
+        where = source.root / item.path
+        if config.invalid == "stop":
+            hint = "Correct the file, or preprocess with --invalid skip"
+            raise DataError(f"{where}: {error}", hint=hint) from None
+        log.warning("skipped %s: %s", where, error)
+        skipped.append(Invalid(item.path.removeprefix(data.root), str(error)))
+
     with (
         atomic_folder(config.output) as output,
         bar(total=sum(map(len, data.items.values())), what="passages", unit="file") as progress,
     ):
-        for part, items in data.items.items():
-            counts[part] = Count(0, 0)
-            with ExitStack() as stack:
-                # The second level of a split goes after the first.
-                names = [
-                    output / f"{part.split}.{column}"
-                    for column in part.columns(data.options, data.equal)
-                ]
-                columns = [stack.enter_context(name.open("ab")) for name in names]
-                for start in range(0, len(items), BATCH):
-                    batch = _convert(source, data, part, items[start : start + BATCH], config)
-                    for column, content in zip(columns, batch.columns, strict=True):
-                        column.write(content)
-                    counts[part] += batch.count
-                    skipped += batch.skipped
-                    progress.update(batch.count.passages + len(batch.skipped))
+        for part in data.items:
+            counts[part] = _write_part(output, part, data, skip, progress)
             if not counts[part].questions:
                 log.warning("%s: no question at all", part.path)
         summary = Summary(counts, tuple(skipped))
@@ -282,31 +268,37 @@ def _preprocess(source: Source, config: PreprocessConfig) -> Summary:
     return summary
 
 
-def _convert(
-    source: Source, data: Data, part: Part, items: Sequence[Item], config: PreprocessConfig
-) -> Batch:
+def _write_part(
+    output: Path,
+    part: Part,
+    data: Data,
+    skip: Callable[[Item, InvalidPassage], None],
+    progress: Any,
+) -> Count:
     columns = part.columns(data.options, data.equal)
-    passages = []
-    skipped = []
-    for item in items:
-        try:
-            passage = item.passage()
-            found = lines(passage, data.options)
-        except InvalidPassage as error:
-            if config.invalid == "stop":
-                hint = "Correct the file, or preprocess with --invalid skip"
-                raise DataError(f"{source.root / item.path}: {error}", hint=hint) from None
-            log.warning("skipped %s: %s", source.root / item.path, error)
-            skipped.append(Invalid(item.path.removeprefix(data.root), str(error)))
-            continue
-        ids = "".join([f"{name}\n" for name in item.ids(found.questions)])
-        more = [_asked(passage)] if ASKED in columns else []
-        if COUNTS in columns:
-            more.append("".join(f"{len(options)}\n" for options in passage.options).encode())
-        passages.append((*found.inputs, found.labels, ids.encode(), *more))
-    contents = tuple(map(b"".join, zip(*passages, strict=True))) or (b"",) * len(columns)
-    count = Count(len(passages), contents[columns.index("label")].count(b"\n"))
-    return Batch(contents, count, skipped)
+    passages = questions = 0
+    with ExitStack() as stack:
+        # The second level of a split goes after the first.
+        names = [output / f"{part.split}.{column}" for column in columns]
+        files = [stack.enter_context(name.open("ab", BUFFER)) for name in names]
+        for item in data.items[part]:
+            progress.update()
+            try:
+                passage = item.passage()
+                found = lines(passage, data.options)
+            except InvalidPassage as error:
+                skip(item, error)
+                continue
+            ids = "".join([f"{name}\n" for name in item.ids(found.questions)])
+            more = [_asked(passage)] if ASKED in columns else []
+            if COUNTS in columns:
+                more.append("".join(f"{len(options)}\n" for options in passage.options).encode())
+            contents = (*found.inputs, found.labels, ids.encode(), *more)
+            for file, content in zip(files, contents, strict=True):
+                file.write(content)
+            passages += 1
+            questions += found.questions
+    return Count(passages, questions)
 
 
 def _open_tables(source: Source, config: PreprocessConfig) -> Data | None:
@@ -323,15 +315,14 @@ def _open_tables(source: Source, config: PreprocessConfig) -> Data | None:
     )
     if table is None:
         return None
-    groups = sorted(table.groups, key=lambda group: FOLDERS.index(group[0]))
-    items: dict[Part, list[Item]] = {}
-    for folder in FOLDERS:
-        for level in in_order({level for split, level in groups if split == folder}):
-            part = Part(split_of(level) if folder == "test" else folder, folder, level)
-            items[part] = [
-                Item(rows[0].where, partial(table.passage, article, rows), partial(_ids, rows))
-                for article, rows in table.groups[folder, level].items()
-            ]
+    items = {
+        part: [
+            Item(rows[0].where, partial(table.passage, article, rows), partial(_ids, rows))
+            for article, rows in table.groups[part.folder, part.level].items()
+        ]
+        for part in parts({level for _, level in table.groups})
+        if (part.folder, part.level) in table.groups
+    }
     numbers = {len(row.options) for row in table.rows()}
     skipped = tuple(Invalid(*one) for one in table.skipped)
     return Data(items, max(numbers), len(numbers) == 1, skipped)

@@ -18,7 +18,7 @@ from components.common.dataset import LETTERS, OPTIONS
 # White space other than spaces and newlines.
 ODD_ASCII_SPACE = [c for c in map(chr, range(128)) if c.isspace() and c not in " \n"]
 LABELS = {letter: b"%d\n" % label for label, letter in enumerate(LETTERS)}
-TYPE_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+KINDS = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
 
 
 class InvalidPassage(ValueError):
@@ -75,7 +75,7 @@ def decode(content: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidPassage(f"not JSON: {error}") from None
     if type(fields) is not dict:
-        raise InvalidPassage(f"{_kind(fields)} where an object is wanted")
+        raise InvalidPassage(f"{kind_of(fields)} where an object is wanted")
     return fields
 
 
@@ -90,7 +90,7 @@ def check(fields: dict[str, Any], count: int = OPTIONS) -> Passage:
     """
     article = fields.get("article")
     if type(article) is not str:
-        raise InvalidPassage(f"article is {_kind(article)}, not a string")
+        raise InvalidPassage(f"article is {kind_of(article)}, not a string")
     questions, options, answers = (
         _list(fields, name) for name in ("questions", "options", "answers")
     )
@@ -102,13 +102,15 @@ def check(fields: dict[str, Any], count: int = OPTIONS) -> Passage:
     letters = tuple(LETTERS[:count])
     for i, (question, choices, answer) in enumerate(zip(questions, options, answers, strict=True)):
         if type(question) is not str:
-            raise InvalidPassage(f"question {i} is {_kind(question)}, not a string")
+            raise InvalidPassage(f"question {i} is {kind_of(question)}, not a string")
         if type(choices) is not list or len(choices) != count:
-            what = f"{len(choices)} options" if type(choices) is list else _kind(choices)
+            what = f"{len(choices)} options" if type(choices) is list else kind_of(choices)
             raise InvalidPassage(f"question {i} has {what}, not a list of {count} options")
         for choice in choices:
             if type(choice) is not str:
-                raise InvalidPassage(f"an option of question {i} is {_kind(choice)}, not a string")
+                raise InvalidPassage(
+                    f"an option of question {i} is {kind_of(choice)}, not a string"
+                )
         if type(answer) is not str or answer not in letters:
             allowed = f"{', '.join(letters[:-1])} or {letters[-1]}"
             raise InvalidPassage(f"the answer of question {i} is {answer!r:.20}, not {allowed}")
@@ -177,11 +179,10 @@ def _may_have_odd_space(text: str) -> bool:
 def _list(fields: dict[str, Any], name: str) -> list[Any]:
     value = fields.get(name)
     if type(value) is not list:
-        raise InvalidPassage(f"{name} is {_kind(value)}, not a list")
+        raise InvalidPassage(f"{name} is {kind_of(value)}, not a list")
     return value
 
 
-def _kind(value: object) -> str:
-    if value is None:
-        return "missing or null"
-    return TYPE_NAMES.get(type(value), type(value).__name__)
+def kind_of(value: object) -> str:
+    """What a value of JSON is called in errors."""
+    return "missing or null" if value is None else KINDS.get(type(value), type(value).__name__)

@@ -17,7 +17,7 @@ from components.common import strict_json
 from components.common.dataset import LETTERS
 from components.common.errors import ConfigError, DataError
 from components.preprocess.columns import Columns
-from components.preprocess.passage import InvalidPassage, Passage
+from components.preprocess.passage import InvalidPassage, Passage, kind_of
 from components.preprocess.source import Source
 from components.preprocess.tables import SPLITS, find_tables, levels_of, read_rows, split_of
 
@@ -53,8 +53,13 @@ class Row:
 
 @dataclass
 class Table:
-    """The questions of a data set's tables by split and level, then by passage, in their order."""
+    """The questions of a data set's tables by split and level, then by passage, in their order.
 
+    What is invalid stops the reading, or is noted in `skipped` where `skip` says so.
+    """
+
+    root: Path
+    skip: bool
     groups: dict[Group, dict[str, list[Row]]] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # file and row, why
     scheme: Sequence[str] = ()
@@ -65,13 +70,20 @@ class Table:
                 yield from rows
 
     def passage(self, article: str, rows: Sequence[Row]) -> Passage:
-        labels = [_chosen(row.means, self.scheme) for row in rows]
+        labels = [next(row.means[how] for how in self.scheme if how in row.means) for row in rows]
         return Passage(
             article,
             [row.question for row in rows],
             [row.options for row in rows],
-            [LETTERS[label] for label in labels if label is not None],
+            [LETTERS[label] for label in labels],
         )
+
+    def refuse(self, where: str, why: str) -> None:
+        """Raises DataError, or notes what is left out."""
+        if not self.skip:
+            hint = "Correct the file, or preprocess with --invalid skip"
+            raise DataError(f"{self.root / where}: {why}", hint=hint)
+        self.skipped.append((where, why))
 
 
 def read_tables(
@@ -90,7 +102,7 @@ def read_tables(
     paths = find_tables(source)
     if not paths:
         return None
-    table, known = Table(), Columns(columns)
+    table, known = Table(source.root, skip), Columns(columns)
     levels = levels_of(paths)
     for path in levels:
         file_split = split_of(path)
@@ -106,24 +118,17 @@ def read_tables(
                             f"its split is {said['split']}, its file's {file_split}"
                         )
                 except InvalidPassage as error:
-                    _refuse(table, source, where, str(error), skip)
+                    table.refuse(where, str(error))
                     continue
                 level = said.get("level") or levels[path]
                 if not level and (race := _RACE_ID.fullmatch(row.id)):
                     level = race[1]
                 group = (said.get("split") or file_split, level)
                 table.groups.setdefault(group, {}).setdefault(article, []).append(row)
-    _decide(table, source, answers, skip)
+    _decide(table, answers)
     _divide(table, source.root / paths[0] if len(paths) == 1 else source.root, split)
     _name(table)
     return table
-
-
-def _refuse(table: Table, source: Source, where: str, why: str, skip: bool) -> None:
-    if not skip:
-        hint = "Correct the file, or preprocess with --invalid skip"
-        raise DataError(f"{source.root / where}: {why}", hint=hint)
-    table.skipped.append((where, why))
 
 
 def _row(
@@ -135,12 +140,12 @@ def _row(
         article = "\n".join(article)  # a dialogue, by turns
     for name, value in (("article", article), ("question", fields[columns["question"]])):
         if type(value) is not str:
-            raise InvalidPassage(f"column {columns[name]}: {_kind(value)} where text is wanted")
+            raise InvalidPassage(f"column {columns[name]}: {kind_of(value)} where text is wanted")
     options = _options(fields, columns["options"], count)
     answer = fields[columns["answer"]]
     if type(answer) not in (str, int, float):
         raise InvalidPassage(
-            f"column {columns['answer']}: {_kind(answer)} where an answer is wanted"
+            f"column {columns['answer']}: {kind_of(answer)} where an answer is wanted"
         )
     said = {}
     for name in ("id", "level", "split"):
@@ -169,13 +174,13 @@ def _options(fields: Mapping[str, Any], columns: Any, count: int) -> list[str]:
         if type(found) is str and found.lstrip().startswith("["):
             found = _listed(found)
         if type(found) is not list:
-            raise InvalidPassage(f"{name}: {_kind(found)} where a list of options is wanted")
+            raise InvalidPassage(f"{name}: {kind_of(found)} where a list of options is wanted")
     for place, option in enumerate(found if {*map(type, found)} != {str} else ()):
         if type(option) in (int, float):
             found[place] = str(option)
         elif type(option) is not str:
             raise InvalidPassage(
-                f"{name}: option {LETTERS[place % 26]} is {_kind(option)}, not text"
+                f"{name}: option {LETTERS[place % 26]} is {kind_of(option)}, not text"
             )
     if not (len(found) == count if count else 2 <= len(found) <= len(LETTERS)):
         wanted = count or f"2 to {len(LETTERS)}"
@@ -189,14 +194,6 @@ def _listed(text: str) -> Any:
         return strict_json.loads(text)
     except ValueError:
         return text
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "nothing"
-    return {str: "text", int: "a number", list: "a list", dict: "an object"}.get(
-        type(value), type(value).__name__
-    )
 
 
 def _meant(answer: str | float, options: Sequence[str]) -> dict[str, int]:
@@ -218,11 +215,7 @@ def _meant(answer: str | float, options: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _chosen(meant: Mapping[str, int], scheme: Sequence[str]) -> int | None:
-    return next((meant[reading] for reading in scheme if reading in meant), None)
-
-
-def _decide(table: Table, source: Source, answers: str, skip: bool) -> None:
+def _decide(table: Table, answers: str) -> None:
     """Find what the answers of all tables are: what most of them can be; it must be one thing."""
     if answers == "auto":
         valid = Counter(reading for row in table.rows() for reading in row.means)
@@ -231,30 +224,27 @@ def _decide(table: Table, source: Source, answers: str, skip: bool) -> None:
     else:
         table.scheme = [answers]
     for group, passages in table.groups.items():
-        for article, rows in passages.items():
-            kept = [row for row in rows if _is_answered(row, table, source, skip)]
-            if len(kept) < len(rows):
-                table.groups[group][article] = kept
-    for group, passages in table.groups.items():
-        table.groups[group] = {article: rows for article, rows in passages.items() if rows}
+        kept = {
+            a: [row for row in rows if _is_answered(row, table)] for a, rows in passages.items()
+        }
+        table.groups[group] = {article: rows for article, rows in kept.items() if rows}
 
 
-def _is_answered(row: Row, table: Table, source: Source, skip: bool) -> bool:
+def _is_answered(row: Row, table: Table) -> bool:
     readings = [(name, row.means[name]) for name in table.scheme if name in row.means]
-    if len({place for _, place in readings}) > 1:
-        (one, first), (other, second) = next(
-            (a, b) for a in readings for b in readings if a[1] != b[1]
-        )
-        raise DataError(
-            f"{source.root / row.where}: the answer {row.answer!r:.20} may be {READINGS[one]}"
-            f" ({LETTERS[first]}) or {READINGS[other]} ({LETTERS[second]})",
-            hint=f"Choose with --answers {one} or --answers {other}",
-        )
+    for other, second in readings:
+        one, first = readings[0]
+        if first != second:
+            raise DataError(
+                f"{table.root / row.where}: the answer {row.answer!r:.20} may be {READINGS[one]}"
+                f" ({LETTERS[first]}) or {READINGS[other]} ({LETTERS[second]})",
+                hint=f"Choose with --answers {one} or --answers {other}",
+            )
     if not readings:
         last = LETTERS[len(row.options) - 1]
         named = " or ".join(READINGS[reading] for reading in table.scheme)
         why = f"the answer {row.answer!r:.40} is none of the options A to {last} (read as {named})"
-        _refuse(table, source, row.where, why, skip)
+        table.refuse(row.where, why)
     return bool(readings)
 
 

@@ -63,7 +63,7 @@ def test_what_json_tolerates_is_tolerated() -> None:
         (as_bytes(answers={"0": "A"}), "answers is an object, not a list"),
         (as_bytes(answers=["A"]), "2 questions, 2 lists of options and 1 answers"),
         (as_bytes(questions=["What?"]), "1 questions, 2 lists of options and 2 answers"),
-        (as_bytes(questions=["What?", 3]), "question 1 is int, not a string"),
+        (as_bytes(questions=["What?", 3]), "question 1 is a number, not a string"),
         (as_bytes(options=[["a", "b", "c"], ["a"] * 4]), "question 0 has 3 options"),
         (as_bytes(options=[["a"] * 4, ["a"] * 5]), "question 1 has 5 options"),
         (as_bytes(options=[["a"] * 4, "abcd"]), "question 1 has a string"),
