@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from components.common.cli import Parser, add_log_format, run_step, use_log_format
+from components.common.cli import Parser, add_log_format, run_step
 from pipeline.commands import compile, doctor, images, models, results, run, runs, submit
 from pipeline.commands.options import lacks
 
@@ -26,7 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
-    use_log_format(arguments.log_format)
     if arguments.command is None:
         parser.print_help()
         return

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common import storage, strict_json
-from components.common.cli import parse, parser
+from components.common.cli import config_of, parser
 from components.common.errors import ConfigError
 from components.common.files import atomic_file, link_tree
 from components.common.program import handed
@@ -304,7 +304,7 @@ def _configured(step: Step, command: Sequence[str]) -> dict[str, Any]:
     own = on_nodes(step) if step.name == "train" and "components.train.cluster" in command else step
     arguments, _ = handed(command[flags[0] :], own.config)
     flags_of = parser(own.config, prog=step.name, description="")
-    config: Any = parse(own.config, flags_of, arguments)
+    config: Any = config_of(own.config, flags_of.parse_args(arguments))
     return {step.own(o): getattr(config, o.name) for o in step.configurable}
 
 

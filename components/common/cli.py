@@ -12,6 +12,7 @@ and gets `--race` (required) and `--invalid {stop,skip}` with types, defaults an
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import datetime
 import errno
@@ -204,13 +205,6 @@ def options(config_class: type) -> list[Option]:
 class Parser(argparse.ArgumentParser):
     """Wrong arguments are a ConfigError like any other wrong parameter, not a usage dump."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        for word in sys.argv[1:] if args is None else args:
-            if any(_is_surrogate(c) for c in word):
-                # Such a path could be used, but neither shown nor noted in a report.
-                self.error(f"{word!a} is not text in {sys.getfilesystemencoding()}")
-        return super().parse_known_args(args, namespace)
-
     def error(self, message: str) -> typing.NoReturn:
         raise ConfigError(f"{self.prog}: {message}", hint=f"See {self.prog} --help")
 
@@ -231,10 +225,16 @@ def parser(
     return result
 
 
+class _UseLogFormat(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        use_log_format(values)
+
+
 def add_log_format(arguments: argparse.ArgumentParser) -> None:
-    """Give a parser `--log-format`; who uses the parser hands its value to `use_log_format`."""
+    """Give a parser `--log-format`, which holds from where it is read."""
     arguments.add_argument(
         "--log-format",
+        action=_UseLogFormat,
         choices=LOG_FORMATS,
         default=log_format(),
         help="lines on stderr for people, or one JSON object a line for machines"
@@ -279,19 +279,6 @@ def add_options(
         arguments.add_argument(o.flag, **kind)
 
 
-def parse(
-    config_class: type[Config], arguments: argparse.ArgumentParser, argv: Sequence[str] | None
-) -> Config:
-    """The validated config for a command line.
-
-    Raises:
-        ConfigError: an argument is missing, unknown, of the wrong type, or refused by the config.
-    """
-    read = arguments.parse_args(argv)
-    use_log_format(read.log_format)
-    return config_of(config_class, read)
-
-
 def config_of(config_class: type[Config], arguments: argparse.Namespace) -> Config:
     """The validated config for what a parser with the flags of `config_class` has read.
 
@@ -307,8 +294,16 @@ def config_of(config_class: type[Config], arguments: argparse.Namespace) -> Conf
     return config_class(**values)
 
 
+def with_paths(config: Config, **paths: Any) -> Config:
+    """The same config with other paths, of which its checks know nothing: it is not built again."""
+    changed = copy.copy(config)
+    for name, path in paths.items():
+        object.__setattr__(changed, name, path)
+    return changed
+
+
 def arguments_of(config: Any, **given: str) -> list[str]:
-    """A command line that `parse` makes this config of; what is `given` replaces its own values."""
+    """A command line that makes this config; what is `given` replaces its own values."""
     found: list[str] = []
     for o in options(type(config)):
         found += o.spelled(given.get(o.name, getattr(config, o.name)))
@@ -331,6 +326,7 @@ def run_step(
     variable = os.environ.get(LOG_FORMAT_VARIABLE)
     try:
         use_log_format(log_format())
+        _require_text(sys.argv[1:] if argv is None else argv)
         main(argv)
         sys.stdout.flush()  # here a broken pipe is still ours to handle
     except RaceError as error:
@@ -357,6 +353,16 @@ def run_step(
         if variable is not None:
             os.environ[LOG_FORMAT_VARIABLE] = variable
     return 0
+
+
+def _require_text(argv: Sequence[str]) -> None:
+    for word in argv:
+        if any(map(_is_surrogate, word)):
+            # Such a path could be used, but neither shown nor noted in a report.
+            raise ConfigError(
+                f"{word!a} is not text in {sys.getfilesystemencoding()}",
+                hint="Rename what is called so",
+            )
 
 
 class Terminated(BaseException):

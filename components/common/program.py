@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from components.common import executor, strict_json
-from components.common.cli import options, parse, parser, run_step
+from components.common.cli import config_of, options, parser, run_step
 from components.common.errors import ConfigError
 from components.common.remote import at_hand
 
@@ -35,7 +35,7 @@ class Program:
     Args:
         documentation: what `--help` says; from a line that starts with "example" on, below the
             flags.
-        prepare: changes the config before inputs are fetched.
+        writes: whether there will be an output.
         show: what is printed of the result.
         after: called with the result when all outputs are whole, where they belong.
     """
@@ -43,7 +43,7 @@ class Program:
     config: type
     function: Callable[[Any], Any]
     documentation: str | None
-    prepare: Callable[[Any], Any] = lambda config: config
+    writes: Callable[[Any], bool] = lambda config: True
     show: Callable[[Any], str] | None = None
     after: Callable[[Any], None] = lambda result: None
 
@@ -56,17 +56,14 @@ class Program:
         """Run the step with these arguments; its errors are raised."""
         arguments, given = handed(sys.argv[1:] if argv is None else argv, self.config)
         about, _, examples = textwrap.dedent(self.documentation or "").partition("\nexample")
-        config: Any = parse(
+        flags = parser(
             self.config,
-            parser(
-                self.config,
-                prog=f"python -m {self.name}",
-                description=about,
-                epilog=f"example{examples}" if examples else "",
-            ),
-            arguments,
+            prog=f"python -m {self.name}",
+            description=about,
+            epilog=f"example{examples}" if examples else "",
         )
-        with at_hand(self.prepare(config)) as local:
+        config: Any = config_of(self.config, flags.parse_args(arguments))
+        with at_hand(config, writes=self.writes(config)) as local:
             result = self.function(local)
         if self.show:
             print(self.show(result))

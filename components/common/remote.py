@@ -2,19 +2,18 @@
 
 In a cluster KFP moves artifacts; a step that is run by hand has only its command line:
 
-    with at_hand(parse(PreprocessConfig, arguments, argv)) as config:
+    with at_hand(config_of(PreprocessConfig, parser.parse_args(argv))) as config:
         preprocess(config)
 """
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common import hub
-from components.common.cli import options
+from components.common.cli import options, with_paths
 from components.common.errors import ConfigError, OutputError
 from components.common.files import scratch_folder
 
@@ -24,18 +23,19 @@ _PUSH = "Models are put there by the step publish and by `race export --push-to-
 
 
 @contextlib.contextmanager
-def at_hand(config: Config) -> Iterator[Config]:
+def at_hand(config: Config, *, writes: bool = True) -> Iterator[Config]:
     """`config` with a local path in place of each s3:// or hf:// address among its paths.
 
     s3:// addresses are those of whole artifacts, see components.common.storage; fetched ones lie in
     the folder for temporary files until the block ends. hf:// is read only, and comes to lie in
-    huggingface_hub's cache. `output` is published when the block ends well.
+    huggingface_hub's cache. `output` is published when the block ends well, if it `writes` one.
 
     Raises:
         OutputError: something is published at `output` already; nothing was fetched.
         ConfigError, DataError, TransferError: as storage's `fetch` and `publish` raise them.
     """
     names = [o.name for o in options(type(config)) if o.type is Path]
+    names = [name for name in names if writes or name != "output"]
     paths = {name: found for name in names if isinstance(found := getattr(config, name), Path)}
     lists = {name: found for name in names if isinstance(found := getattr(config, name), tuple)}
     given = [*paths.items(), *((name, path) for name, several in lists.items() for path in several)]
@@ -70,7 +70,7 @@ def at_hand(config: Config) -> Iterator[Config]:
             local[name] = tuple(fetched(path, name, str(i)) for i, path in enumerate(several))
         if output:
             local["output"] = scratch / "output"
-        yield dataclasses.replace(config, **local)  # type: ignore[type-var]
+        yield with_paths(config, **local)
         if output:
             storage.publish(local["output"], output)
 

@@ -9,9 +9,9 @@ example, on a machine without a GPU:
 """
 
 from components.common.program import Program
-from components.train.core import TrainConfig, as_node, train
+from components.train.core import TrainConfig, leads, train
 
-main = Program(TrainConfig, train, __doc__, prepare=as_node, after=lambda result: result.end())
+main = Program(TrainConfig, train, __doc__, writes=leads, after=lambda result: result.end())
 
 if __name__ == "__main__":
     main.run()

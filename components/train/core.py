@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.common.cli import with_paths
 from components.common.dataset import count_options, guessed_among, read_origin, require_equal
 from components.common.device import gpu_here, usable_gpus
 from components.common.errors import CollapseError, ConfigError, TrainingError
@@ -60,11 +61,9 @@ class TrainResult:
         return Outcome(self.metrics)
 
 
-def as_node(config: TrainConfig) -> TrainConfig:
-    """The config of a run on this machine; a node that does not lead writes no output."""
-    if this_node(config.num_nodes, os.environ).leads:
-        return config
-    return dataclasses.replace(config, output=Path("none"))  # whatever is there, or may be
+def leads(config: TrainConfig) -> bool:
+    """Whether this machine is the node that writes the output."""
+    return this_node(config.num_nodes, os.environ).leads
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -97,7 +96,7 @@ def train(config: TrainConfig) -> TrainResult:
         OSError: `output` is in use or cannot be written.
     """
     with as_fairseq(config.pretrained) as pretrained:
-        return _trained(dataclasses.replace(config, pretrained=pretrained))
+        return _trained(with_paths(config, pretrained=pretrained))
 
 
 def _trained(config: TrainConfig) -> TrainResult:

@@ -27,7 +27,7 @@ import components
 from components.binarize.bpe import read_encoder
 from components.common import executor, manifest
 from components.common.asked import read_asked
-from components.common.cli import explain_os_error, options, parse, parser
+from components.common.cli import config_of, explain_os_error, options, parser
 from components.common.errors import DataError
 from components.common.packed import packing, unpacked
 from components.common.program import Program, handed
@@ -328,7 +328,7 @@ def test_executor_input_and_settings(sandbox: Path, inputs: int) -> None:
         program, arguments = given
         flags, found = handed(arguments, program.config)
         assert not any("\0" in flag for flag in flags), "no command line can hold it"
-        parse(program.config, parsers[program.name], flags)
+        config_of(program.config, parsers[program.name].parse_args(flags))
         paths = [
             *found.parameters.values(),
             found.answer,

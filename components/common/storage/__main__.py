@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.common.cli import option, parse, parser, run_step
+from components.common.cli import config_of, option, parser, run_step
 from components.common.errors import ConfigError
 from components.common.storage.artifact import Artifact, artifacts, fetch, publish, verify
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError(f"{PROG}: give one of {', '.join(CONFIGS)}", hint=f"See {PROG} --help")
     kind = CONFIGS[verb]
     arguments = parser(kind, prog=f"{PROG} {verb}", description=DESCRIPTION, epilog=EPILOG)
-    match parse(kind, arguments, given[1:]):
+    match config_of(kind, arguments.parse_args(given[1:])):
         case PublishConfig(source, uri, overwrite):
             _show(publish(source, uri, producer={"by": "hand"}, overwrite=overwrite))
         case FetchConfig(uri, output):

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from components.common.cli import parse, parser
+from components.common.cli import config_of, parser
 from components.common.errors import LASTING
 from components.common.storage.client import S3_VARIABLES
 from components.train.cluster.api import Api
@@ -346,7 +346,8 @@ def test_the_command_is_the_step_s_own_with_all_its_parameters(body, config) -> 
     # Kubernetes puts the values of variables in place of $(NAME), and $ in place of $$.
     arguments = [a.replace("$$", "$") for a in made["args"]]
     assert not re.search(r"(?<!\$)\$\(", " ".join(made["args"]))
-    read = parse(TrainConfig, parser(TrainConfig, prog="train", description=""), arguments)
+    given = parser(TrainConfig, prog="train", description="").parse_args(arguments)
+    read = config_of(TrainConfig, given)
     place = Addresses(config.checkpoint_uri)
     expected = dataclasses.replace(
         config,

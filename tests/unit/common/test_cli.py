@@ -19,9 +19,9 @@ import pytest
 
 from components.common import cli
 from components.common.cli import (
+    config_of,
     option,
     options,
-    parse,
     parser,
     require_ranges,
     run_step,
@@ -54,7 +54,7 @@ def test_of_a_long_value_the_refusal_shows_the_beginning(value: object) -> None:
 
 
 def parsed(*argv: str) -> Config:
-    return parse(Config, parser(Config, prog="step", description="A step."), argv)
+    return config_of(Config, parser(Config, prog="step", description="A step.").parse_args(argv))
 
 
 def test_the_defaults_are_the_dataclass_s() -> None:
@@ -85,7 +85,6 @@ def test_a_repeated_flag_may_have_several_values_at_once() -> None:
         (["--race", "a", "--epochs", "-1"], "epochs is -1. It must be at least 0"),
         (["--race", "a", "--size", "3", "9"], "size is 9. It must be at least 1 and below 9"),
         (["--race", "a", "extra"], "extra"),
-        (["--race", os.fsdecode(b"caf\xe9")], "is not text in utf-8"),
     ],
 )
 def test_a_wrong_argument_is_a_config_error(argv: list[str], part: str) -> None:
@@ -291,6 +290,14 @@ def test_a_step_s_own_lines_are_shown_and_a_library_s_chatter_is_not() -> None:
     with python(code) as process:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "ours\ntrouble\n")
+
+
+def test_an_argument_that_is_no_text_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_step(lambda argv: None, ["--race", os.fsdecode(b"caf\xe9")]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: 'caf\\udce9' is not text in utf-8. Rename what is called so\n"
+    )
 
 
 @pytest.fixture(autouse=True)

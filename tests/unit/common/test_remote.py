@@ -18,6 +18,12 @@ class CopyConfig:
     output: Path = option(help="where to")
     times: int = option(1, help="how often")
 
+    def __post_init__(self) -> None:
+        built.append(self)
+
+
+built: list[CopyConfig] = []
+
 
 def copy(config: CopyConfig) -> None:
     config.output.mkdir()
@@ -38,7 +44,10 @@ def source(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_input_is_fetched_and_output_published(source: str, bucket: str, tmp_path: Path) -> None:
     output = f"s3://{bucket}/deep/er/copy"
-    with at_hand(CopyConfig(Path(source), Path(output), times=2)) as config:
+    given = CopyConfig(Path(source), Path(output), times=2)
+    built.clear()
+    with at_hand(given) as config:
+        assert not built
         assert config.times == 2
         copy(config)
         assert storage.find(output) is None
@@ -52,6 +61,11 @@ def test_only_one_of_them_need_be_an_address(source: str, tmp_path: Path) -> Non
         assert config.output == tmp_path / "copy"
         copy(config)
     assert (tmp_path / "copy" / "text").read_text() == "some text\n"
+
+
+def test_an_output_that_is_not_to_be_is_not_looked_for(source: str) -> None:
+    with at_hand(CopyConfig(Path("here"), Path(source)), writes=False) as config:
+        assert config == CopyConfig(Path("here"), Path(source))
 
 
 def test_a_failed_step_publishes_nothing(source: str, bucket: str, tmp_path: Path) -> None:
