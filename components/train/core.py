@@ -25,17 +25,17 @@ from components.train.data import read_labels, require_tokens, vocabulary_size
 from components.train.flags import Run
 from components.train.node import Node, this_node
 from components.train.pretrained import as_fairseq
+from components.train.records import lines_of
 from components.train.supervisor.log import TrainLog, duration
 from components.train.supervisor.provenance import Provenance, provenance
 from components.train.supervisor.report import write_report
 from components.train.supervisor.restarts import train_on
 from components.train.supervisor.resume import (
     KEPT,
+    LOG,
     Checkpoints,
-    Resumed,
     remove_checkpoints,
     restore,
-    write_records,
 )
 from components.train.supervisor.sanity import look
 
@@ -119,29 +119,28 @@ def _trained(config: TrainConfig) -> TrainResult:
     sanity = look(config, labels, options)
 
     with atomic_folder(config.output) as folder:
-        resumed = restore(config, origin, folder)
-        log = _log(resumed)
+        log = TrainLog()
+        progress = restore(config, origin, folder, log)
         run = Run(
             config,
             the_plan,
             pretrained,
             folder / "checkpoints",
-            resumes=resumed is not None,
+            resumes=progress is not None,
             node=node,
             common={} if node.alone else origin.common,
-            ended=resumed is not None and resumed.progress.ends(config),
+            ended=progress is not None and progress.ends(config),
         )
         collapsed = ""
         if not run.ended:
             _announce(config, the_plan, questions)
         if not run.ended or not node.alone:  # the other nodes have to be told
             collapsed = _train(run, log, folder, origin)
-        seconds = log.seconds if resumed is None else max(log.seconds, resumed.progress.seconds)
-
+        seconds = log.seconds
         kept = () if collapsed else CHECKPOINTS if config.keep_last else CHECKPOINTS[:1]
         _keep_checkpoints(run.save_dir, folder, kept)
         shutil.rmtree(folder / KEPT, ignore_errors=True)
-        write_records(folder / "train_log.jsonl", log.records)
+        (folder / LOG).write_text(lines_of(log.records), encoding="utf-8")
         metrics = _metrics(config, the_plan, log, questions, seconds, collapsed)
         metrics["data"] = sanity
         write_metrics(folder, metrics)
@@ -172,13 +171,6 @@ def _follow(
         _train(run, TrainLog(), folder, origin)
     logger.info("%s: done", node)
     return TrainResult(None, None, {})
-
-
-def _log(resumed: Resumed | None) -> TrainLog:
-    log = TrainLog()
-    if resumed:
-        log.go_back(resumed.records, resumed.progress.skipped_updates, resumed.progress.seconds)
-    return log
 
 
 def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:

@@ -8,7 +8,7 @@ import functools
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from components.common import strict_json
@@ -17,6 +17,7 @@ RECORD = "RECORD "
 
 Record = dict[str, Any]
 
+# fairseq's name of a summary: `split` of its record.
 _SPLITS = {"train_inner": "train", "train": "train_epoch", "valid": "valid"}
 
 # Name in a record: name of fairseq's. Losses are separate: fairseq gives them in bits.
@@ -42,6 +43,28 @@ def write(kind: str, value: Mapping[str, Any]) -> None:
     """Tell the supervisor; one write, so that the lines of several ranks do not mix."""
     sys.stdout.write(f"{kind}{strict_json.dumps(value)}\n")
     sys.stdout.flush()
+
+
+def parse(line: str) -> Record:
+    """A record in the line of a log, which others may have written.
+
+    Raises:
+        ValueError: it is none; says why in a phrase.
+    """
+    record = strict_json.loads(line)
+    if not isinstance(record, dict) or record.get("split") not in _SPLITS.values():
+        raise ValueError("its split")
+    for name, value in ({"epoch": None, "update": None, "loss": None} | record).items():
+        kind = int if name in ("epoch", "update") else int | float | None
+        if name != "split" and not isinstance(value, kind):
+            raise ValueError(f"its {name}")
+    strict_json.number(record.get("seconds"))
+    return {"loss": None} | record
+
+
+def lines_of(records: Iterable[Record]) -> str:
+    """A log with these records."""
+    return "".join(strict_json.dumps(record) + "\n" for record in records)
 
 
 def install(tell: Callable[[Record], None]) -> None:

@@ -180,7 +180,7 @@ def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str
             raise DataError(f"{path}: the model's {shown(old)} is no tensor of numbers", hint=_HINT)
         name = re.sub(r"^decoder\.", "encoder.", old)
         name = name.replace(".emb_layer_norm.", ".layernorm_embedding.")
-        if _UNUSED.fullmatch(name):
+        if UNUSED.fullmatch(name):
             continue
         # Until 2019 query, key and value were one.
         joint = re.fullmatch(r"(.*\.self_attn\.)in_proj_(weight|bias)", name)
@@ -199,7 +199,7 @@ def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str
 
 # fairseq registers copies of a layer's parameters for its fast inference, which nobody reads; and
 # the language model's matrix is that of the tokens.
-_UNUSED = re.compile(
+UNUSED = re.compile(
     re.escape(ENCODER)
     + r"(version|layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias))|"
     + re.escape(LANGUAGE)

@@ -45,6 +45,7 @@ from components.train import checkpoints, roberta
 from components.train.core import TrainConfig
 from components.train.rank import hooks
 from components.train.supervisor import resume
+from components.train.supervisor.log import TrainLog
 
 pytestmark = INPUTS
 
@@ -179,7 +180,7 @@ def trained(sandbox: Path) -> dict[str, Callable[[Path], object]]:
         (fetched / "train_log.jsonl").write_text(json.dumps(RECORD))
         try:
             resume.require_usable(config(path), fetched, "s3://bucket/run")
-            resume.place(sandbox / "output", "s3://bucket/run")
+            resume.place(sandbox / "output", "s3://bucket/run", TrainLog())
         finally:
             shutil.rmtree(fetched, ignore_errors=True)
 

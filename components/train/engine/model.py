@@ -18,15 +18,7 @@ from torch import Tensor, nn
 from components.common.errors import ConfigError
 from components.train.engine.attention import Layout, attention, dropout
 from components.train.engine.batch import PackedBatch
-from components.train.roberta import COMPUTED, ENCODER
-
-# What fairseq registers besides a layer's real parameters, for a fast path that it takes only in
-# inference and never with its own gelu (modules/transformer_layer.py). Never trained, never read.
-_DUPLICATES = frozenset(
-    f"{name}_{kind}"
-    for name in ("in_proj", "out_proj", "fc1", "fc2")
-    for kind in ("weight", "bias")
-)
+from components.train.roberta import COMPUTED, ENCODER, HEADS, LANGUAGE, UNUSED, tied
 
 
 class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
@@ -66,7 +58,7 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
         self.untrained = {
             name: value.detach().clone()
             for name, value in stock.state_dict().items()
-            if name.startswith("encoder.lm_head.") and name != "encoder.lm_head.weight"
+            if name.startswith(LANGUAGE) and not UNUSED.fullmatch(name)
         }
 
     def forward(self, batch: PackedBatch) -> Tensor:
@@ -117,8 +109,8 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, PackedLayer)
             yield from layer.parts(f"{ENCODER}layers.{number}.")
-        yield from _named(f"classification_heads.{self.head}.dense", self.dense)
-        yield from _named(f"classification_heads.{self.head}.out_proj", self.out_proj)
+        yield from _named(f"{HEADS}{self.head}.dense", self.dense)
+        yield from _named(f"{HEADS}{self.head}.out_proj", self.out_proj)
 
     def stock_state(self, value: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
         """The state dict that fairseq's own model loads.
@@ -130,10 +122,7 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
             name: value(parameter) if rows is None else value(parameter)[rows]
             for name, parameter, rows in self.parts()
         }
-        state["encoder.lm_head.weight"] = state[ENCODER + "embed_tokens.weight"]
-        state |= self.untrained
-        state[ENCODER + "version"] = torch.tensor([3.0])
-        return state
+        return state | self.untrained | tied(state)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         return self.stock_state(lambda parameter: parameter.detach())
@@ -152,33 +141,20 @@ class PackedRoberta(BaseFairseqModel):  # type: ignore[misc]
         Raises:
             RuntimeError: a shape differs; or `strict`, and a parameter is missing or one too many.
         """
-        ours = {name: (parameter, rows) for name, parameter, rows in self.parts()}
-        expected = ours.keys() | self.untrained.keys()
-        known = {"encoder.lm_head.weight", ENCODER + "version"}
-        given = {
-            name
-            for name in state_dict
-            if name not in known
-            and not (name.startswith(ENCODER) and name.rpartition(".")[2] in _DUPLICATES)
-        }
-        head = f"classification_heads.{self.head}."
-        if not any(name.startswith(head) for name in given):
-            expected = {name for name in expected if not name.startswith(head)}
+        ours = self.state_dict()
+        expected, given = (
+            {name for name in state if not UNUSED.fullmatch(name)} for state in (ours, state_dict)
+        )
+        if not any(name.startswith(HEADS) for name in given):
+            expected = {name for name in expected if not name.startswith(HEADS)}
         missing, unexpected = sorted(expected - given), sorted(given - expected)
         if strict and (missing or unexpected):
             raise RuntimeError(f"missing: {missing}; unexpected: {unexpected}")
-        with torch.no_grad():
-            for name in expected & given:
-                if name in self.untrained:
-                    target = self.untrained[name]
-                else:
-                    parameter, rows = ours[name]
-                    target = parameter if rows is None else parameter[rows]
-                if target.shape != state_dict[name].shape:
-                    raise RuntimeError(
-                        f"{name} is {tuple(state_dict[name].shape)}, not {tuple(target.shape)}"
-                    )
-                target.copy_(state_dict[name])
+        for name in expected & given:
+            value, target = state_dict[name], ours[name]
+            if target.shape != value.shape:
+                raise RuntimeError(f"{name} is {tuple(value.shape)}, not {tuple(target.shape)}")
+            target.copy_(value)
         return nn.modules.module._IncompatibleKeys(missing, unexpected)
 
 

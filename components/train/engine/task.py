@@ -2,8 +2,8 @@
 
     fairseq-train DATA --user-dir components/train/engine --task sentence_ranking_packed ...
 
-with all other arguments as for `--task sentence_ranking`. `--batch-size`, `--update-freq` and the
-number of ranks say which questions make up an update, in the same order as with the stock task; how
+with the other arguments as components.train.flags gives them. `--batch-size`, `--update-freq` and
+the number of ranks say which questions make up an update, in the order of the stock task; how
 many are computed at once follows from `--token-budget`.
 """
 
@@ -67,11 +67,6 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
     def setup_task(cls, args: Namespace, **kwargs: Any) -> "PackedRankingTask":
         from components.train.engine import trainer
 
-        if args.criterion != "sentence_ranking":
-            raise ConfigError(
-                f"criterion {args.criterion} does not fit the packed engine",
-                hint="Use sentence_ranking",
-            )
         # fairseq has registries for all parts of a training but this one.
         fairseq_cli.train.Trainer = trainer.trainer_for
         return cls(args, SentenceRankingTask.setup_task(args).dictionary)
@@ -102,11 +97,6 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
         if not training:
             kwargs["max_sentences"] = max(kwargs.get("max_sentences") or 0, _VALIDATION_BATCH)
             return super().get_batch_iterator(dataset, num_shards=ranks, shard_id=rank, **kwargs)
-        if kwargs.get("grouped_shuffling") or kwargs.get("skip_remainder_batch"):
-            raise ConfigError(
-                "the packed engine has no --grouped-shuffling and no --skip-remainder-batch",
-                hint="Leave them out, or use engine stock",
-            )
         everything = super().get_batch_iterator(
             dataset, **{**kwargs, "disable_iterator_cache": True}
         )

@@ -15,7 +15,6 @@ from fairseq.trainer import Trainer
 from torch import Tensor
 
 from components.common.dataset import guessed_among
-from components.common.errors import ConfigError
 from components.common.files import atomic_file
 from components.train import checkpoints
 from components.train.engine import memory
@@ -45,7 +44,6 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     exact = False  # whether the checkpoint that is being written holds all bits
 
     def __init__(self, cfg: Any, task: Any, model: Any, criterion: Any, quantizer: Any) -> None:
-        _require_supported(cfg, quantizer)
         super().__init__(cfg, task, model, criterion, quantizer)
         self.budget: memory.Budget | None = None
         if task.args.token_budget:
@@ -116,7 +114,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             try:
                 sums = self._attempt(batch, self.budget.tokens)
             except torch.OutOfMemoryError:
-                longest = 0 if batch is None else _longest(batch)
+                longest = 0 if batch is None else max(batch.per_question)
                 if not self.budget.failed(longest):
                     raise
             else:
@@ -259,10 +257,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         if state.get("packed_optimizer") is None:
             return extra_state
         self.optimizer.load_state_dict(state["packed_optimizer"])
-        exact = self.optimizer.exact()
-        for name, parameter, rows in self._model.parts():
-            target = exact[parameter] if rows is None else exact[parameter][rows]
-            target.copy_(state["model"][name])
+        for name, exact in self._model.stock_state(self.optimizer.exact().__getitem__).items():
+            exact.copy_(state["model"][name])
         run = state.get("packed_run")
         if run is not None:
             self.guard.resume(run["guard"])
@@ -278,11 +274,6 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         found = run.get("budget") or (tokens and {"tokens": tokens, "most": tokens})
         if found and given in (0, found["most"]):
             self._compute_at_once(memory.Budget(**found))
-
-
-def _longest(batch: PackedBatch) -> int:
-    """Tokens of the question that has most."""
-    return max(batch.per_question)
 
 
 @dataclass(frozen=True)
@@ -312,23 +303,3 @@ def _stock_config(cfg: dict[str, Any]) -> dict[str, Any]:
     task._name = task.task = "sentence_ranking"
     task.user_dir = None
     return {**cfg, "task": task, "common": {**cfg["common"], "user_dir": None}}
-
-
-def _require_supported(cfg: Any, quantizer: Any) -> None:
-    refused = {
-        "--amp": cfg.common.amp,
-        "--tpu": cfg.common.tpu,
-        "--memory-efficient-fp16": cfg.common.memory_efficient_fp16,
-        "--memory-efficient-bf16": cfg.common.memory_efficient_bf16,
-        "--use-bmuf": cfg.optimization.use_bmuf,
-        "--store-ema": cfg.ema.store_ema,
-        "--quantization-config-path": quantizer is not None,
-        "--ddp-backend fully_sharded": cfg.distributed_training.ddp_backend == "fully_sharded",
-        "--zero-sharding os": cfg.distributed_training.zero_sharding == "os",
-        "--max-tokens": cfg.dataset.max_tokens is not None,
-        f"--optimizer {cfg.optimizer._name}": cfg.optimizer._name != "adam",
-        "--fp16-adam-stats": cfg.optimizer.fp16_adam_stats,
-    }
-    for flag, given in refused.items():
-        if given:
-            raise ConfigError(f"the packed engine has no {flag}", hint="Use engine stock")

@@ -1,15 +1,10 @@
 """One rank of a training: fairseq-train in a process that dies with the one that started it.
 
-    python -m components.train.rank.worker [--links DIR] [--control DIR] \\
-        [--checkpoint-interval N] [--checkpoint-minutes M] [--patience S] [--group FILE] \\
-        [--fitting FILE] DATA --arch ...
+    python -m components.train.rank.worker [--control DIR] DATA --arch ...
 
-`--links` is the folder that it works in, see components.train.flags.fairseq_arguments. `--control`
-is the folder that joins it with the process that supervises, see components.train.rank.hooks; the
-rest are fairseq-train's arguments. `--group` is for one of the ranks of several nodes: JSON with
-the arguments of components.train.rank.group.Group. `--fitting` is JSON with the `path` of the
-pretrained checkpoint and the `shape` that it must have. What ends it is written as one line, FAILED
-and a JSON object, for that process.
+`--control` is the folder that joins it with the process that supervises, see
+components.train.rank.hooks; the rest are fairseq-train's arguments. What ends it is written as one
+line, FAILED and a JSON object, for that process.
 """
 
 import argparse
@@ -57,35 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     die_with_parent(signal.SIGKILL)
     gc.disable()  # until fairseq is imported, which makes a million objects, all of them to stay
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("--links", type=Path, default=Path())
     own.add_argument("--control", type=Path)
-    own.add_argument("--checkpoint-interval", type=int)
-    own.add_argument("--checkpoint-minutes", type=float, default=0)
-    own.add_argument("--patience", type=float, default=hooks.PATIENCE)
-    own.add_argument("--group", type=Path)
-    own.add_argument("--fitting", type=Path)
     options, arguments = own.parse_known_args(argv)
+    control: Path | None = options.control
     try:
-        os.chdir(options.links)
-        boundaries = None
-        if options.control:
-            boundaries = _boundaries(options)
-        if options.fitting:
-            wanted = strict_json.read(options.fitting)
-            hooks.require_fitting(Path(wanted["path"]), Shape(**wanted["shape"]))
-        _train(arguments, boundaries)
+        _train(arguments, _boundaries(control) if control else None)
     except Exception as raised:
         traceback.print_exc()
         # The folder `control` lies below the output that is being made.
-        output = options.control.parents[2] if options.control else Path()
+        output = control.parents[2] if control else Path()
         places = (output, Path(tempfile.gettempdir()))
         error = raised if isinstance(raised, RaceError) else no_space(raised, *places) or raised
         # What is ours already says what to do.
         message, hint = getattr(error, "what", str(error)), getattr(error, "hint", "")
         report = {"type": type(error).__name__, "message": message, "hint": hint}
-        report["rank"] = hooks.rank()
-        report["transient"] = _transient(error)
-        records.write(FAILED, report)
+        records.write(FAILED, {**report, "rank": hooks.rank(), "transient": _transient(error)})
         sys.stderr.flush()
         # The threads of a broken process group can hang an orderly exit.
         os._exit(1)
@@ -101,17 +82,17 @@ def _transient(error: Exception) -> bool:
     return isinstance(error, (torch.AcceleratorError, torch.distributed.DistError))
 
 
-def _boundaries(options: argparse.Namespace) -> hooks.Boundaries:
-    alive = options.control / hooks.ALIVE
+def _boundaries(control: Path) -> hooks.Boundaries:
+    """Do as the supervisor says in `control`, before fairseq is imported."""
+    alive = control / hooks.ALIVE
     alive.touch()
-    group = Group(**strict_json.read(options.group), live=alive.touch) if options.group else None
+    told = strict_json.read(control / hooks.TOLD)
+    os.chdir(told["links"])
+    if fitting := told["fitting"]:
+        hooks.require_fitting(Path(fitting["path"]), Shape(**fitting["shape"]))
+    group = Group(**told["group"], live=alive.touch) if told["group"] else None
     return hooks.Boundaries(
-        options.control,
-        options.checkpoint_interval,
-        hooks.rank(),
-        group,
-        options.patience,
-        60 * options.checkpoint_minutes,
+        control, told["interval"], hooks.rank(), group, told["patience"], told["longest"]
     )
 
 

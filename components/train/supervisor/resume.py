@@ -8,7 +8,6 @@ that from which the run started, is also in the folder `KEPT` of the output that
 
 import contextlib
 import logging
-import math
 import re
 import shutil
 import time
@@ -25,7 +24,7 @@ from components.train import checkpoints
 from components.train.config import Plan, TrainConfig
 from components.train.data import vocabulary_size
 from components.train.rank.hooks import BEST, CHECKPOINT
-from components.train.records import Record
+from components.train.records import Record, lines_of, parse
 from components.train.roberta import differences, roberta_of
 from components.train.supervisor import curve
 from components.train.supervisor.log import TrainLog
@@ -58,19 +57,14 @@ class Progress:
         return self.epoch > config.epochs or 0 < config.max_updates <= self.update
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """What a run goes on from."""
-
-    progress: Progress
-    records: list[Record]
-
-
-def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | None:
+def restore(
+    config: TrainConfig, origin: Provenance, folder: Path, log: TrainLog
+) -> Progress | None:
     """Fetch the newest checkpoint that is whole; None where there is none to go on from.
 
     Looks at `checkpoint_uri`, where an earlier attempt at the same run may have left some, and then
-    at `resume_from`. `folder/checkpoints` then holds what fairseq would find there.
+    at `resume_from`. `folder/checkpoints` then holds what fairseq would find there, and `log` is as
+    it was.
 
     Raises:
         ConfigError: the checkpoints are of another training.
@@ -92,15 +86,14 @@ def restore(config: TrainConfig, origin: Provenance, folder: Path) -> Resumed | 
         artifact = storage.fetch_newest(uri, folder / KEPT)
         if artifact:
             require_usable(config, folder / KEPT, artifact.address)
-            resumed = place(folder, artifact.address)
-            progress = resumed.progress
+            progress = place(folder, artifact.address, log)
             logger.info(
                 "going on from %s, update %d: fetched and checked in %.1f s",
                 artifact.address,
                 progress.update,
                 time.monotonic() - started,
             )
-            return resumed
+            return progress
     if config.resume_from:
         raise DataError(
             f"{config.resume_from}: no checkpoint is there to resume from",
@@ -129,8 +122,8 @@ def require_usable(config: TrainConfig, fetched: Path, where: str) -> None:
         raise DataError(error.what.replace(str(fetched), where), hint=_HINT) from error
 
 
-def place(folder: Path, where: str) -> Resumed:
-    """Give the files that are kept the places where a run has them as well.
+def place(folder: Path, where: str, log: TrainLog) -> Progress:
+    """Have a run, and its log, as they were when the files that are kept were written.
 
     Raises:
         DataError: its progress or its records are not what they should be.
@@ -145,7 +138,8 @@ def place(folder: Path, where: str) -> Resumed:
         link_or_copy(fetched / progress.best, save_dir / "checkpoint_best.pt")
     if (fetched / TENSORBOARD).is_dir():
         shutil.copytree(fetched / TENSORBOARD, folder / TENSORBOARD)
-    return Resumed(progress, records)
+    log.go_back(records, progress.skipped_updates, progress.seconds)
+    return progress
 
 
 def _require_resumable(state: dict[str, Any], update: int, where: str) -> None:
@@ -175,22 +169,18 @@ def read_progress(path: Path, where: str) -> Progress:
     Raises:
         DataError: it is not what it should be.
     """
-    value = _json(_read(path, MAX_PROGRESS, where), where)
-    if not isinstance(value, dict):
-        raise _unusable(where, "progress.json is not an object")
-    for name in ("update", "epoch", "skipped_updates"):
-        if type(value.get(name)) is not int or not 0 <= value[name] < 1 << 53:
-            raise _unusable(where, f"progress.json's {name}")
-    seconds = value.get("seconds")
-    if (
-        not isinstance(seconds, int | float)
-        or isinstance(seconds, bool)
-        or not 0 <= seconds < math.inf
-    ):
-        raise _unusable(where, "progress.json's seconds")
-    if value.get("best") not in ("", CHECKPOINT, BEST):
-        raise _unusable(where, "progress.json's best")
-    return Progress(**{name: value[name] for name in Progress.__dataclass_fields__})
+    try:
+        value = strict_json.loads(_read(path, MAX_PROGRESS, where))
+        if (seconds := strict_json.number(value["seconds"])) < 0:
+            raise ValueError("its seconds")
+    except (LookupError, TypeError, ValueError) as error:
+        raise _unusable(where, f"{PROGRESS}: {str(error)[:80]}") from None
+    told = Settings(value, f"{where}: {PROGRESS}", _HINT)
+    update, epoch, skipped = (
+        told.whole(name, 0, 1 << 53) for name in ("update", "epoch", "skipped_updates")
+    )
+    best = told.choice("best", ("", CHECKPOINT, BEST), "")
+    return Progress(update, epoch, best, skipped, seconds)
 
 
 def read_records(path: Path, where: str) -> list[Record]:
@@ -201,48 +191,27 @@ def read_records(path: Path, where: str) -> list[Record]:
     """
     records: list[Record] = []
     for line in _read(path, MAX_LOG, where).splitlines():
-        record = _json(line, where)
-        if (
-            not isinstance(record, dict)
-            or record.get("split") not in ("train", "train_epoch", "valid")
-            or any(type(record.get(name)) is not int for name in ("epoch", "update"))
-            or type(record.get("seconds")) not in (int, float)
-            or not all(
-                value is None or isinstance(value, str | int | float) for value in record.values()
-            )
-        ):
-            raise _unusable(where, f"record {len(records) + 1} of {LOG}")
-        record.setdefault("loss", None)
-        records.append(record)
+        try:
+            records.append(parse(line))
+        except ValueError as error:
+            what = f"record {len(records) + 1} of {LOG}: {str(error)[:80]}"
+            raise _unusable(where, what) from None
     return records
 
 
 def _read(path: Path, limit: int, where: str) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        if path.stat().st_size > limit:
+            raise ValueError(f"larger than {limit} bytes")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise _unusable(where, f"it has no {path.name}") from None
-    if len(data) > limit:
-        raise _unusable(where, f"{path.name} is larger than {limit} bytes")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _unusable(where, f"{path.name} is not UTF-8") from None
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return strict_json.loads(text)
     except ValueError as error:
-        raise _unusable(where, f"not JSON: {str(error)[:80]}") from None
+        raise _unusable(where, f"{path.name}: {str(error)[:80]}") from None
 
 
 def _unusable(where: str, what: str) -> DataError:
-    return DataError(
-        f"{where} is not a checkpoint of this step: {what}",
-        hint=_HINT,
-    )
+    return DataError(f"{where} is not a checkpoint of this step: {what}", hint=_HINT)
 
 
 _HINT = "Remove it to go on from the one before, or give another address"
@@ -325,7 +294,7 @@ class Checkpoints:
             seconds=self._log.seconds,
         )
         strict_json.write(folder / PROGRESS, asdict(progress))
-        write_records(folder / LOG, self._log.records)
+        (folder / LOG).write_text(lines_of(self._log.records), encoding="utf-8")
         if (self._folder / TENSORBOARD).is_dir():
             shutil.copytree(self._folder / TENSORBOARD, folder / TENSORBOARD)
         if self._config.restartable:
@@ -351,10 +320,7 @@ class Checkpoints:
         if not (self._folder / KEPT).is_dir():
             self._log.go_back([], 0, 0.0)
             return None
-        resumed = place(self._folder, KEPT)
-        progress = resumed.progress
-        self._log.go_back(resumed.records, progress.skipped_updates, progress.seconds)
-        return progress
+        return place(self._folder, KEPT, self._log)
 
     def finish(self, seconds: float | None = None) -> None:
         """Wait until all is published, at most so long (seconds); a failure is only logged.
@@ -400,8 +366,3 @@ class Checkpoints:
             self.finish()
             if self._publisher:
                 self._curve.remove()
-
-
-def write_records(path: Path, records: list[Record]) -> None:
-    with path.open("w") as file:
-        file.writelines(strict_json.dumps(record) + "\n" for record in records)

@@ -70,21 +70,6 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
     # fairseq makes no folder where it finds a link to none.
     for made in (run.save_dir, folder / TENSORBOARD):
         made.mkdir(exist_ok=True)
-    worker = ["--control", str(session.control)]
-    if stoppable or published:
-        worker += ["--checkpoint-interval", str(run.config.checkpoint_interval)]
-        worker += ["--checkpoint-minutes", str(run.config.checkpoint_minutes)]
-    if not run.node.alone:
-        group = session.control / "group.json"
-        group.write_text(strict_json.dumps({"common": dict(run.common), "ended": run.ended}))
-        # Other nodes see no sign of life of the one that waits, and it hears of no stop from them.
-        limits = (run.config.stall_timeout / 2 or hooks.PATIENCE, run.config.stop_timeout / 2)
-        worker += ["--group", str(group), "--patience", str(min(hooks.PATIENCE, *limits))]
-    if not run.resumes:
-        fitting = session.control / "fitting.json"
-        shape = asdict(run.config.shape(vocabulary_size(run.config.data)))
-        strict_json.write(fitting, {"path": str(run.pretrained), "shape": shape})
-        worker += ["--fitting", str(fitting)]
     processes = run.plan.processes
     # Nodes may start long after each other; until a rank runs, its supervisor has the patience.
     patience = run.config.stall_timeout + 60 if run.config.stall_timeout else _A_WEEK
@@ -94,10 +79,10 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
             # What torch leaves there when it is killed goes with the folder. The paths of sockets
             # that it makes there have 107 characters at most.
             own = {"TMPDIR": str(temporary)} if len(str(temporary)) < 70 else {}
-            arguments = fairseq_arguments(run, links)
-            rank = python(
-                "components.train.rank.worker", "--links", str(links), *worker, *arguments
-            )
+            told = _told(run, links, saves=stoppable or published is not None)
+            strict_json.write(session.control / hooks.TOLD, told)
+            worker = ("components.train.rank.worker", "--control", str(session.control))
+            rank = python(*worker, *fairseq_arguments(run, links))
             status = supervise.run(
                 supervise.command(processes, rank, run.node, patience),
                 env=supervise.environment(processes, run.plan.device, os.environ | own, run.node),
@@ -134,6 +119,27 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
     finally:
         if session.display:
             session.display.close()
+
+
+def _told(run: Run, links: Path, *, saves: bool) -> dict[str, Any]:
+    """What the ranks are told, see components.train.rank.hooks."""
+    config, patience = run.config, hooks.PATIENCE
+    group = fitting = None
+    if not run.node.alone:
+        group = {"common": dict(run.common), "ended": run.ended}
+        # Other nodes see no sign of life of the one that waits, and it hears of no stop from them.
+        patience = min(patience, config.stall_timeout / 2 or patience, config.stop_timeout / 2)
+    if not run.resumes:
+        shape = asdict(config.shape(vocabulary_size(config.data)))
+        fitting = {"path": str(run.pretrained), "shape": shape}
+    return {
+        "links": str(links),
+        "fitting": fitting,
+        "group": group,
+        "interval": config.checkpoint_interval if saves else None,
+        "longest": 60 * config.checkpoint_minutes if saves else 0,
+        "patience": patience,
+    }
 
 
 class _Session:
