@@ -1,16 +1,11 @@
 """What training and evaluation must know of a binarized data set before fairseq opens it."""
 
-import struct
 from pathlib import Path
 
 from components.common.dataset import count_options, read_counts
 from components.common.errors import DataError
 from components.common.files import plain
-from components.common.indexed import read_tokens
-
-# fairseq/data/indexed_dataset.py, MMapIndexedDataset.Index
-_MAGIC = b"MMIDIDX\x00\x00"
-_HEADER = struct.Struct("<9sQBQ")  # magic, version, type code, number of sequences
+from components.common.indexed import read_sizes, read_tokens
 
 # fairseq.data.Dictionary's <s>, <pad>, </s>, <unk>, and the <mask> that sentence_ranking adds.
 _SPECIAL_SYMBOLS = 5
@@ -60,7 +55,13 @@ def read_labels(data: Path, split: str, options: int) -> list[int]:
         index = data / f"input{column}" / f"{split}.idx"
         if not index.with_suffix(".bin").is_file():
             raise DataError(f"{index.with_suffix('.bin')}: missing", hint="Run binarize first")
-        count = _sequences(index)
+        try:
+            count = len(read_sizes(plain(index).with_suffix("")))
+        except OSError:
+            raise DataError(f"{index}: missing", hint="Run binarize first") from None
+        except ValueError:
+            what = f"{index}: not an index of fairseq's mmap format, or damaged"
+            raise DataError(what, hint="Binarize again") from None
         if count != len(labels):
             raise DataError(
                 f"{index} holds {count} sequences, but {path} holds {len(labels)} labels",
@@ -115,16 +116,3 @@ def _lines(path: Path) -> list[str]:
         raise DataError(f"{path}: missing", hint="Run binarize first") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file", hint="Binarize again") from None
-
-
-def _sequences(index: Path) -> int:
-    try:
-        with plain(index).open("rb") as file:
-            magic, _version, _code, count = _HEADER.unpack(file.read(_HEADER.size))
-    except OSError:
-        raise DataError(f"{index}: missing", hint="Run binarize first") from None
-    except struct.error:
-        magic = b""
-    if magic != _MAGIC:
-        raise DataError(f"{index}: not an index of fairseq's mmap format", hint="Binarize again")
-    return int(count)

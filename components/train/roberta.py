@@ -330,14 +330,9 @@ def _require_tensors(found: Mapping[str, Any], shape: Shape, head: bool, path: P
 
 def _known_heads(shape: Shape) -> int:
     """The attention heads of the published architecture that has this size, else 0."""
-    for own in ARCHITECTURES.values():
-        if (own.layers, own.embed_dim, own.ffn_embed_dim) == (
-            shape.layers,
-            shape.embed_dim,
-            shape.ffn_embed_dim,
-        ):
-            return own.attention_heads
-    return 0
+    size = (shape.layers, shape.embed_dim, shape.ffn_embed_dim)
+    published = {(s.layers, s.embed_dim, s.ffn_embed_dim): s for s in ARCHITECTURES.values()}
+    return published[size].attention_heads if size in published else 0
 
 
 def _completed(found: dict[str, Any], shape: Shape) -> dict[str, Any]:

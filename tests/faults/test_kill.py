@@ -27,6 +27,7 @@ from components.common.storage.store import open_store
 from components.train.config import TrainConfig, plan
 from components.train.flags import Run
 from components.train.rank import hooks
+from components.train.records import RECORD
 from components.train.supervisor import session
 from components.train.supervisor.log import TrainLog
 
@@ -218,7 +219,8 @@ def _lost(log: str, uri: str, interval: int) -> int:
     behind = [update for update in saved if update > published]
     assert len(behind) <= 1, f"{saved} were saved, {published} is published"
     assert all(b - a <= interval for a, b in itertools.pairwise([published, *behind])), saved
-    records = map(TrainLog().read, log.splitlines()[:-1])
+    told = [line.removeprefix(RECORD) for line in log.splitlines()[:-1] if line.startswith(RECORD)]
+    records = map(TrainLog().add, map(json.loads, told))
     last = max([published, *saved, *(record["update"] for record in records if record)])
     assert last - published <= 2 * interval
     return last - published
@@ -357,7 +359,7 @@ def test_a_stop_that_takes_too_long_or_is_asked_for_twice_is_made_at_once(
 
 def test_a_stop_that_another_node_was_asked_for_is_one_of_this_node_too(watched: Any) -> None:
     ranks, clock = watched
-    ranks.on_line(hooks.STOPPED)
+    ranks.on_line(hooks.STOPPED + "{}")
     assert ranks.stop_asked == clock.now
     clock.now += 21
     with pytest.raises(Terminated):

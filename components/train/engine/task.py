@@ -25,8 +25,10 @@ from fairseq.tasks import register_task
 from fairseq.tasks.sentence_ranking import SentenceRankingTask
 from torch import Tensor
 
+from components.common.cli import options
 from components.common.dataset import read_counts
 from components.common.errors import ConfigError
+from components.train.config import TrainConfig
 from components.train.engine.batch import PackedBatch, balance, pack
 from components.train.engine.model import PackedRoberta
 from components.train.initial import undrawn
@@ -44,24 +46,9 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         SentenceRankingTask.add_args(parser)
-        parser.add_argument(
-            "--token-budget",
-            type=int,
-            default=0,
-            help="tokens computed at once (default: as many as the memory holds)",
-        )
-        parser.add_argument(
-            "--stop-collapsed-after",
-            type=int,
-            default=50_000,
-            help="end a run whose loss is that of guessing after this many questions; 0 never does",
-        )
-        parser.add_argument(
-            "--stop-overflows",
-            type=int,
-            default=25,
-            help="end a run after this many updates in a row that overflow; 0 never does",
-        )
+        for option in options(TrainConfig):
+            if option.name in ("token_budget", "stop_collapsed_after", "stop_overflows"):
+                parser.add_argument(option.flag, type=int, default=option.default, help=option.help)
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> "PackedRankingTask":

@@ -4,6 +4,7 @@ The nodes share no folder, and only node 0 needs a store of checkpoints.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -46,17 +47,14 @@ class Group:
         # As torchrun says.
         self.rank, self.local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
         self.node = int(os.environ["GROUP_RANK"])
-        self._store: Any = None
 
-    @property
+    @functools.cached_property
     def store(self) -> Any:
         """The key-value store that torchrun on node 0 serves."""
-        if self._store is None:
-            from torch import distributed
+        from torch import distributed
 
-            everything: Any = distributed.distributed_c10d
-            self._store = everything.PrefixStore("race", everything._get_default_store())
-        return self._store
+        everything: Any = distributed.distributed_c10d
+        return everything.PrefixStore("race", everything._get_default_store())
 
     def agree(self, checkpoint: Any) -> None:
         """Have all ranks start from node 0's checkpoint; called before fairseq loads one.

@@ -30,7 +30,7 @@ from components.train.rank.group import Group, SharedStop
 from components.train.roberta import Shape, require_same_shape, roberta_of
 
 SAVED = "SAVED "
-STOPPED = "STOPPED"  # a rank's last word when training ended because it was asked to
+STOPPED = "STOPPED "  # a rank's last word when training ended because it was asked to
 
 TOLD, ALIVE, STOP, STOP_AFTER = "rank.json", "alive", "stop", "stop-after"
 EXACT = "exact"  # in fairseq's extra_state

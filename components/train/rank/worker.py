@@ -102,8 +102,7 @@ def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:
     try:
         compat.run("fairseq-train", arguments, boundaries.install if boundaries else None)
     except hooks.Stopped:
-        sys.stdout.write(f"{hooks.STOPPED}\n")
-        sys.stdout.flush()
+        records.write(hooks.STOPPED, {})
         _leave(boundaries)
     except Ended:
         _leave(boundaries)

@@ -2,18 +2,18 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from components.common import strict_json
 from components.common.progress import bar
 from components.train.config import Plan
-from components.train.records import RECORD, Record
+from components.train.records import Record
 
 
 @dataclass
 class TrainLog:
-    """Reads what rank 0 tells, and keeps the records.
+    """Keeps the records that rank 0 tells.
 
     To the fields that `records.install` tells of it adds `seconds` since the start of the run, and
     while it trains `skipped_updates`: how many were so far, for overflow, if any.
@@ -45,12 +45,6 @@ class TrainLog:
         """How long the run has taken, as far as it was not lost."""
         return round(self.before + self.clock() - self._start, 2)
 
-    def read(self, line: str) -> Record | None:
-        """The record in a line of output; None when there is none."""
-        if not line.startswith(RECORD):
-            return None
-        return self.add(strict_json.loads(line.removeprefix(RECORD)))
-
     def add(self, told: Record) -> Record | None:
         """The record of what was told; None when that was a skipped update."""
         if "skipped" in told:
@@ -74,15 +68,22 @@ class TrainLog:
         Args:
             per_update: questions in a full update.
         """
-        updates, seconds = 0, 0.0
-        train = self.of("train")
-        validations = {record["update"] for record in self.of("valid")}
-        for before, after in itertools.pairwise(train):
-            between = range(before["update"], after["update"])
-            if before["epoch"] == after["epoch"] and not validations.intersection(between):
-                updates += after["update"] - before["update"]
-                seconds += after["seconds"] - before["seconds"]
+        updates, seconds = training_alone(self.records)
         return round(updates * per_update / seconds, 2) if seconds > 0 else None
+
+
+def training_alone(records: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    """How many updates were made between two records of training in an epoch, in how many seconds.
+
+    Between these was nothing else, such as a validation.
+    """
+    kept = [record for record in records if record["split"] != "train_epoch"]
+    updates, seconds = 0, 0.0
+    for before, after in itertools.pairwise(kept):
+        if before["split"] == after["split"] == "train" and before["epoch"] == after["epoch"]:
+            updates += after["update"] - before["update"]
+            seconds += after["seconds"] - before["seconds"]
+    return updates, seconds
 
 
 def duration(seconds: float) -> str:

@@ -1,13 +1,13 @@
 """The training as a page: how the loss went, how fast, on what, and with which settings."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.common.report.axes import Line, Plot, line, number, plot
 from components.common.report.page import render
+from components.train.supervisor.log import training_alone
 
 Record = Mapping[str, Any]
 
@@ -117,16 +117,12 @@ def stages(metrics: Mapping[str, Any], records: Sequence[Record]) -> dict[str, f
     it the writing of checkpoints, as is the end.
     """
     found = {"start": 0.0, "training": 0.0, "validation": 0.0, "checkpoints": 0.0}
-    kept = [r for r in records if r["split"] != "train_epoch"]
-    pure = [
-        (after["update"] - before["update"], after["seconds"] - before["seconds"])
-        for before, after in itertools.pairwise(kept)
-        if before["split"] == after["split"] == "train"
-    ]
-    updates = sum(count for count, _ in pure)
-    per_update = sum(seconds for _, seconds in pure) / updates if updates else 0.0
+    updates, seconds = training_alone(records)
+    per_update = seconds / updates if updates else 0.0
     before: Record = {"split": "", "update": 0, "seconds": 0.0}
-    for record in kept:
+    for record in records:
+        if record["split"] == "train_epoch":
+            continue
         spent = record["seconds"] - before["seconds"]
         trained = spent
         stage = "training"

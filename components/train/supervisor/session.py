@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 TAIL_LINES = 40
 
+# What ranks and torchrun tell, each before a JSON object; see records.write.
+_TOLD = (RECORD, FAILED, ENDED, hooks.SAVED, hooks.STOPPED)
+
 _A_WEEK = 7 * 24 * 3600  # seconds
 
 
@@ -165,29 +168,27 @@ class _Session:
 
     def on_line(self, line: str) -> None:
         self.sign_of_life = time.monotonic()
-        if line.startswith(FAILED):
-            self.failures.append(strict_json.loads(line.removeprefix(FAILED)))
+        kind = next((kind for kind in _TOLD if line.startswith(kind)), None)
+        if kind is None:
+            self.tail.append(line)
             return
-        if line.startswith(ENDED):
-            self.statuses = strict_json.loads(line.removeprefix(ENDED))["statuses"]
-            return
-        if line.startswith(hooks.SAVED):
+        told = strict_json.loads(line.removeprefix(kind))
+        if kind == FAILED:
+            self.failures.append(told)
+        elif kind == ENDED:
+            self.statuses = told["statuses"]
+        elif kind == hooks.SAVED:
             if self.published:
-                self.published.saved(strict_json.loads(line.removeprefix(hooks.SAVED)))
-            return
-        if line == hooks.STOPPED:
+                self.published.saved(told)
+        elif kind == hooks.STOPPED:
             if self.stop_asked is None:
                 logger.info("another node was told to end; so all do")
                 self.stop_asked = time.monotonic()
-            return
-        if line.startswith(RECORD):
-            record = self.log.read(line)
-            if record and self.display:
+        elif record := self.log.add(told):
+            if self.display:
                 self.display.update(record)
-            if record and self.published:
+            if self.published:
                 self.published.logged(record)
-            return
-        self.tail.append(line)
 
     def on_tick(self) -> None:
         """Raises what ends a training that hangs, or that does not stop in time."""

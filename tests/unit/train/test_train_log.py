@@ -1,15 +1,10 @@
-import json
-
-import pytest
-
 from components.train.config import Plan
-from components.train.records import RECORD
+from components.train.records import Record
 from components.train.supervisor.log import Display, TrainLog, duration
 
 
-def line(split: str, epoch: int, update: int, loss: float | None, **values: object) -> str:
-    told = {"split": split, "epoch": epoch, "update": update, "loss": loss, **values}
-    return f"{RECORD}{json.dumps(told)}"
+def record_of(split: str, epoch: int, update: int, loss: float | None, **values: object) -> Record:
+    return {"split": split, "epoch": epoch, "update": update, "loss": loss, **values}
 
 
 class Clock:
@@ -24,7 +19,7 @@ def test_a_record_is_what_was_told_and_when() -> None:
     clock = Clock()
     log = TrainLog(clock)
     clock.now += 3
-    record = log.read(line("train", 1, 10, 1.25, accuracy=25.0, learning_rate=1e-5))
+    record = log.add(record_of("train", 1, 10, 1.25, accuracy=25.0, learning_rate=1e-5))
     told = {"split": "train", "epoch": 1, "update": 10, "loss": 1.25}
     assert record == {**told, "accuracy": 25.0, "learning_rate": 1e-5, "seconds": 3.0}
     assert log.records == [record]
@@ -32,8 +27,8 @@ def test_a_record_is_what_was_told_and_when() -> None:
 
 def test_validation_and_epoch_means_are_told_apart() -> None:
     log = TrainLog()
-    log.read(line("valid", 1, 6, 1.0, accuracy=50.0))
-    log.read(line("train_epoch", 1, 6, 1.3, accuracy=30.0))
+    log.add(record_of("valid", 1, 6, 1.0, accuracy=50.0))
+    log.add(record_of("train_epoch", 1, 6, 1.3, accuracy=30.0))
     assert [(r["split"], r["accuracy"]) for r in log.records] == [
         ("valid", 50.0),
         ("train_epoch", 30.0),
@@ -41,18 +36,11 @@ def test_validation_and_epoch_means_are_told_apart() -> None:
     assert log.of("valid") == log.records[:1]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "loading train data for epoch 1", 'train_inner | {"epoch": 1, "loss": "2"}']
-)
-def test_other_lines_are_no_records(text: str) -> None:
-    assert TrainLog().read(text) is None
-
-
 def test_skipped_updates_are_counted() -> None:
     log = TrainLog()
     for _ in range(2):
-        assert log.read(f'{RECORD}{{"skipped": 1}}') is None
-    record = log.read(line("train", 1, 1, 1.3))
+        assert log.add({"skipped": 1}) is None
+    record = log.add(record_of("train", 1, 1, 1.3))
     assert record is not None
     assert record["skipped_updates"] == 2
 
@@ -63,7 +51,7 @@ def test_the_rate_leaves_validation_and_new_epochs_out() -> None:
 
     def at(seconds: float, split: str, epoch: int, update: int) -> None:
         clock.now = 100 + seconds
-        log.read(line(split, epoch, update, 1.0))
+        log.add(record_of(split, epoch, update, 1.0))
 
     at(10, "train", 1, 10)
     at(20, "train", 1, 20)
@@ -81,7 +69,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds_and_for_each_epoch
     display = Display(Plan("cpu", 1, 1, 100, 200), 2, shown.append, clock)
     for update in range(1, 31):
         clock.now += 1
-        record = log.read(line("train", 1, update, 1.386))
+        record = log.add(record_of("train", 1, update, 1.386))
         assert record is not None
         display.update(record)
     assert shown == [
@@ -89,7 +77,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds_and_for_each_epoch
         "epoch 1/2, update 20/200: loss 1.386, 3 min left",
         "epoch 1/2, update 30/200: loss 1.386, 3 min left",
     ]
-    record = log.read(line("valid", 1, 30, 0.693, accuracy=61.5))
+    record = log.add(record_of("valid", 1, 30, 0.693, accuracy=61.5))
     assert record is not None
     display.update(record)
     assert shown[-1] == "epoch 1/2 validated: loss 0.693, accuracy 61.5 %"
