@@ -141,8 +141,7 @@ def _trained(config: TrainConfig) -> TrainResult:
         _keep_checkpoints(run.save_dir, folder, kept)
         shutil.rmtree(folder / KEPT, ignore_errors=True)
         (folder / LOG).write_text(lines_of(log.records), encoding="utf-8")
-        metrics = _metrics(config, the_plan, log, questions, seconds, collapsed)
-        metrics["data"] = sanity
+        metrics = {**_metrics(config, the_plan, log, questions, seconds, collapsed), "data": sanity}
         write_metrics(folder, metrics)
         report = write_report(metrics, log.records)
         (folder / "report.html").write_text(report, encoding="utf-8")
@@ -176,14 +175,13 @@ def _follow(
 def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
     """Train; gives the reason of a collapse that is to be marked, else ""."""
     try:
-        takes = run.node.leads and (run.config.checkpoint_uri or run.config.restartable)
         if not run.config.restartable:
             shutil.rmtree(folder / KEPT, ignore_errors=True)
-        if takes:
-            with Checkpoints(run.config, run.plan, origin, log, folder).closed() as checkpoints:
-                train_on(run, log, folder, checkpoints)
-        else:
-            train_on(run, log, folder, None)
+        takes: Any = contextlib.nullcontext()
+        if run.node.leads and (run.config.checkpoint_uri or run.config.restartable):
+            takes = Checkpoints(run.config, run.plan, origin, log, folder).closed()
+        with takes as checkpoints:
+            train_on(run, log, folder, checkpoints)
     except CollapseError as error:
         if run.config.on_collapse == "fail":
             raise

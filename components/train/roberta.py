@@ -172,8 +172,6 @@ def _settings(state: Mapping[str, Any], part: str, path: Path) -> Settings:
 
 def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str, Any]]:
     """The tensors by the names that fairseq gives them today, without those that nobody reads."""
-    import torch
-
     seen: set[str] = set()
     for old, tensor in model.items():
         if type(old) is not str or not is_plain(tensor):
@@ -185,11 +183,9 @@ def _by_todays_names(model: Mapping[Any, Any], path: Path) -> Iterator[tuple[str
         # Until 2019 query, key and value were one.
         joint = re.fullmatch(r"(.*\.self_attn\.)in_proj_(weight|bias)", name)
         parts = {name: tensor}
-        if joint and tensor.dim() and len(tensor) % 3 == 0:
-            thirds = torch.chunk(tensor, 3) if len(tensor) else [tensor] * 3
-            parts = {
-                f"{joint[1]}{w}_proj.{joint[2]}": t for w, t in zip("qkv", thirds, strict=True)
-            }
+        if joint and tensor.dim():
+            thirds = zip("qkv", tensor.tensor_split(3), strict=True)
+            parts = {f"{joint[1]}{which}_proj.{joint[2]}": third for which, third in thirds}
         for part, value in parts.items():
             if part in seen:
                 raise DataError(f"{path}: the model in it has {part} twice", hint=_HINT)

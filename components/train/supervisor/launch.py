@@ -8,33 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from components.train import records
-from components.train.node import Node
 from components.train.rank.worker import die_with_parent
 
 ENDED = "ENDED "  # and the exit statuses of the ranks that failed, as JSON
-
-
-def torchrun_arguments(processes: int, node: Node, patience: int) -> list[str]:
-    """What torchrun is told before the module that it runs.
-
-    No rank is ever started again by torchrun: all have to go on from the same checkpoint, which
-    components.train.supervisor.restarts sees to, or whoever starts the nodes again.
-
-    Args:
-        processes: ranks of this machine.
-        patience: seconds that the nodes wait for each other at the start.
-    """
-    meeting = ["--standalone"]
-    if not node.alone:
-        meeting = [
-            f"--nnodes={node.nodes}",
-            f"--node-rank={node.rank}",
-            "--rdzv-backend=static",
-            f"--master-addr={node.master_addr}",
-            f"--master-port={node.master_port}",
-            f"--rdzv-conf=timeout={patience}",
-        ]
-    return [*meeting, f"--nproc-per-node={processes}", "--max-restarts=0"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from components.common import strict_json
 from components.common.manifest import Manifest, Scalar
 from components.common.results.metrics import FORMER
 from components.common.vocabulary import Vocabulary
@@ -62,12 +61,6 @@ class Provenance:
             if theirs.get(name, value if name in VOCABULARY else None) != value
         ]
         return [text.replace("parameters.", "") for text in found]
-
-    @property
-    def identity(self) -> str:
-        """One sha256 (hex) for all that decides what comes out."""
-        text = strict_json.dumps([self._fixed(), self.inputs], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def common(self) -> dict[str, Scalar]:

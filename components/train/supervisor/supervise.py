@@ -10,7 +10,6 @@ from typing import BinaryIO
 from components.common.processes import python, running
 from components.train.node import ALONE, PREFIX, Node, interface_to
 from components.train.rank.worker import PARENT
-from components.train.supervisor.launch import torchrun_arguments
 
 # torchrun gives its ranks 30 s to end; a rank that runs on a GPU needs a few at most.
 GRACE_SECONDS = 10.0
@@ -27,16 +26,29 @@ def command(
 ) -> list[str]:
     """The command that trains with this number of ranks on this node.
 
+    No rank is ever started again by torchrun: all have to go on from the same checkpoint, which
+    components.train.supervisor.restarts sees to, or whoever starts the nodes again.
+
     Args:
         rank: the command of one of them.
         patience: seconds that nodes wait for each other at the start.
     """
     if processes == 1 and node.alone:
         return list(rank)
-    torchrun = torchrun_arguments(processes, node, patience)
+    torchrun = [f"--nproc-per-node={processes}", "--max-restarts=0", "--no-python"]
+    meeting = ["--standalone"]
+    if not node.alone:
+        meeting = [
+            f"--nnodes={node.nodes}",
+            f"--node-rank={node.rank}",
+            "--rdzv-backend=static",
+            f"--master-addr={node.master_addr}",
+            f"--master-port={node.master_port}",
+            f"--rdzv-conf=timeout={patience}",
+        ]
     # torchrun fills "$" expressions in.
     escaped = [argument.replace("$", "$$") for argument in rank]
-    return python("components.train.supervisor.launch", *torchrun, "--no-python", *escaped)
+    return python("components.train.supervisor.launch", *meeting, *torchrun, *escaped)
 
 
 def environment(
