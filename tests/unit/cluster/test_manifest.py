@@ -346,8 +346,8 @@ def test_the_command_is_the_step_s_own_with_all_its_parameters(body, config) -> 
     # Kubernetes puts the values of variables in place of $(NAME), and $ in place of $$.
     arguments = [a.replace("$$", "$") for a in made["args"]]
     assert not re.search(r"(?<!\$)\$\(", " ".join(made["args"]))
-    given = parser(TrainConfig, prog="train", description="").parse_args(arguments)
-    read = config_of(TrainConfig, given)
+    flags = parser(TrainConfig, prog="train", description="").parse_args(arguments)
+    read = config_of(TrainConfig, flags)
     place = Addresses(config.checkpoint_uri)
     expected = dataclasses.replace(
         config,
