@@ -67,6 +67,20 @@ def lines_of(records: Iterable[Record]) -> str:
     return "".join(strict_json.dumps(record) + "\n" for record in records)
 
 
+def wraps(owner: Any, name: str) -> Callable[[Callable[..., Any]], object]:
+    """Put a function in the place of fairseq's, which it gets as its first argument."""
+    original = getattr(owner, name)
+
+    def replace(new: Callable[..., Any]) -> None:
+        @functools.wraps(original)
+        def called(*args: Any, **named: Any) -> Any:
+            return new(original, *args, **named)
+
+        setattr(owner, name, called)
+
+    return replace
+
+
 def install(tell: Callable[[Record], None]) -> None:
     """Have every record of this process told, and every update that is skipped.
 
@@ -79,33 +93,23 @@ def install(tell: Callable[[Record], None]) -> None:
     from fairseq import checkpoint_utils
     from fairseq.logging import meters, progress_bar
 
-    smoothed = meters.MetersDict.get_smoothed_values
-    load = checkpoint_utils.load_checkpoint
-    bar = progress_bar.JsonProgressBar
-    log, print_ = bar.log, bar.print
-
-    @functools.wraps(smoothed)
-    def means(found: Any) -> _Means:
+    @wraps(meters.MetersDict, "get_smoothed_values")
+    def means(smoothed: Any, found: Any) -> _Means:
         values = _Means(smoothed(found))
         values.exact = {name: _unrounded(found, name) for name in values}
         return values
 
-    @functools.wraps(load)
-    def loading(cfg: Any, trainer: Any, **arguments: Any) -> Any:
-        trainer.train_step = _counting(trainer, tell)
+    @wraps(checkpoint_utils, "load_checkpoint")
+    def loading(load: Any, cfg: Any, trainer: Any, **arguments: Any) -> Any:
+        wraps(trainer, "train_step")(functools.partial(_counted, trainer, tell))
         return load(cfg, trainer, **arguments)
 
-    def telling(show: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(show)
-        def told(self: Any, stats: _Means, tag: str, step: int) -> None:
-            show(self, stats, tag=tag, step=step)
-            tell(_record(stats, _SPLITS[tag], self.epoch, step))
+    def told(show: Any, bar: Any, stats: _Means, tag: str, step: int) -> None:
+        show(bar, stats, tag=tag, step=step)
+        tell(_record(stats, _SPLITS[tag], bar.epoch, step))
 
-        return told
-
-    meters.MetersDict.get_smoothed_values = means
-    checkpoint_utils.load_checkpoint = loading
-    bar.log, bar.print = telling(log), telling(print_)
+    wraps(progress_bar.JsonProgressBar, "log")(told)
+    wraps(progress_bar.JsonProgressBar, "print")(told)
 
 
 def _unrounded(found: Any, name: str) -> float | None:
@@ -121,18 +125,12 @@ def _unrounded(found: Any, name: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _counting(trainer: Any, tell: Callable[[Record], None]) -> Callable[..., Any]:
-    step = trainer.train_step
-
-    @functools.wraps(step)
-    def counted(samples: Any) -> Any:
-        before = trainer.get_num_updates()
-        logged = step(samples, raise_oom=True)
-        if trainer.get_num_updates() == before:
-            tell({"skipped": 1})
-        return logged
-
-    return counted
+def _counted(trainer: Any, tell: Callable[[Record], None], step: Any, samples: Any) -> Any:
+    before = trainer.get_num_updates()
+    logged = step(samples, raise_oom=True)
+    if trainer.get_num_updates() == before:
+        tell({"skipped": 1})
+    return logged
 
 
 def _record(stats: _Means, split: str, epoch: int, update: int) -> Record:

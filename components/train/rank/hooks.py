@@ -112,29 +112,26 @@ class Boundaries:
         from fairseq import checkpoint_utils
         from fairseq.trainer import Trainer
 
-        validate_and_save = fairseq_cli.train.validate_and_save
-        save, load = checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint
-        valid_step, write = Trainer.valid_step, Trainer.save_checkpoint
-
-        @functools.wraps(validate_and_save)
+        @records.wraps(fairseq_cli.train, "validate_and_save")
         def at_boundary(
-            cfg: Any, trainer: Any, task: Any, epoch_itr: Any, subsets: Any, end_of_epoch: bool
+            check: Any, cfg: Any, trainer: Any, task: Any, epoch_itr: Any, subsets: Any, end: bool
         ) -> Any:
             self.live()
-            losses, ends = validate_and_save(cfg, trainer, task, epoch_itr, subsets, end_of_epoch)
-            self.reached(cfg, trainer, epoch_itr, last=bool(end_of_epoch or ends))
+            losses, ends = check(cfg, trainer, task, epoch_itr, subsets, end)
+            self.reached(cfg, trainer, epoch_itr, last=bool(end or ends))
             return losses, ends
 
-        @functools.wraps(save)
-        def saving(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> None:
+        # fairseq keeps the best score as an attribute of what has the name `save_checkpoint`.
+        @records.wraps(checkpoint_utils, "save_checkpoint")
+        def saving(save: Any, cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> None:
             started = time.monotonic()
             save(cfg, trainer, epoch_itr, val_loss)
             self.saved_when = time.monotonic()
             self.saving_took = self.saved_when - started
             self.saved_at, self.fresh = trainer.get_num_updates(), True
 
-        @functools.wraps(load)
-        def loading(cfg: Any, trainer: Any, **arguments: Any) -> Any:
+        @records.wraps(checkpoint_utils, "load_checkpoint")
+        def loading(load: Any, cfg: Any, trainer: Any, **arguments: Any) -> Any:
             self.live()
             if self.group:
                 self.group.agree(cfg)
@@ -145,23 +142,16 @@ class Boundaries:
                     _restore_weights(Path(cfg.restore_file), trainer, extra_state)
             return extra_state, epoch_itr
 
-        @functools.wraps(valid_step)
-        def validating(trainer: Any, *arguments: Any, **named: Any) -> Any:
+        @records.wraps(Trainer, "valid_step")
+        def validating(step: Any, trainer: Any, *arguments: Any, **named: Any) -> Any:
             self.live()
-            return valid_step(trainer, *arguments, **named)
+            return step(trainer, *arguments, **named)
 
-        @functools.wraps(write)
-        def writing(trainer: Any, filename: str, extra_state: dict[str, Any]) -> None:
+        @records.wraps(Trainer, "save_checkpoint")  # the packed engine has its own
+        def writing(write: Any, trainer: Any, filename: str, extra_state: dict[str, Any]) -> None:
             if self.interval is not None:
                 extra_state = extra_state | _exact(trainer.optimizer)
             write(trainer, filename, extra_state)
-
-        # fairseq keeps the best score as an attribute of what has the name `save_checkpoint`.
-        fairseq_cli.train.validate_and_save = at_boundary
-        checkpoint_utils.save_checkpoint = saving
-        checkpoint_utils.load_checkpoint = loading
-        Trainer.valid_step = validating
-        Trainer.save_checkpoint = writing  # the packed engine has its own
 
     def live(self) -> None:
         (self.control / ALIVE).touch()
@@ -268,17 +258,14 @@ def check_checkpoints() -> None:
     from fairseq import checkpoint_utils
     from fairseq.trainer import Trainer
 
-    load = Trainer.load_checkpoint
-
-    @functools.wraps(load)
+    @records.wraps(Trainer, "load_checkpoint")
     def loading(
-        trainer: Any, filename: str, reset_optimizer: bool = False, *more: Any, **named: Any
+        load: Any, trainer: Any, filename: str, reset_optimizer: bool = False, *more: Any, **n: Any
     ) -> Any:
         read = functools.partial(_checked, resumes=not reset_optimizer)
         checkpoint_utils.load_checkpoint_to_cpu = read
-        return load(trainer, filename, reset_optimizer, *more, **named)
+        return load(trainer, filename, reset_optimizer, *more, **n)
 
-    Trainer.load_checkpoint = loading
     checkpoint_utils.load_checkpoint_to_cpu = functools.partial(_checked, resumes=False)
 
 

@@ -20,6 +20,7 @@ from components.common.errors import (
     ConfigError,
     DataError,
     OutputError,
+    RaceError,
     TrainingError,
 )
 from components.common.files import scratch_folder
@@ -94,26 +95,8 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
                 on_tick=session.on_tick,
             )
             if status:
-                statuses = session.statuses or [status]
                 out_of_memory = out_of_memory_kills() > killed_before
-                error = explain(
-                    statuses,
-                    session.failures,
-                    list(session.tail),
-                    log,
-                    run.node,
-                    folder.parent,
-                    out_of_memory=out_of_memory,
-                )
-                lasts = out_of_memory or session.stop_asked is not None
-                lasts = lasts or isinstance(error, OutputError)
-                error.transient = not lasts and may_pass(session.failures, statuses)
-                # A collapse that is to be marked is no surprise, what is wrong with an input is
-                # told by the error, and of another node's end the log of this one says nothing.
-                marked = isinstance(error, CollapseError) and run.config.on_collapse == "mark"
-                if not (marked or isinstance(error, NodeLost | ConfigError | DataError)):
-                    session.show_tail()
-                raise error
+                raise session.failure(status, folder.parent, out_of_memory=out_of_memory)
             if session.stop_asked is not None and stoppable:
                 waited = time.monotonic() - session.stop_asked
                 if published:
@@ -189,6 +172,27 @@ class _Session:
                 self.display.update(record)
             if self.published:
                 self.published.logged(record)
+
+    def failure(self, status: int, folder: Path, *, out_of_memory: bool) -> RaceError:
+        """The error for ranks that ended so; shows the end of their log where it may say more."""
+        statuses = self.statuses or [status]
+        error = explain(
+            statuses,
+            self.failures,
+            list(self.tail),
+            self.log,
+            self.node,
+            folder,
+            out_of_memory=out_of_memory,
+        )
+        lasts = out_of_memory or self.stop_asked is not None or isinstance(error, OutputError)
+        error.transient = not lasts and may_pass(self.failures, statuses)
+        # A collapse that is to be marked is no surprise, what is wrong with an input is told by the
+        # error, and of another node's end the log of this one says nothing.
+        marked = isinstance(error, CollapseError) and self.config.on_collapse == "mark"
+        if not (marked or isinstance(error, NodeLost | ConfigError | DataError)):
+            self.show_tail()
+        return error
 
     def on_tick(self) -> None:
         """Raises what ends a training that hangs, or that does not stop in time."""
