@@ -37,24 +37,19 @@ class EstimateConfig:
     """
 
     questions_per_second: float = option(
-        0.0, least=0, help="measured while training; 0 is what RUN measured"
+        0.0, help="measured while training; 0 is what RUN measured"
     )
-    measured_gpus: int = option(
-        0, least=0, help="GPUs together that it was measured on; 0 is RUN's, else 1"
-    )
+    measured_gpus: int = option(0, help="GPUs together that it was measured on; 0 is RUN's, else 1")
     gpus: tuple[int, ...] = option(
         (1, 2, 4, 8), least=1, help="numbers of GPUs, all nodes together"
     )
     gpus_per_node: int = option(8, least=1, help="more GPUs than these are several nodes")
-    questions: int = option(0, least=0, help="to train on; 0 is RUN's, else RACE's 87,866")
-    epochs: int = option(0, least=0, help="times that every question is seen; 0 is RUN's, else 5")
-    effective_batch_size: int = option(
-        0, least=0, help="questions of an update; 0 is RUN's, else 16"
-    )
-    validation_questions: int = option(4_887, least=0, help="answered after each epoch")
+    questions: int = option(0, help="to train on; 0 is RUN's, else RACE's 87,866")
+    epochs: int = option(0, help="times that every question is seen; 0 is RUN's, else 5")
+    effective_batch_size: int = option(0, help="questions of an update; 0 is RUN's, else 16")
+    validation_questions: int = option(4_887, help="answered after each epoch")
     gradients: float = option(
         0.0,
-        least=0,
         help="GB added up over the GPUs in each update; 0 is those of RUN's model and precision,"
         " else of roberta_large in fp16",
     )
@@ -62,17 +57,15 @@ class EstimateConfig:
         200.0, help="GB/s that an all-reduce sustains between the GPUs of a node; assumed"
     )
     network: float = option(10.0, help="GB/s that it sustains between nodes; assumed, for 100 Gb/s")
-    start: float = option(
-        0.0, least=0, help="seconds until the first update: node, image, data, model"
-    )
-    checkpoint: float = option(0.0, least=0, help="seconds that training waits for one checkpoint")
-    price: float = option(0.0, least=0, help="of a GPU hour, in any currency; 0 shows no cost")
+    start: float = option(0.0, help="seconds until the first update: node, image, data, model")
+    checkpoint: float = option(0.0, help="seconds that training waits for one checkpoint")
+    price: float = option(0.0, help="of a GPU hour, in any currency; 0 shows no cost")
 
     def __post_init__(self) -> None:
-        require_ranges(self)
         for name in ("link", "network"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="It must be above 0")
+        require_ranges(self)
 
 
 @dataclass(frozen=True)

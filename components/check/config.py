@@ -23,7 +23,7 @@ class CheckConfig:
     bpe: Path | None = option(
         None, help="folder with encoder.json and vocab.bpe, to count what is cut off"
     )
-    options: int = option(0, least=0, help="options of each question; 0 is as many as there are")
+    options: int = option(0, help="options of each question; 0 is as many as there are")
     columns: str = option("", help=HELP_COLUMNS)
     answers: Answers = option("auto", help=HELP_ANSWERS)
     split: str = option("", help=HELP_SPLIT)

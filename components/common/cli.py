@@ -43,7 +43,7 @@ def option(
     *,
     help: str,
     metavar: str | None = None,
-    least: float | None = None,
+    least: float = 0,
     below: float = math.inf,
 ) -> Any:
     """A dataclass field that is a command-line option too; without a default it is required.
@@ -63,13 +63,11 @@ def require_ranges(config: Any) -> None:
     Raises:
         ConfigError: one is out of its range, or not finite.
     """
-    for f in dataclasses.fields(config):
-        least, below = f.metadata.get("least"), f.metadata.get("below", math.inf)
-        if least is None:
-            continue
+    for f in (f for f in dataclasses.fields(config) if f.metadata):
+        least, below = f.metadata["least"], f.metadata["below"]
         value = getattr(config, f.name)
         for one in value if isinstance(value, tuple) else (value,):
-            if not least <= one < below:
+            if isinstance(one, int | float) and not least <= one < below:
                 limit = "" if below == math.inf else f" and below {below:g}"
                 raise ConfigError(
                     f"{f.name} is {one}", hint=f"It must be at least {least:g}{limit}"

@@ -22,13 +22,12 @@ class ServeConfig:
         None, help="folder with encoder.json, vocab.bpe and dict.txt; a run's folder has its own"
     )
     host: str = cli.option("127.0.0.1", help="address to listen at; 0.0.0.0 is all of this machine")
-    port: int = cli.option(8080, least=0, below=65536, help="port to listen at; 0 takes a free one")
+    port: int = cli.option(8080, below=65536, help="port to listen at; 0 takes a free one")
     max_batch_tokens: int = cli.option(
         16384, least=1, help="tokens that are computed at once; memory grows with it"
     )
     max_wait_ms: float = cli.option(
         5.0,
-        least=0,
         below=10_000,
         help="milliseconds that a request waits for others to be computed with it",
     )

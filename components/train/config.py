@@ -36,19 +36,15 @@ class TrainConfig:
         help="who computes the updates: the packed engine, which makes the same ones faster, or"
         " fairseq's own task and criterion",
     )
-    encoder_layers: int = option(0, least=0, help="number of layers; 0 is the architecture's own")
-    encoder_embed_dim: int = option(
-        0, least=0, help="width of the model; 0 is the architecture's own"
-    )
+    encoder_layers: int = option(0, help="number of layers; 0 is the architecture's own")
+    encoder_embed_dim: int = option(0, help="width of the model; 0 is the architecture's own")
     encoder_ffn_embed_dim: int = option(
-        0, least=0, help="width of the feed-forward layers; 0 is the architecture's own"
+        0, help="width of the feed-forward layers; 0 is the architecture's own"
     )
-    encoder_attention_heads: int = option(
-        0, least=0, help="heads in a layer; 0 is the architecture's own"
-    )
+    encoder_attention_heads: int = option(0, help="heads in a layer; 0 is the architecture's own")
 
     epochs: int = option(5, least=1, help="times that every question is seen")
-    max_updates: int = option(0, least=0, help="stop after this many updates; 0 is no limit")
+    max_updates: int = option(0, help="stop after this many updates; 0 is no limit")
     effective_batch_size: int = option(
         16, least=1, help="questions in an update, over all nodes and processes"
     )
@@ -58,53 +54,41 @@ class TrainConfig:
         help="questions that a process computes at once; more is faster and takes more memory",
     )
     token_budget: int = option(
-        0,
-        least=0,
-        help="with engine packed: tokens computed at once; 0 is as many as the memory holds",
+        0, help="with engine packed: tokens computed at once; 0 is as many as the memory holds"
     )
     num_nodes: int = option(1, least=1, help="machines that train together")
     processes: int = option(
-        0,
-        least=0,
-        help="on each node: one for each GPU, or ranks on the CPU; 0 is all GPUs, else 1",
+        0, help="on each node: one for each GPU, or ranks on the CPU; 0 is all GPUs, else 1"
     )
-    seed: int = option(1, least=0, help="of the order of the questions, dropout and the new head")
+    seed: int = option(1, help="of the order of the questions, dropout and the new head")
 
-    learning_rate: float = option(1e-5, least=0, help="the highest")
+    learning_rate: float = option(1e-5, help="the highest")
     lr_scheduler: Literal["fixed", "polynomial_decay", "inverse_sqrt"] = option(
         "fixed", help="how the learning rate goes after the warm-up"
     )
-    warmup_updates: int = option(
-        0, least=0, help="updates over which the learning rate rises from 0"
-    )
-    adam_beta1: float = option(0.9, least=0, below=1, help="decay of the mean of the gradient")
-    adam_beta2: float = option(0.98, least=0, below=1, help="decay of the mean of its square")
-    adam_eps: float = option(1e-6, least=0, help="added to the denominator")
-    weight_decay: float = option(
-        0.01, least=0, help="share of a weight taken off, times learning rate"
-    )
-    clip_norm: float = option(0.0, least=0, help="highest norm of the gradient; 0 does not clip")
-    dropout: float = option(0.1, least=0, below=1, help="of activations")
-    attention_dropout: float = option(0.1, least=0, below=1, help="of attention weights")
+    warmup_updates: int = option(0, help="updates over which the learning rate rises from 0")
+    adam_beta1: float = option(0.9, below=1, help="decay of the mean of the gradient")
+    adam_beta2: float = option(0.98, below=1, help="decay of the mean of its square")
+    adam_eps: float = option(1e-6, help="added to the denominator")
+    weight_decay: float = option(0.01, help="share of a weight taken off, times learning rate")
+    clip_norm: float = option(0.0, help="highest norm of the gradient; 0 does not clip")
+    dropout: float = option(0.1, below=1, help="of activations")
+    attention_dropout: float = option(0.1, below=1, help="of attention weights")
 
     precision: Literal["fp16", "bf16", "fp32"] = option(
         "fp16", help="of the weights in forward and backward; fp16 needs a GPU"
     )
     fp16_init_scale: int = option(4, least=1, help="loss scale at the start")
     fp16_scale_window: int = option(128, least=1, help="updates without overflow before it doubles")
-    threshold_loss_scale: float = option(
-        1.0, least=0, help="the loss scale is never set below this"
-    )
+    threshold_loss_scale: float = option(1.0, help="the loss scale is never set below this")
 
     stop_collapsed_after: int = option(
         50_000,
-        least=0,
         help="with engine packed: end a run whose loss is that of guessing after this many"
         " questions; 0 never does",
     )
     stop_overflows: int = option(
         25,
-        least=0,
         help="with engine packed: end a run after this many updates in a row that overflow;"
         " 0 never does",
     )
@@ -120,8 +104,8 @@ class TrainConfig:
         " training, or are mostly longer than the model: it says so, or fails before training",
     )
 
-    init_token: int = option(0, least=0, help="index of the token before an option, <s>")
-    separator_token: int = option(2, least=0, help="index of the token before the passage, </s>")
+    init_token: int = option(0, help="index of the token before an option, <s>")
+    separator_token: int = option(2, help="index of the token before the passage, </s>")
     max_option_length: int = option(128, least=1, help="tokens of question and option together")
     max_positions: int = option(512, least=3, help="tokens of a whole sequence")
     shorten_method: Literal["truncate", "random_crop", "none"] = option(
@@ -133,12 +117,10 @@ class TrainConfig:
     )
     validate_interval_updates: int = option(
         0,
-        least=0,
         help="validate each time this many updates are made, besides after each epoch; 0 does not",
     )
     save_interval_updates: int = option(
         0,
-        least=0,
         help="validate and save each time this many updates are made, besides after each epoch;"
         " 0 does not",
     )
@@ -151,18 +133,13 @@ class TrainConfig:
         "", help="checkpoint_uri of another run, to go on from its newest checkpoint"
     )
     checkpoint_interval: int = option(
-        1000,
-        least=0,
-        help="updates between two checkpoints, besides those after each epoch; 0 is none",
+        1000, help="updates between two checkpoints, besides those after each epoch; 0 is none"
     )
     checkpoint_minutes: float = option(
-        10.0,
-        least=0,
-        help="minutes after which there is a checkpoint at the next update's end; 0 is none",
+        10.0, help="minutes after which there is a checkpoint at the next update's end; 0 is none"
     )
     max_restarts: int = option(
         3,
-        least=0,
         help="times that a training on one machine starts its processes again by itself, from its"
         " newest checkpoint, after a failure that may pass; 0 never does",
     )
@@ -175,9 +152,7 @@ class TrainConfig:
     run_id: str = option("", help="what a pipeline adds to checkpoint_uri")
     trial: str = option("", help="what a sweep adds to it after that")
     stall_timeout: int = option(
-        1800,
-        least=0,
-        help="seconds without a sign of life after which training is ended; 0 is never",
+        1800, help="seconds without a sign of life after which training is ended; 0 is never"
     )
     stop_timeout: int = option(
         120, least=1, help="with checkpoint_uri: seconds for the last checkpoint after SIGTERM"

@@ -61,7 +61,7 @@ class ClusterConfig:
     ca_secret: str = option("", help="or a Secret with them")
     ca_key: str = option("ca.crt", help="which of its entries: certificates in PEM")
     run_as_user: int = option(
-        USER, help="user of the pods; -1 leaves it to the cluster, as OpenShift wants"
+        USER, least=-1, help="user of the pods; -1 leaves it to the cluster, as OpenShift wants"
     )
     pod_labels: dict[str, str] = option(
         {}, help='labels of each pod, such as {"kueue.x-k8s.io/queue-name": "team"}'
