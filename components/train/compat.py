@@ -157,20 +157,19 @@ def run(name: str, arguments: Sequence[str], prepare: Callable[[], None] | None 
 def _train(module: Any, prepare: Callable[[], None] | None) -> None:
     """As fairseq_cli.train.cli_main does, but for what is said here."""
     import torch
-    from fairseq import checkpoint_utils, options
+    from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.distributed import utils as distributed
 
     from components.train.rank import hooks
-    from components.train.rank.links import LinkingPathManager
 
     # A CRC-32 of every tensor would take a good part of the time in which training waits for a
     # checkpoint. Nothing reads it: torch.load does not, and storage has digests of its own.
     torch.serialization.set_crc32_options(False)
-    checkpoint_utils.PathManager = LinkingPathManager
     args = options.parse_args_and_arch(options.get_training_parser())
     args.tpu = False  # which --bf16 means to fairseq
     hooks.check_checkpoints()
+    hooks.link_checkpoints()
     if prepare:
         prepare()
     distributed.call_main(convert_namespace_to_omegaconf(args), module.main)

@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.common.files import link_or_copy
 from components.train import records
 from components.train.rank.group import Group, SharedStop
 from components.train.roberta import Shape, require_same_shape, roberta_of
@@ -197,16 +198,14 @@ class Boundaries:
         return self.stop_after is not None and self.passed >= self.stop_after
 
     def _hand_over(self, save_dir: Path, updates: int, epoch_itr: Any, last: bool) -> None:
-        from components.train.rank.links import link
-
         waited = self._wait()
         folder = self.control / f"update-{updates:06d}"
         folder.mkdir(exist_ok=True)
         newest, best = save_dir / "checkpoint_last.pt", save_dir / "checkpoint_best.pt"
-        link(str(newest), str(folder / CHECKPOINT))
+        link(newest, folder / CHECKPOINT)
         is_best = best.exists() and best.samefile(newest)
         if best.exists() and not is_best:
-            link(str(best), str(folder / BEST))
+            link(best, folder / BEST)
         saved = {
             "folder": str(folder),
             "update": updates,
@@ -267,6 +266,28 @@ def check_checkpoints() -> None:
         return load(trainer, filename, reset_optimizer, *more, **n)
 
     checkpoint_utils.load_checkpoint_to_cpu = functools.partial(_checked, resumes=False)
+
+
+def link_checkpoints() -> None:
+    """Let fairseq give a checkpoint several names, where it would copy it.
+
+    A checkpoint is never changed once it is written, so a link does as well; it takes no time and
+    no space, and there is no moment at which half a file has the name.
+    """
+    from fairseq.file_io import PathManager
+
+    @records.wraps(PathManager, "copy")
+    def linking(copy: Any, source: str, target: str, overwrite: bool = False) -> bool:
+        link(Path(source), Path(target))
+        return True
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, in place of what has it; a copy where there are no links."""
+    partial = target.with_name(f"{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    link_or_copy(source, partial)
+    partial.replace(target)
 
 
 def _checked(

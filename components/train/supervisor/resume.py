@@ -77,9 +77,9 @@ def restore(
         if not uri:
             continue
         newest = storage.find(uri) or storage.newest(uri)
-        if newest and (differences := origin.differences(newest.manifest)):
+        if newest and (differing := origin.differences(newest.manifest)):
             raise ConfigError(
-                f"{newest.address} is of another training: {'; '.join(differences)}",
+                f"{newest.address} is of another training: {'; '.join(differing)}",
                 hint="Use its parameters and data, or another checkpoint_uri",
             )
         started = time.monotonic()
