@@ -87,17 +87,7 @@ class PackedRankingTask(SentenceRankingTask):  # type: ignore[misc]
         everything = super().get_batch_iterator(
             dataset, **{**kwargs, "disable_iterator_cache": True}
         )
-        epoch = kwargs.get("epoch", 1)
-        frequencies = self.args.update_freq
-        return UpdateIterator(
-            everything,
-            ranks=ranks,
-            rank=rank,
-            update_freq=int(frequencies[min(epoch, len(frequencies)) - 1]),
-            epoch=epoch,
-            num_workers=kwargs.get("num_workers", 0),
-            buffer_size=kwargs.get("data_buffer_size", 0),
-        )
+        return UpdateIterator(everything, ranks, rank, int(self.args.update_freq[0]))
 
 
 class PackedDataset(BaseWrapperDataset):  # type: ignore[misc]
@@ -150,25 +140,15 @@ class UpdateIterator(iterators.EpochBatchIterator):  # type: ignore[misc]
         everything: fairseq's iterator over all batches for a single rank.
     """
 
-    def __init__(
-        self,
-        everything: Any,
-        *,
-        ranks: int,
-        rank: int,
-        update_freq: int,
-        epoch: int,
-        num_workers: int,
-        buffer_size: int,
-    ) -> None:
+    def __init__(self, everything: Any, ranks: int, rank: int, update_freq: int) -> None:
         super().__init__(
             everything.dataset,
             everything.collate_fn,
             batch_sampler=everything.frozen_batches,
             seed=everything.seed,
-            epoch=epoch,
-            num_workers=num_workers,
-            buffer_size=buffer_size,
+            epoch=everything.epoch,
+            num_workers=everything.num_workers,
+            buffer_size=everything.buffer_size,
         )
         self.ranks, self.rank, self.update_freq = ranks, rank, update_freq
 
