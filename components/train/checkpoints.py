@@ -33,13 +33,6 @@ SAFE_TYPES: list[Any] = [
 ]
 
 
-def allow_safe_types() -> None:
-    """Let each later torch.load of this process read fairseq's checkpoints, weights-only still."""
-    import torch
-
-    torch.serialization.add_safe_globals(SAFE_TYPES)
-
-
 @contextlib.contextmanager
 def safe_types_allowed() -> Iterator[None]:
     """Within the block, torch.load reads fairseq's checkpoints, weights-only still."""

@@ -132,10 +132,12 @@ def run(name: str, arguments: Sequence[str], prepare: Callable[[], None] | None 
         prepare: called by fairseq-train before it trains, when its plugin is imported too: to wrap
             functions of theirs.
     """
-    from components.train import checkpoints
+    import torch
+
+    from components.train.checkpoints import SAFE_TYPES
 
     _ignore_noise()
-    checkpoints.allow_safe_types()
+    torch.serialization.add_safe_globals(SAFE_TYPES)
     module = import_fairseq(COMMANDS[name])
     gc.freeze()  # what was imported stays, and is not looked at again
     gc.enable()  # a rank has turned it off until here
