@@ -29,7 +29,7 @@ from components.train.records import lines_of
 from components.train.supervisor.log import TrainLog, duration
 from components.train.supervisor.provenance import Provenance, provenance
 from components.train.supervisor.report import write_report
-from components.train.supervisor.restarts import train_on
+from components.train.supervisor.restarts import train_with_restarts
 from components.train.supervisor.resume import (
     KEPT,
     LOG,
@@ -181,7 +181,7 @@ def _train(run: Run, log: TrainLog, folder: Path, origin: Provenance) -> str:
         if run.node.leads and (run.config.checkpoint_uri or run.config.restartable):
             takes = Checkpoints(run.config, run.plan, origin, log, folder).closed()
         with takes as checkpoints:
-            train_on(run, log, folder, checkpoints)
+            train_with_restarts(run, log, folder, checkpoints)
     except CollapseError as error:
         if run.config.on_collapse == "fail":
             raise

@@ -27,7 +27,7 @@ _DEGREE = 19937
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """Within the block, what torch would draw on the CPU is skipped; what follows is as ever.
+    """Within the block, what torch would draw on the CPU is skipped; what follows is unchanged.
 
     Matrices that are made in the block hold anything: all of them have to be replaced.
     """

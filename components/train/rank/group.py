@@ -75,7 +75,7 @@ class Group:
         mine = _ENDED if self.ended else _FRESH if checkpoint.reset_optimizer else _RESUMED
         path = Path(checkpoint.restore_file)
         size = path.stat().st_size if mine == _RESUMED else 0
-        state, size = self._told([mine, size])
+        state, size = self._broadcast([mine, size])
         if state == _ENDED:
             raise Ended
         if state == _FRESH:
@@ -107,7 +107,7 @@ class Group:
                 hint="Run the same command with the same data, model and code on every node",
             )
 
-    def _told(self, values: list[int]) -> list[int]:
+    def _broadcast(self, values: list[int]) -> list[int]:
         """The numbers that rank 0 has in place of these."""
         import torch
 
@@ -146,7 +146,7 @@ class Group:
                     digest.update(data)
                     if target is not None:
                         target.write(data)
-        sent = bytes(self._told(list(digest.digest())))
+        sent = bytes(self._broadcast(list(digest.digest())))
         if target is not None and sent != digest.digest():
             raise DataError(
                 f"the checkpoint that node 0 sent did not reach node {self.node} as it was",

@@ -8,8 +8,7 @@ A folder, `control`, joins a rank and the process that supervises the ranks:
     rank.json       made by the supervisor: `links`, the folder to work in (see
                     components.train.flags.fairseq_arguments); `fitting`, the `path` of the
                     pretrained checkpoint and the `shape` that it must have; `group`, arguments of
-                    components.train.rank.group.Group; `interval`, `longest` and `patience`, those
-                    of Boundaries
+                    components.train.rank.group.Group; `boundaries`, those of Boundaries
     alive           touched when a rank starts, after each update and each validation batch
     stop            made by the supervisor: end soon, with a checkpoint
     stop-after      made by rank 0 for the others: after how many updates
@@ -33,7 +32,7 @@ from components.train.roberta import Shape, require_same_shape, roberta_of
 SAVED = "SAVED "
 STOPPED = "STOPPED "  # a rank's last word when training ended because it was asked to
 
-TOLD, ALIVE, STOP, STOP_AFTER = "rank.json", "alive", "stop", "stop-after"
+INSTRUCTIONS, ALIVE, STOP, STOP_AFTER = "rank.json", "alive", "stop", "stop-after"
 EXACT = "exact"  # in fairseq's extra_state
 CHECKPOINT, BEST = "checkpoint.pt", "checkpoint_best.pt"
 

@@ -86,14 +86,12 @@ def _boundaries(control: Path) -> hooks.Boundaries:
     """Do as the supervisor says in `control`, before fairseq is imported."""
     alive = control / hooks.ALIVE
     alive.touch()
-    told = strict_json.read(control / hooks.TOLD)
-    os.chdir(told["links"])
-    if fitting := told["fitting"]:
+    instructions = strict_json.read(control / hooks.INSTRUCTIONS)
+    os.chdir(instructions["links"])
+    if fitting := instructions["fitting"]:
         hooks.require_fitting(Path(fitting["path"]), Shape(**fitting["shape"]))
-    group = Group(**told["group"], live=alive.touch) if told["group"] else None
-    return hooks.Boundaries(
-        control, told["interval"], hooks.rank(), group, told["patience"], told["longest"]
-    )
+    group = Group(**instructions["group"], live=alive.touch) if instructions["group"] else None
+    return hooks.Boundaries(control, rank=hooks.rank(), group=group, **instructions["boundaries"])
 
 
 def _train(arguments: list[str], boundaries: hooks.Boundaries | None) -> None:

@@ -1,8 +1,8 @@
-"""Training as it goes, told to who has no access to its pod: one small object that is rewritten.
+"""The progress of training, for people without access to its pod: one small object in a store.
 
-It lies at `checkpoint_uri/train_log.jsonl` until training has ended well. Its first line has how
-many updates and epochs there shall be, the others are records of the log, the older ones thinned
-out; `pipeline.curve` draws it.
+It is rewritten at `checkpoint_uri/train_log.jsonl` until training has ended well. Its first line
+has how many updates and epochs there shall be, the others are records of the log, the older ones
+thinned out; `pipeline.curve` draws it.
 """
 
 import contextlib

@@ -29,7 +29,7 @@ def out_of_memory_kills(paths: Iterable[str] = _KILLED) -> int:
     return 0
 
 
-def may_pass(failures: Sequence[Mapping[str, Any]], statuses: Sequence[int]) -> bool:
+def is_transient(failures: Sequence[Mapping[str, Any]], statuses: Sequence[int]) -> bool:
     """Whether a training that failed so may end well when it goes on from its newest checkpoint.
 
     A rank that lost another one raises a RuntimeError; of any other error, the rank says.

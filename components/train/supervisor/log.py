@@ -31,7 +31,7 @@ class TrainLog:
         self._start = self.clock()
 
     def go_back(self, records: list[Record], skipped_updates: int, seconds: float) -> None:
-        """Be the log of a run as it was when it had taken so long, and go on now."""
+        """Take over the log of an interrupted run, and the seconds that it had taken by then."""
         self.records, self.skipped_updates, self.before = records, skipped_updates, seconds
         self._start = self.clock()
 

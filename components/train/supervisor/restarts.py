@@ -17,7 +17,9 @@ from components.train.supervisor.session import run_fairseq
 logger = logging.getLogger(__name__)
 
 
-def train_on(run: Run, log: TrainLog, folder: Path, checkpoints: Checkpoints | None) -> None:
+def train_with_restarts(
+    run: Run, log: TrainLog, folder: Path, checkpoints: Checkpoints | None
+) -> None:
     """Train, and start the ranks again from the newest checkpoint when a failure may pass.
 
     It gives up after `max_restarts` of them, and when no update was made since the failure before

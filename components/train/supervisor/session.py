@@ -34,7 +34,7 @@ from components.train.supervisor import supervise
 from components.train.supervisor.failure import (
     NodeLost,
     explain,
-    may_pass,
+    is_transient,
     out_of_memory_kills,
     where,
 )
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 TAIL_LINES = 40
 
 # What ranks and torchrun tell, each before a JSON object; see records.write.
-_TOLD = (RECORD, FAILED, ENDED, hooks.SAVED, hooks.STOPPED)
+_MESSAGES = (RECORD, FAILED, ENDED, hooks.SAVED, hooks.STOPPED)
 
 _A_WEEK = 7 * 24 * 3600  # seconds
 
@@ -83,8 +83,8 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
             # What torch leaves there when it is killed goes with the folder. The paths of sockets
             # that it makes there have 107 characters at most.
             own = {"TMPDIR": str(temporary)} if len(str(temporary)) < 70 else {}
-            told = _told(run, links, saves=stoppable or published is not None)
-            strict_json.write(session.control / hooks.TOLD, told)
+            instructions = _instructions(run, links, saves=stoppable or published is not None)
+            strict_json.write(session.control / hooks.INSTRUCTIONS, instructions)
             worker = ("components.train.rank.worker", "--control", str(session.control))
             rank = python(*worker, *fairseq_arguments(run, links))
             status = supervise.run(
@@ -107,8 +107,8 @@ def run_fairseq(run: Run, log: TrainLog, folder: Path, published: Checkpoints | 
             session.display.close()
 
 
-def _told(run: Run, links: Path, *, saves: bool) -> dict[str, Any]:
-    """What the ranks are told, see components.train.rank.hooks."""
+def _instructions(run: Run, links: Path, *, saves: bool) -> dict[str, Any]:
+    """What the ranks are to do, see components.train.rank.hooks."""
     config, patience = run.config, hooks.PATIENCE
     group = fitting = None
     if not run.node.alone:
@@ -122,9 +122,11 @@ def _told(run: Run, links: Path, *, saves: bool) -> dict[str, Any]:
         "links": str(links),
         "fitting": fitting,
         "group": group,
-        "interval": config.checkpoint_interval if saves else None,
-        "longest": 60 * config.checkpoint_minutes if saves else 0,
-        "patience": patience,
+        "boundaries": {
+            "interval": config.checkpoint_interval if saves else None,
+            "longest": 60 * config.checkpoint_minutes if saves else 0,
+            "patience": patience,
+        },
     }
 
 
@@ -151,7 +153,7 @@ class _Session:
 
     def on_line(self, line: str) -> None:
         self.sign_of_life = time.monotonic()
-        kind = next((kind for kind in _TOLD if line.startswith(kind)), None)
+        kind = next((kind for kind in _MESSAGES if line.startswith(kind)), None)
         if kind is None:
             self.tail.append(line)
             return
@@ -186,7 +188,7 @@ class _Session:
             out_of_memory=out_of_memory,
         )
         lasts = out_of_memory or self.stop_asked is not None or isinstance(error, OutputError)
-        error.transient = not lasts and may_pass(self.failures, statuses)
+        error.transient = not lasts and is_transient(self.failures, statuses)
         # A collapse that is to be marked is no surprise, what is wrong with an input is told by the
         # error, and of another node's end the log of this one says nothing.
         marked = isinstance(error, CollapseError) and self.config.on_collapse == "mark"

@@ -54,9 +54,9 @@ def agree(folder: Path, case: str) -> dict[str, Any]:
     if case == "other seed" and ranks.node == 1:
         ranks.common = {"parameters.seed": 2}
     if case == "damaged" and ranks.rank == 1:
-        told = ranks._told
+        told = ranks._broadcast
         flip = lambda values: [byte ^ 1 for byte in values] if len(values) > 2 else values  # noqa: E731
-        ranks._told = lambda values: flip(told(values))  # type: ignore[method-assign]
+        ranks._broadcast = lambda values: flip(told(values))  # type: ignore[method-assign]
     error = ""
     try:
         ranks.agree(checkpoint)

@@ -15,7 +15,7 @@ from components.train.flags import Run
 from components.train.node import Node
 from components.train.rank import worker
 from components.train.supervisor import restarts, supervise
-from components.train.supervisor.failure import may_pass, out_of_memory_kills
+from components.train.supervisor.failure import is_transient, out_of_memory_kills
 from components.train.supervisor.launch import ENDED
 from components.train.supervisor.log import TrainLog
 
@@ -47,7 +47,7 @@ FOLLOWER = told("RuntimeError")  # what gloo raises in a rank that has lost anot
 def test_what_may_pass_is_known_by_types_statuses_and_signals(
     failures: list[dict[str, Any]], statuses: list[int], passes: bool
 ) -> None:
-    assert may_pass(failures, statuses) is passes
+    assert is_transient(failures, statuses) is passes
 
 
 def test_a_rank_says_by_the_type_of_what_it_met_whether_it_may_pass() -> None:
@@ -127,7 +127,7 @@ def train_on(
     ranks, log = Failing(*tries), TrainLog()
     monkeypatch.setattr(restarts, "run_fairseq", ranks.run)
     try:
-        restarts.train_on(run, log, Path(), ranks)  # type: ignore[arg-type]
+        restarts.train_with_restarts(run, log, Path(), ranks)  # type: ignore[arg-type]
     except RaceError as error:
         return ranks, log, error
     return ranks, log, None

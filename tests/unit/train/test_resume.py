@@ -39,7 +39,7 @@ def no_fairseq(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise AssertionError("fairseq was started")
 
-    monkeypatch.setattr(core, "train_on", refuse)
+    monkeypatch.setattr(core, "train_with_restarts", refuse)
 
 
 def test_the_newest_checkpoints_are_kept(finished: Path) -> None:
