@@ -21,6 +21,7 @@ The ranks of several nodes have such a folder on each, see components.train.rank
 import functools
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class Stop:
             return None
 
 
+@dataclass
 class Boundaries:
     """Watches over the boundaries between updates, on each rank.
 
@@ -84,17 +86,15 @@ class Boundaries:
         longest: seconds after which there is a checkpoint at the next boundary; 0 is never.
     """
 
-    def __init__(
-        self,
-        control: Path,
-        interval: int | None,
-        rank: int,
-        group: Group | None = None,
-        patience: float = PATIENCE,
-        longest: float = 0,
-    ) -> None:
-        self.control, self.interval, self.rank, self.group = control, interval, rank, group
-        self.patience, self.longest = patience, longest
+    control: Path
+    interval: int | None
+    rank: int
+    group: Group | None = None
+    patience: float = PATIENCE
+    longest: float = 0
+
+    def __post_init__(self) -> None:
+        group, control = self.group, self.control
         self.stop = SharedStop(group, control / STOP) if group else Stop(control)
         self.passed = 0
         self.stop_after: int | None = None

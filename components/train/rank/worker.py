@@ -38,8 +38,6 @@ def die_with_parent(signum: signal.Signals) -> None:
     The parent is the process that PARENT names in the environment, where it does; processes that
     this one starts find it there as their parent.
     """
-    if sys.platform != "linux":
-        return
     parent = int(os.environ.get(PARENT, os.getppid()))
     os.environ[PARENT] = str(os.getpid())
     pr_set_pdeathsig = 1  # linux/prctl.h

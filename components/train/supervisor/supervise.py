@@ -66,8 +66,8 @@ def environment(
     result["PYTHONUNBUFFERED"] = "1"
     result[PARENT] = str(os.getpid())
     # Ranks on the CPU share its cores; without this each would start a thread for every core.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    result.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // processes)))
+    cores = len(os.sched_getaffinity(0))
+    result.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     # Threads that spin while they wait make a small model several times slower on a busy machine.
     result.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A rank that waits for one that failed must not hang for torch's default of ten minutes.
