@@ -54,12 +54,14 @@ def parse(line: str) -> Record:
     record = strict_json.loads(line)
     if not isinstance(record, dict) or record.get("split") not in _SPLITS.values():
         raise ValueError("its split")
-    for name, value in ({"epoch": None, "update": None, "loss": None} | record).items():
+    for name in ("epoch", "update", "loss"):
+        record.setdefault(name, None)
+    for name, value in record.items():
         kind = int if name in ("epoch", "update") else int | float | None
         if name != "split" and not isinstance(value, kind):
             raise ValueError(f"its {name}")
     strict_json.number(record.get("seconds"))
-    return {"loss": None} | record
+    return record
 
 
 def lines_of(records: Iterable[Record]) -> str:
