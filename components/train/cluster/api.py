@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import kubernetes
 import urllib3
 
-from components.common import strict_json
 from components.common.errors import ConfigError, TransferError
 from components.common.retry import AttemptError, Patience, retry
 from components.common.transfer import root_of, told
@@ -29,7 +28,7 @@ PATIENCE = Patience(attempts=14, connect=10.0, read=60.0, longest_wait=30.0)
 
 # (verb, resource, subresource) besides those for the job itself
 _POD_RIGHTS = (("get", "pods", ""), ("list", "pods", ""), ("get", "pods", "log"))
-_JOB_VERBS = ("create", "get", "list", "watch", "delete")
+_JOB_VERBS = ("create", "get", "delete")
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
@@ -47,7 +46,7 @@ class AnswerError(Exception):
 
 
 class CutError(Exception):
-    """A stream ended in the middle."""
+    """A log's connection was cut."""
 
 
 class Api:
@@ -134,9 +133,8 @@ class Api:
         kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
         with contextlib.suppress(AnswerError, ConfigError, TransferError, KeyError):
-            name: str = self._request("POST", path, "ask for its name", body=kind)["status"][
-                "userInfo"
-            ]["username"]
+            status = self._request("POST", path, "ask for its name", body=kind)["status"]
+            name: str = status["userInfo"]["username"]
             return name.replace("system:serviceaccount:", "service account ")
         return "this pod's service account"
 
@@ -182,27 +180,6 @@ class Api:
         except AnswerError as error:
             if error.status not in (404, 409):
                 raise self._unexpected(error) from error
-
-    def watch(self, job: Mapping[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
-        """Each new state of a job for so long, or until the stream is cut, or too old to go on.
-
-        It tries once: whoever watches asks for the whole state in between anyway.
-        """
-        query = [
-            ("watch", "true"),
-            ("fieldSelector", f"metadata.name={job['metadata']['name']}"),
-            ("resourceVersion", job["metadata"]["resourceVersion"]),
-            ("timeoutSeconds", str(max(1, round(seconds)))),
-        ]
-        with (
-            contextlib.suppress(AnswerError, CutError, TransferError, ValueError),
-            self._stream(self._jobs(), "watch the job", query, seconds + 10) as lines,
-        ):
-            for line in lines:
-                event = strict_json.loads(line)
-                if event["type"] not in ("ADDED", "MODIFIED"):
-                    return  # an error, mostly 410; or it was deleted
-                yield event["object"]
 
     def _jobs(self) -> str:
         return f"/apis/{API_VERSION}/namespaces/{self.namespace}/{PLURAL}"
@@ -278,8 +255,18 @@ class Api:
             "previous": "true" if previous else "",
         }
         query += [(key, value) for key, value in given.items() if value]
-        with self._stream(f"{self._pods()}/{pod}/log", "read the log", query, silence) as lines:
-            yield lines
+        timeout = (self._patience.connect, silence)
+        path, what = f"{self._pods()}/{pod}/log", "read the log"
+        try:
+            response = self._once(
+                lambda: self._call("GET", path, query, None, timeout, whole=False), what
+            )
+        except (AttemptError, _TokenError) as error:
+            raise TransferError(f"{self.host} does not let this pod {what}: {error}") from error
+        try:
+            yield _lines(response)
+        finally:
+            response.close()  # not to the pool: more may come on this connection
 
     def _pods(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/pods"
@@ -308,37 +295,21 @@ class Api:
                 return self._once(call, what)
             except _TokenError:
                 self._client = _connect()[0]  # whoever issues tokens renews them, in the same file
-            try:
                 return self._once(call, what)
-            except _TokenError as error:
-                raise ConfigError(
-                    f"{self.host} refuses the token: 401 {error}",
-                    hint="It has expired, or is of another cluster; start the step again",
-                ) from error
 
-        return retry(
-            attempt,
-            where=f"{self.host} does not let this pod {what}",
-            patience=patience,
-            hint="Check that the API server runs and can be reached from here",
-            warn_from=3,
-        )
-
-    @contextlib.contextmanager
-    def _stream(
-        self, path: str, what: str, query: Sequence[tuple[str, str]], silence: float
-    ) -> Iterator[Iterator[bytes]]:
-        timeout = (self._patience.connect, silence)
         try:
-            response = self._once(
-                lambda: self._call("GET", path, query, None, timeout, whole=False), what
+            return retry(
+                attempt,
+                where=f"{self.host} does not let this pod {what}",
+                patience=patience,
+                hint="Check that the API server runs and can be reached from here",
+                warn_from=3,
             )
-        except (AttemptError, _TokenError) as error:
-            raise TransferError(f"{self.host} does not let this pod {what}: {error}") from error
-        try:
-            yield _lines(response)
-        finally:
-            response.close()  # not to the pool: more may come on this connection
+        except _TokenError as error:
+            raise ConfigError(
+                f"{self.host} refuses the token: 401 {error}",
+                hint="It has expired, or is of another cluster; start the step again",
+            ) from error
 
     def _call(
         self,

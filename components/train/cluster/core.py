@@ -7,7 +7,6 @@ there. A later attempt at the same step adopts the job of the one before, or fet
 
 import contextlib
 import functools
-import itertools
 import logging
 import os
 import shutil
@@ -46,8 +45,8 @@ logger = logging.getLogger(__name__)
 class Timing:
     """How often and how long to wait (seconds)."""
 
-    watch: float = 20.0  # for a change, before the whole state is asked for
-    pause: float = 2.0  # at least between two looks
+    look: float = 5.0  # between two looks at the job while it trains
+    pause: float = 2.0  # between two looks at its log, or at an earlier job that is to go
     pending: float = 60.0  # for pods to start, before it is said why they do not
     removal: float = 600.0  # for an earlier job to go
     drain: float = 60.0  # for the rest of the log
@@ -270,17 +269,15 @@ class _Job:
         started = time.monotonic()
         waiting = ""
         while True:
-            before = time.monotonic()
             job = self.api.get(self.name)
             if job is None:
                 raise TrainingError(
                     f"{self._title} was deleted while it ran",
                     hint="Start the step again: it goes on from the last checkpoint",
                 )
-            for state in itertools.chain([job], self.api.watch(job, self._timing.watch)):
-                self._show(_phase(state))
-                if _phase(state) in ("succeeded", "failed"):
-                    return state
+            self._show(_phase(job))
+            if _phase(job) in ("succeeded", "failed"):
+                return job
             pods = self.api.pods(self.name)
             if any(ending.status in LASTING for ending in self._endings(pods)):
                 return job
@@ -289,8 +286,7 @@ class _Job:
                 if reason and reason != waiting:
                     logger.info("%s: %s", self._title, reason)
                 waiting = reason
-            rest = self._timing.pause - (time.monotonic() - before)
-            time.sleep(max(0.0, rest))
+            time.sleep(self._timing.look)
 
     def _show(self, phase: str) -> None:
         if phase and phase != self._shown:

@@ -1,6 +1,5 @@
 """A server that plays as much of a Kubernetes cluster as a training on several nodes needs."""
 
-import copy
 import datetime
 import json
 import re
@@ -71,29 +70,25 @@ class FakeKubernetes:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, dict[str, Any]] = {}
         self.logs: dict[tuple[str, int], Log] = {}  # by the pod's name, and its restarts
-        self.events: list[tuple[int, str, dict[str, Any]]] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.reviews: list[dict[str, str]] = []  # rights that somebody asked for
         # (method, pattern of the path and query, status, whether it has its effect all the same)
         self.failures: list[tuple[str, str, int, bool]] = []
         self.lingering = 0  # times that a deleted job is asked for before it is gone
-        self.cut_watches: deque[str] = deque()  # what happens to the next ones
         self.cut_logs: deque[int] = deque()  # bytes after which the next streams break off
         self.drip = 0.0  # seconds between two pieces of a log
         self.controller: Callable[[FakeKubernetes, dict[str, Any]], None] = lambda *_: None
         self.failed: list[BaseException] = []  # what the controller raised
         self.changed = threading.Condition()
         self.closing = False
-        self._version = 100
         self._uids = 0
 
     # What a controller does
 
     def state(self, name: str, **status: Any) -> None:
-        """Change a job's status, and tell those who watch."""
+        """Change a job's status."""
         with self.changed:
             self.jobs[name]["status"] = status
-            self._changed("MODIFIED", self.jobs[name])
 
     def true(self, name: str, type: str, reason: str = "", message: str = "") -> None:
         """Add a condition to a job."""
@@ -152,12 +147,6 @@ class FakeKubernetes:
         """Answer the next requests of this kind with these statuses; 0 resets the connection."""
         self.failures += [(method, pattern, status, lost_reply) for status in statuses]
 
-    def _changed(self, type: str, job: dict[str, Any]) -> None:
-        self._version += 1
-        job["metadata"]["resourceVersion"] = str(self._version)
-        self.events.append((self._version, type, copy.deepcopy(job)))
-        self.changed.notify_all()
-
     # What it answers
 
     def handle(self, handler: Any, method: str, body: bytes) -> None:
@@ -174,8 +163,6 @@ class FakeKubernetes:
                 if not failure[2]:
                     return _reset(handler)
                 return _reply(handler, failure[2], _status("it hurts"))
-        if query.get("watch") == "true":
-            return self.watch(handler, parts.path, query)
         if log := re.search(r"/pods/([^/]+)/log$", parts.path):
             return self.log(handler, log[1], query)
         return _reply(handler, *self.answer(method, parts.path, query, body))
@@ -238,7 +225,6 @@ class FakeKubernetes:
             return 409, _status(f'"{name}" already exists')
         self.jobs[name] = job
         job["metadata"]["creationTimestamp"] = datetime.datetime.now(datetime.UTC).isoformat()
-        self._changed("ADDED", job)
 
         def control() -> None:
             try:
@@ -249,36 +235,6 @@ class FakeKubernetes:
 
         threading.Thread(target=control, daemon=True).start()
         return 201, job
-
-    def watch(self, handler: Any, path: str, query: dict[str, str]) -> None:
-        fault = self.cut_watches.popleft() if self.cut_watches else ""
-        name = query["fieldSelector"].removeprefix("metadata.name=")
-        after = int(query["resourceVersion"])
-        deadline = time.monotonic() + min(float(query["timeoutSeconds"]), WAIT)
-        _head(handler)
-        if fault == "gone":
-            expired = {**_status("too old resource version"), "code": 410}
-            _chunk(handler, _line({"type": "ERROR", "object": expired}))
-            return _chunk(handler, b"")
-        while True:
-            with self.changed:
-                # Fast tests: a watch that would wait for seconds ends after a short while.
-                left = min(deadline - time.monotonic(), 0.05)
-                self.changed.wait_for(
-                    lambda after=after: self._version > after or self.closing, left
-                )
-                new = [e for e in self.events if e[0] > after]
-            for version, type, job in new:
-                after = version
-                if job["metadata"]["name"] != name:
-                    continue
-                line = _line({"type": type, "object": job})
-                if fault == "cut":
-                    _chunk(handler, line[:20])
-                    return _reset(handler)
-                _chunk(handler, line)
-            if not new:
-                return _chunk(handler, b"")
 
     def log(self, handler: Any, pod: str, query: dict[str, str]) -> None:
         if pod not in self.pods:
@@ -333,10 +289,6 @@ def _labels(pod: dict[str, Any]) -> dict[str, str]:
 
 def _status(message: str) -> dict[str, Any]:
     return {"kind": "Status", "status": "Failure", "message": message}
-
-
-def _line(value: Any) -> bytes:
-    return json.dumps(value).encode() + b"\n"
 
 
 def _reply(handler: Any, status: int, content: dict[str, Any]) -> None:
@@ -429,7 +381,7 @@ PATIENCE = Patience(attempts=4, connect=5.0, read=5.0, first_wait=0.001, longest
 @pytest.fixture
 def timing() -> Timing:
     """Everything as in earnest, but fast."""
-    return Timing(watch=0.2, pause=0.005, pending=0.0, removal=5.0, drain=5.0, patience=PATIENCE)
+    return Timing(look=0.005, pause=0.005, pending=0.0, removal=5.0, drain=5.0, patience=PATIENCE)
 
 
 @pytest.fixture

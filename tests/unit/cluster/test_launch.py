@@ -656,19 +656,6 @@ def test_no_access_to_any_cluster_is_told(train, monkeypatch, tmp_path) -> None:
         train()
 
 
-@pytest.mark.parametrize("fault", ["cut", "gone"])
-def test_a_watch_that_breaks_off_loses_nothing(kubernetes, train, publish, fault) -> None:
-    kubernetes.cut_watches.extend([fault] * 4)
-    kubernetes.controller = trains_well(publish)
-    assert train().metrics
-
-
-def test_without_a_watch_it_asks_now_and_then(kubernetes, train, publish) -> None:
-    kubernetes.fail("GET", "watch=true", *[500] * 1000)
-    kubernetes.controller = trains_well(publish)
-    assert train().metrics
-
-
 # The end of this process
 
 

@@ -62,12 +62,11 @@ def test_the_model_is_as_large_as_a_real_sweep(recording, monkeypatch: pytest.Mo
     packed = real["get_run_v1beta1_at_the_end"]["workflow_status"]["compressedNodes"]
     nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
     package = package_of(nodes)
-    model = workflow_size._Model(package, parameters)
-    ours = {node["id"]: node for node in model.nodes(2)}
-    assert len(ours) == len(nodes) - 1
-    raw = [len(json.dumps(found, separators=(",", ":"))) for found in (ours, nodes)]
+    sweep = workflow_size._Sweep(package, parameters, 2)
+    ours = dict(sweep.nodes("root", sweep.spec["root"]))
+    raw = [sum(map(len, ours.values())), len(json.dumps(nodes, separators=(",", ":")))]
     assert raw[0] == pytest.approx(raw[1], rel=0.05)
-    compressed = workflow_bytes(package, parameters, 2) - model.specification()
+    compressed = workflow_bytes(package, parameters, 2) - sweep.specification()
     assert compressed * MODEL == pytest.approx(len(packed), rel=0.05)
     # It was seen that about 20 trials can no more be stored.
     assert workflow_bytes(package, parameters, 22) * MODEL > LIMIT
