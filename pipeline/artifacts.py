@@ -14,22 +14,17 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from components.common import storage, strict_json
 from components.common.dataset import natural
+from pipeline.client import Api
 from pipeline.steps import STEPS
 from pipeline.workflow import nodes_of, trial_of
 
 LOGS = "executor-logs"
 MAX_LOG = 64 << 20  # bytes
 _PATCH = "pod-spec-patch"
-
-
-class Manifests(Protocol):
-    """What hands out workflows: `pipeline.client.Api`."""
-
-    def manifest(self, run_id: str) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -64,13 +59,7 @@ class Stored:
         return re.sub(r"^minio://", "s3://", self.uri)
 
 
-@dataclass(frozen=True)
-class _Execution:
-    outputs: tuple[Stored, ...]
-    inputs: tuple[Stored, ...]
-
-
-def artifacts_of(api: Manifests, run_id: str) -> list[Stored]:
+def artifacts_of(api: Api, run_id: str) -> list[Stored]:
     """The artifacts of all steps that a run has come to, each step's log among them as `LOGS`."""
     found: dict[tuple[str, int | None, str], Stored] = {}
 
@@ -79,27 +68,26 @@ def artifacts_of(api: Manifests, run_id: str) -> list[Stored]:
             found.setdefault((one.step, one.trial, one.name), one)
 
     executions = list(_executions(api.manifest(run_id)))
-    for execution in executions:
-        add(execution.outputs)
-    for execution in executions:
-        add([one for one in execution.inputs if one.run != run_id])
+    for made, _ in executions:
+        add(made)
+    for _, read in executions:
+        add([one for one in read if one.run != run_id])
     looked_at = {run_id}
     while made_by := {one.run for one in found.values()} - looked_at:
         run = min(made_by)
         looked_at.add(run)
         cached = {one.folder: one for one in found.values() if one.run == run}
-        for execution in _executions(api.manifest(run)):
-            if any(one.folder in cached for one in execution.outputs):
-                add(execution.outputs)
-                add(execution.inputs)
+        for made, read in _executions(api.manifest(run)):
+            if any(one.folder in cached for one in made):
+                add([*made, *read])
         for folder, one in cached.items():  # should that run have been deleted
             outputs = STEPS[one.step].outputs.items()
             add([Stored(one.step, n, f"{folder}/{n}", kind=kind) for n, kind in outputs])
     return list(found.values())
 
 
-def _executions(manifest: str) -> Iterator[_Execution]:
-    """What the nodes of a workflow tell; of a step that was run again the newest execution."""
+def _executions(manifest: str) -> Iterator[tuple[list[Stored], list[Stored]]]:
+    """What each execution has made and read; of a step that was run again the newest one."""
     try:
         nodes = nodes_of(strict_json.loads(manifest)["status"])
         nodes = sorted(nodes, key=lambda node: node.get("startedAt") or "", reverse=True)
@@ -116,10 +104,10 @@ def _executions(manifest: str) -> Iterator[_Execution]:
             given = strict_json.loads(text)
             program = tuple(_filled(a, text, given) for a in container.get("args") or [])
             inputs, outputs = ([*_artifacts(given, side)] for side in ("inputs", "outputs"))
-            read = tuple(_stored("", one, None) for _, one in inputs if _step(one["uri"]))
+            read = [_stored("", one, None) for _, one in inputs if _step(one["uri"])]
             endpoint = read[0].endpoint if read else ""
             made = (_stored(n, one, trial, program) for n, one in outputs if _step(one["uri"]))
-            yield _Execution(tuple(replace(one, endpoint=endpoint) for one in made), read)
+            yield [replace(one, endpoint=endpoint) for one in made], read
     except (AttributeError, LookupError, TypeError, ValueError, zlib.error):
         return
 

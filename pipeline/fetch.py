@@ -23,15 +23,15 @@ from components.common.files import atomic_file, link_tree
 from components.common.program import handed
 from components.common.progress import bar
 from components.trials.core import Trial
-from pipeline.artifacts import Manifests, Stored, artifacts_of, read_log
+from pipeline.artifacts import Stored, artifacts_of, read_log
 from pipeline.client import ENDED, Api, Run
 from pipeline.display import say
-from pipeline.local import COPIES
+from pipeline.outcome import read_failure
 from pipeline.parameters import SET_BY_SWEEP, folded, is_sweep, parameters, steps_of, trials
 from pipeline.record import STARTED, Execution, write_record
 from pipeline.record import Run as Folder
 from pipeline.report import PLATFORM, read_run, write_index
-from pipeline.steps import STEPS, Step, on_nodes
+from pipeline.steps import COPIES, STEPS, Step, on_nodes
 from pipeline.workflow import StepStatus, read_workflow
 
 FETCHING = ".fetching"
@@ -68,7 +68,7 @@ def names_of(sweep: bool) -> list[str]:
 
 
 def fetch(
-    api: Manifests, run: Run, output: Path, *, only: Sequence[str] = (), figures: bool = False
+    api: Api, run: Run, output: Path, *, only: Sequence[str] = (), figures: bool = False
 ) -> list[str]:
     """Bring a run's artifacts into the folder `output`, which may have some of them already.
 
@@ -125,11 +125,20 @@ def fetch(
     if not (output / "run.json").exists():  # from here on no other run is fetched into it
         write_record(folder, about)
     _fetch_all(output, places)
-    for status in statuses.values():
-        if status.state in ("succeeded", "cached", "failed"):
-            folder.executions.append(_execution(folder, status, places, stored))
-        if LOG_FILES in only:
-            _write_log(folder, status, stored)
+    for key, status in statuses.items():
+        execution = _execution(folder, status)
+        if LOG_FILES in only and (text := read_log(stored, *key)):
+            execution.log.parent.mkdir(exist_ok=True)
+            with atomic_file(execution.log) as partial:
+                partial.write_text(text, encoding="utf-8")
+        if status.state not in GOING:
+            mine = [place for place in places if (place.step, place.trial) == key and place.objects]
+            execution.outputs = {place.name: place.path for place in mine}
+            execution.figures = _figures(stored, *key)
+            if status.state == "failed":
+                log = api.log(run.run_id, status.pods[-1].node) if status.pods else ""
+                execution.exit_status = read_failure(log).exit_status or 1
+            folder.executions.append(execution)
     write_record(folder, about)
     selected = output / "selection" / "report"
     if selected.is_dir() and not (output / "report").exists():
@@ -233,37 +242,25 @@ def _fetch_all(output: Path, places: Sequence[Place]) -> None:
     shutil.rmtree(scratch)
 
 
-def _execution(
-    folder: Folder, status: StepStatus, places: Sequence[Place], stored: Sequence[Stored]
-) -> Execution:
-    key = (status.name, status.trial)
-    mine = [place for place in places if (place.step, place.trial) == key]
-    figures: dict[str, float] = {}
-    for one in stored:
-        if (one.step, one.trial, one.kind) == (*key, "Metrics"):
-            data = storage.read_small(one.address, MAX_FIGURES)
-            with contextlib.suppress(ValueError):
-                figures |= strict_json.loads(data.decode()) if data else {}
+def _execution(folder: Folder, status: StepStatus) -> Execution:
     return Execution(
         STEPS[status.name],
         folder.folder / LOG_FILES,
         None if status.trial is None else folder.trials[status.trial],
         seconds=status.seconds,
         cached=status.state == "cached",
-        exit_status=int(status.state == "failed"),
-        outputs={place.name: place.path for place in mine if place.objects},
-        figures=figures,
     )
 
 
-def _write_log(folder: Folder, status: StepStatus, stored: Sequence[Stored]) -> None:
-    text = read_log(stored, status.name, status.trial)
-    if text:
-        trial = None if status.trial is None else folder.trials[status.trial]
-        log = Execution(STEPS[status.name], folder.folder / LOG_FILES, trial).log
-        log.parent.mkdir(exist_ok=True)
-        with atomic_file(log) as partial:
-            partial.write_text(text, encoding="utf-8")
+def _figures(stored: Sequence[Stored], step: str, trial: int | None) -> dict[str, float]:
+    """The numbers in the metrics that a step has stored."""
+    found: dict[str, float] = {}
+    for one in stored:
+        if (one.step, one.trial, one.kind) == (step, trial, "Metrics"):
+            data = storage.read_small(one.address, MAX_FIGURES)
+            with contextlib.suppress(ValueError):
+                found |= strict_json.loads(data.decode()) if data else {}
+    return found
 
 
 def _why(status: StepStatus | None) -> str:
@@ -311,19 +308,13 @@ def _configured(step: Step, command: Sequence[str]) -> dict[str, Any]:
 # -- what a run has stored, to be removed
 
 
-@dataclass(frozen=True)
-class Held:
-    """A folder of objects that a run has stored."""
-
-    address: str
-    objects: int
-    bytes: int
-
-
-def held_by(api: Manifests, run: Run) -> list[Held]:
+def held_by(api: Api, run: Run) -> dict[str, Mapping[str, int]]:
     """What a run has stored: the artifacts that it made itself, and its checkpoints.
 
     What it published, and what it took from the cache, is not its own.
+
+    Returns:
+        Addresses of folders, each with the sizes (bytes) of its objects.
 
     Raises:
         ConfigError, TransferError: see `fetch`; or what it published lies among them.
@@ -346,15 +337,5 @@ def held_by(api: Manifests, run: Run) -> list[Held]:
                 f"{within}: what the run published lies there too",
                 hint="Remove by hand what is not to stay, and the record without --artifacts",
             )
-    found = [(folder, storage.sizes(folder)) for folder in sorted(folders)]
-    return [Held(folder, len(sizes), sum(sizes.values())) for folder, sizes in found if sizes]
-
-
-def delete_artifacts(held: Sequence[Held]) -> None:
-    """Remove it.
-
-    Raises:
-        TransferError: the store cannot be reached, or refuses.
-    """
-    for one in held:
-        storage.remove_objects(one.address)
+    sizes = {folder: storage.sizes(folder) for folder in sorted(folders)}
+    return {folder: found for folder, found in sizes.items() if found}

@@ -9,10 +9,10 @@ from components.common.errors import ConfigError, RaceError
 from components.common.progress import duration
 from pipeline.client import ENDED, GOING, LOG_TAIL, AnswerError, Api, Run, no_answer
 from pipeline.display import say, step_line
-from pipeline.outcome import RESULTS, outcome
+from pipeline.outcome import RESULTS, outcome, read_failure
 from pipeline.parameters import is_sweep, trials
 from pipeline.steps import STEPS
-from pipeline.workflow import StepStatus, Workflow, read_failure, read_workflow, steps_of_tasks
+from pipeline.workflow import StepStatus, Workflow, read_workflow, steps_of_tasks
 
 SILENT = 30  # answers without a state, one after the other: a run that was just made gives some
 TOLD = 60.0  # seconds between two lines about how far a training has come

@@ -41,13 +41,10 @@ from pipeline.images import Images
 from pipeline.parameters import inputs_of, is_sweep, trials
 from pipeline.pipeline import build
 from pipeline.record import Execution, Run, StepError, new_folder, recorded, shown
-from pipeline.steps import STEPS, Step
+from pipeline.steps import COPIES, STEPS, Step
 
 # Where KFP has artifacts, in a run's folder.
 ROOT = "artifacts"
-
-# Artifacts that hold what is in their step's folder too.
-COPIES = ("Metrics", "ClassificationMetrics", "HTML")
 
 # What is wrong with parameters or data is wrong with them in every trial.
 HOPELESS = (ConfigError.exit_status, DataError.exit_status)

@@ -1,6 +1,5 @@
 """The logs of a run's steps: from the server while it has them, then from the run's artifacts."""
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -8,12 +7,12 @@ from typing import NamedTuple
 from components.common.errors import ConfigError, DataError, RaceError
 from pipeline.client import ENDED
 from pipeline.follow import Follower
+from pipeline.outcome import own_lines
 from pipeline.steps import STEPS
 from pipeline.workflow import StepStatus
 
 WHOLE = 1 << 26  # bytes of a log that are shown, at its end
 _FINAL = ("Succeeded", "Failed", "Error")
-_LAUNCHER = re.compile(r"I\d{4} [\d:.]+ +\d+ [\w.-]+:\d+\] ")
 
 # What all attempts at a step have said by the run's artifacts, by its name and the trial's index.
 Archive = Callable[[str, int | None], str]
@@ -88,19 +87,6 @@ def _lines(log: str, final: bool, raw: bool) -> list[str]:
     return [
         "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in x) for x in lines
     ]
-
-
-def own_lines(log: str) -> list[str]:
-    """The lines of a log but for what KFP's launcher says of its work; with its errors."""
-    found, within = [], False  # the JSON of the step's inputs and outputs
-    for line in log.splitlines():
-        if within:
-            within = line != "}"
-        elif _LAUNCHER.match(line):
-            within = line.endswith("{")
-        else:
-            found.append(line)
-    return found
 
 
 def _archived(

@@ -34,10 +34,8 @@ from pipeline.parameters import (
     steps_of,
 )
 from pipeline.pods import give_access, give_place, give_resources
-from pipeline.steps import DAY, Step, on_nodes
+from pipeline.steps import DAY, NAME, Step, on_nodes
 
-# Of both pipelines: KFP looks for cached steps under this name.
-NAME = "race-roberta"
 DESCRIPTION = "Fine-tune RoBERTa on RACE with fairseq, and measure its accuracy on the test sets."
 
 SWEEP_DESCRIPTION = (

@@ -10,7 +10,7 @@ from components.common.progress import duration
 from components.common.text import columns
 from pipeline.client import ENDED, Api, Run
 from pipeline.outcome import SCORED, accuracy
-from pipeline.pipeline import NAME
+from pipeline.steps import NAME
 from pipeline.workflow import read_workflow
 
 LATEST = "latest"

@@ -21,6 +21,11 @@ from components.train.cluster.config import ClusterConfig, NodesConfig
 from components.train.config import TrainConfig
 from components.trials.core import TrialsConfig
 
+# Of both pipelines: KFP looks for cached steps under this name.
+NAME = "race-roberta"
+# Artifacts that hold what is in their step's folder too.
+COPIES = ("Metrics", "ClassificationMetrics", "HTML")
+
 _CLUSTER = {o.name for o in options(ClusterConfig)}
 
 HOUR = 3600  # seconds

@@ -43,8 +43,6 @@ _SILENT = re.compile(
     r"(main: )?Error \(exit code \d+\)|Step exceeded its deadline"
     r"|retry exceeded workflow deadline.*|No more retries left"
 )
-_DRIVER = re.compile(r"^KFP driver: driver\.\w+\(.*?\) failed: ")
-_LAUNCHER = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ [\w.-]+:\d+\] (.*)")
 
 
 @dataclass(frozen=True)
@@ -199,47 +197,6 @@ def _seconds(node: Mapping[str, Any]) -> float:
     if not start or not end:
         return 0.0
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What a failed pod's log says: its own last error, and its program's exit status if known."""
-
-    error: str
-    exit_status: int | None
-
-
-def read_failure(log: str) -> Failure:
-    """What a log of a driver or of an executor says at its end.
-
-    The container's exit code is always that of KFP's launcher, 1; the program's stands in what the
-    launcher writes last.
-    """
-    errors, own, fatal, status = [], "", "", None
-    for line in log.splitlines():
-        if launcher := _LAUNCHER.match(line):
-            told = re.findall(r"exit status (\d+)", launcher[2])
-            status = int(told[-1]) if told else status
-            fatal = launcher[2] if launcher[1] == "F" else fatal
-        elif error := _error_line(line):
-            errors.append(error)
-        elif re.match(r"\s*\w", line):  # the launcher's own JSON begins otherwise
-            own = line.strip()
-    error = errors[-1] if errors else own if status is not None else fatal
-    return Failure(_DRIVER.sub("KFP's driver: ", one_line(error)), status)
-
-
-def _error_line(line: str) -> str:
-    """The message of a line in which a step tells its error, in either format; or nothing."""
-    if line.startswith("error: "):
-        return line.removeprefix("error: ")
-    if not line.startswith("{"):
-        return ""
-    try:
-        said = strict_json.loads(line)
-        return str(said["message"]) if said["level"] == "ERROR" else ""
-    except (LookupError, TypeError, ValueError):
-        return ""
 
 
 def steps_of_tasks(tasks: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[StepStatus]:

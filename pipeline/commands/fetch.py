@@ -7,6 +7,8 @@ from typing import Any
 from components.common import strict_json
 from pipeline.commands.options import add_run, command, found
 from pipeline.display import say
+from pipeline.fetch import fetch
+from pipeline.runs import described
 
 
 def add_fetch(verbs: Any) -> None:
@@ -38,9 +40,6 @@ def add_fetch(verbs: Any) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from pipeline.fetch import fetch
-    from pipeline.runs import described
-
     api, run = found(arguments)
     only = [name.strip() for name in arguments.only.split(",") if name.strip()]
     run = api.run(run.run_id)

@@ -5,10 +5,12 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from components.common import strict_json
+from components.common import storage, strict_json
 from components.common.errors import ConfigError, one_line
+from pipeline.artifacts import Stored, artifacts_of, read_log
+from pipeline.client import ENDED, Api, Run
 from pipeline.commands.fetch import add_fetch
 from pipeline.commands.options import (
     add_output,
@@ -20,12 +22,12 @@ from pipeline.commands.options import (
     group,
     server,
 )
+from pipeline.curve import curves_of, drawn, figures
 from pipeline.display import say
-
-if TYPE_CHECKING:
-    from pipeline.artifacts import Stored
-    from pipeline.client import Run
-    from pipeline.follow import Follower
+from pipeline.fetch import held_by, require_endpoint
+from pipeline.follow import Follower, RunError
+from pipeline.logs import read_logs
+from pipeline.runs import accuracy_of, described, heading, ours, state_of, table
 
 
 def add_runs(commands: Any) -> None:
@@ -100,15 +102,12 @@ def _add_list(verbs: Any) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from pipeline.client import Api
-    from pipeline.runs import accuracy_of, described, ours, state_of, table
-
     if arguments.limit < 1:
         raise ConfigError(f"--limit {arguments.limit}: give at least 1")
     api = Api(server(arguments))
     belongs = (lambda run: True) if arguments.all else ours(api)
 
-    def wanted(run: "Run") -> bool:
+    def wanted(run: Run) -> bool:
         return belongs(run) and arguments.state in (None, state_of(run))
 
     rows: list[Mapping[str, Any]] = [
@@ -139,10 +138,6 @@ def _add_show(verbs: Any) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from pipeline.curve import curves_of, drawn, figures
-    from pipeline.follow import Follower, RunError
-    from pipeline.runs import described, heading
-
     api, run = found(arguments)
     follower = Follower(api, run.run_id, arguments.poll)
     failed = None
@@ -207,15 +202,10 @@ def _add_logs(verbs: Any) -> None:
 
 
 def _logs(arguments: argparse.Namespace) -> None:
-    from pipeline.artifacts import artifacts_of, read_log
-    from pipeline.fetch import require_endpoint
-    from pipeline.follow import Follower
-    from pipeline.logs import read_logs
-
     api, run = found(arguments)
 
     @functools.cache
-    def stored() -> "list[Stored]":
+    def stored() -> list[Stored]:
         artifacts = artifacts_of(api, run.run_id)
         require_endpoint(artifacts)
         return artifacts
@@ -238,7 +228,7 @@ def _logs(arguments: argparse.Namespace) -> None:
         before = source
 
 
-def watch(follower: "Follower", retries: int = 0) -> None:
+def watch(follower: Follower, retries: int = 0) -> None:
     """Follow a run to its end.
 
     Raises:
@@ -273,9 +263,6 @@ def _add_cancel(verbs: Any) -> None:
 
 
 def _cancel(arguments: argparse.Namespace) -> None:
-    from pipeline.client import ENDED
-    from pipeline.runs import described, state_of
-
     api, run = found(arguments)
     if run.state in ENDED:
         say(one_line(f"{run.name} had ended already"))
@@ -308,10 +295,6 @@ def _add_retry(verbs: Any) -> None:
 
 
 def _retry(arguments: argparse.Namespace) -> None:
-    from pipeline.client import ENDED
-    from pipeline.follow import Follower
-    from pipeline.runs import described, state_of
-
     api, run = found(arguments)
     if run.state not in ENDED or run.state == "SUCCEEDED":
         goes = "succeeded" if run.state in ENDED else f"is {state_of(run)}"
@@ -356,23 +339,20 @@ def _add_delete(verbs: Any) -> None:
 
 
 def _delete(arguments: argparse.Namespace) -> None:
-    from pipeline.client import ENDED
-    from pipeline.fetch import delete_artifacts, held_by
-    from pipeline.runs import described, state_of
-
     api, run = found(arguments)
     if run.state not in ENDED:
         raise ConfigError(
             f"{run.name} is {state_of(run)}",
             hint=f"End it first: `race runs cancel {run.run_id} --wait`",
         )
-    held = held_by(api, api.run(run.run_id)) if arguments.artifacts else []
-    for one in held:
-        say(f"{one.address}: {one.objects:,} objects, {one.bytes / (1 << 20):,.1f} MiB")
+    held = held_by(api, api.run(run.run_id)) if arguments.artifacts else {}
+    for address, sizes in held.items():
+        say(f"{address}: {len(sizes):,} objects, {sum(sizes.values()) / (1 << 20):,.1f} MiB")
     what = "record and these artifacts" if held else "record"
     require_consent(arguments, f"delete the {what} of {run.name} ({run.run_id})?")
-    answer = {**described(api, run), "removed": [one.address for one in held]}
-    delete_artifacts(held)  # before the record, which alone tells where they are
+    answer = {**described(api, run), "removed": [*held]}
+    for address in held:  # before the record, which alone tells where they are
+        storage.remove_objects(address)
     api.delete(run.run_id)
     _print(arguments, answer, one_line(f"deleted {run.name}"))
 

@@ -5,9 +5,10 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.common.errors import ConfigError
+from pipeline.client import Api
 from pipeline.commands.options import (
     add_assignments,
     add_config,
@@ -23,6 +24,7 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.runs import watch
 from pipeline.display import say
+from pipeline.follow import Follower
 from pipeline.parameters import (
     Config,
     inputs_of,
@@ -35,9 +37,7 @@ from pipeline.parameters import (
     run_inputs,
     trials,
 )
-
-if TYPE_CHECKING:
-    from pipeline.client import Api
+from pipeline.steps import NAME
 
 
 def add_submit(commands: Any) -> None:
@@ -112,8 +112,7 @@ def add_submit(commands: Any) -> None:
 
 def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.caching import cached_on_cluster, uncached_note
-    from pipeline.client import Api
-    from pipeline.pipeline import NAME, compiled
+    from pipeline.pipeline import compiled
     from pipeline.registry import require_pullable
     from pipeline.workflow_size import require_storable
 
@@ -164,9 +163,7 @@ def _unique(profile: str) -> str:
     return f"{profile} {time.strftime('%Y-%m-%d %H:%M:%S')} {uuid.uuid4().hex[:6]}"
 
 
-def _follow(api: "Api", run_id: str, arguments: argparse.Namespace) -> None:
-    from pipeline.follow import Follower
-
+def _follow(api: Api, run_id: str, arguments: argparse.Namespace) -> None:
     minutes = arguments.pending_timeout
     follower = Follower(
         api,

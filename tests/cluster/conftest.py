@@ -21,8 +21,8 @@ import pytest
 
 from components.common.storage.store import parse_address
 from pipeline.client import GOING, Api, Server
-from pipeline.pipeline import NAME
 from pipeline.sample import make_sample
+from pipeline.steps import NAME
 
 SUBMIT = [sys.executable, "-P", "-m", "pipeline"]
 SUBMIT += ["submit", "--config=smoke", "--wait", "--poll=3"]

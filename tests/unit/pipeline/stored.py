@@ -19,7 +19,6 @@ import boto3
 
 from pipeline.cli import main
 from pipeline.components import PYTHON, arguments, compiled_flags
-from pipeline.local import COPIES
 from pipeline.parameters import (
     is_sweep,
     load_config,
@@ -29,7 +28,7 @@ from pipeline.parameters import (
     trials,
 )
 from pipeline.report import compare
-from pipeline.steps import STEPS
+from pipeline.steps import COPIES, STEPS
 from tests.unit.pipeline.conftest import KubeflowPipelines, serving
 from tests.unit.pipeline.situations import listed
 

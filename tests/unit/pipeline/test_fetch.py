@@ -13,8 +13,9 @@ from components.common.retry import Patience
 from components.train.supervisor.curve import compose
 from pipeline.cli import main
 from pipeline.client import Run
-from pipeline.fetch import delete_artifacts, fetch, held_by
+from pipeline.fetch import fetch, held_by
 from pipeline.parameters import load_config, parameters, run_inputs
+from tests.unit.pipeline.situations import launcher_log
 from tests.unit.pipeline.stored import Ran, StoredRun
 
 DATA = ("download-race", "download-bpe", "download-roberta", "preprocess", "binarize")
@@ -43,6 +44,7 @@ class Cluster:
             **about,
         )
         self.bucket = bucket
+        self.said = ""  # of a failed pod
         self.client = boto3.client("s3", region_name="us-east-1")
         for (step, name), files in FILES.items():
             if any(one.step == step for one in ran):
@@ -55,6 +57,9 @@ class Cluster:
 
     def manifest(self, run_id: str) -> str:
         return self.stored.manifest()
+
+    def log(self, run_id: str, node: str) -> str:
+        return self.said
 
     @property
     def run(self) -> Run:
@@ -245,6 +250,19 @@ def test_a_run_whose_workflow_is_gone_is_told(bucket: str, tmp_path: Path) -> No
         fetch(Gone(), cluster.run, tmp_path / "run")
 
 
+@pytest.mark.parametrize(("said", "status"), [(launcher_log("error: too low", 7), 7), ("", 1)])
+def test_a_failed_step_has_the_exit_status_of_its_program(
+    bucket: str, tmp_path: Path, said: str, status: int
+) -> None:
+    ran = [*map(Ran, (*DATA, "train", "evaluate")), Ran("gate", phase="Failed")]
+    cluster = Cluster(bucket, *ran, state="FAILED")
+    cluster.said = said
+    cluster.fetch(tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    found = {step["name"]: step["exit_status"] for step in record["steps"]}
+    assert (found["gate"], found["train"]) == (status, 0)
+
+
 def test_only_what_a_run_made_itself_is_deleted(bucket: str) -> None:
     later = map(Ran, ("train", "evaluate", "gate"))
     second = Cluster(bucket, *(Ran(s, cached_from="first") for s in DATA), *later)
@@ -255,11 +273,10 @@ def test_only_what_a_run_made_itself_is_deleted(bucket: str) -> None:
         second.put(f"minio://{bucket}/{near}", b"{}")
     second.stored.parameters = {"checkpoint_uri": f"s3://{bucket}/team/checkpoints/"}
     held = held_by(second, second.run)
-    assert [(one.address.rpartition("/")[2], one.objects) for one in held] == [
-        ("run-1", 1),
-        ("run-1", 4),
-    ]
-    delete_artifacts(held)
+    found = [(address.rpartition("/")[2], len(sizes)) for address, sizes in held.items()]
+    assert found == [("run-1", 1), ("run-1", 4)]
+    for address in held:
+        storage.remove_objects(address)
     left = storage.sizes(f"s3://{bucket}/v2/artifacts/race-roberta")
     assert left
     assert all("/first/" in key or "/run-10/" in key for key in left)
@@ -278,7 +295,7 @@ def test_what_a_run_published_among_its_checkpoints_is_not_deleted(bucket: str, 
         held_by(cluster, cluster.run)
     # Beside them it is in nobody's way.
     cluster.stored.parameters = uris | {"publish_uri": f"s3://{bucket}/team-models"}
-    assert [one.address.rpartition("/")[2] for one in held_by(cluster, cluster.run)] == ["run-1"]
+    assert [address.rpartition("/")[2] for address in held_by(cluster, cluster.run)] == ["run-1"]
 
 
 def test_the_commands_list_before_they_remove(

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from components.common.errors import RaceError
-from pipeline import workflow
+from pipeline import outcome, workflow
 from pipeline.client import Api, Server
 from pipeline.follow import Follower
-from pipeline.workflow import read_failure, read_workflow
+from pipeline.outcome import read_failure
+from pipeline.workflow import read_workflow
 from tests.unit.pipeline import situations
 from tests.unit.pipeline.situations import SITUATIONS, Attempt, Recording, Situation, Step
 
@@ -230,7 +231,7 @@ def test_a_run_that_was_retried_after_it_was_cancelled_is_not_cancelled(followed
     ],
 )
 def test_the_log_says_what_failed(log: str, error: str, status: int | None) -> None:
-    assert read_failure(log) == workflow.Failure(error, status)
+    assert read_failure(log) == outcome.Failure(error, status)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import boto3
 import pytest
 
 from components.common.errors import TransferError
-from pipeline import artifacts, cli
-from pipeline.logs import own_lines
+from pipeline import cli
+from pipeline.commands import runs
+from pipeline.outcome import own_lines
 from tests.unit.pipeline import situations
 from tests.unit.pipeline.situations import SITUATIONS, Situation
 from tests.unit.pipeline.stored import Ran, StoredRun
@@ -180,7 +181,7 @@ def test_a_store_that_refuses_is_told_of_where_nothing_else_is_known(
     def refuse(*_: Any) -> str:
         raise TransferError("s3://bucket: access denied", hint="Check the keys")
 
-    monkeypatch.setattr(artifacts, "read_log", refuse)
+    monkeypatch.setattr(runs, "read_log", refuse)
     error = "error: s3://bucket: access denied. Check the keys\n"
     assert logs("gate") == (4, [], error)
     answers = iter(["here", situations.NO_LOG])
