@@ -8,7 +8,8 @@ wall time, CPU time and peak memory of each, with the ratios. Whole commands are
 start of the interpreter on. The corpus is in the page cache for both.
 
 `race check` of the same files is measured beside, without the BPE and with it: it should take no
-longer than the two steps together.
+longer than the two steps together. Its share of their CPU time is taken in each round, where it
+comes after them and before them by turns.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import functools
 import os
 import platform
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -67,9 +69,9 @@ def run(scale: Fraction, bpe: Path, work: Path, given: argparse.Namespace) -> No
     race = work / "RACE"
     passages, questions = make_corpus(race, bpe, scale, given.seed)
     print(f"\nscale {scale}: {passages:,} passages, {questions:,} questions", flush=True)
-    ours = run_ours(race, bpe, work / "ours", given.repeat)
-    checks = {name: ours.pop(name) for name in [*ours] if name.startswith("check")}
-    show_checks(checks, total(ours))
+    rounds = run_ours(race, bpe, work / "ours", given.repeat)
+    show_checks(rounds)
+    ours = {step: median([found[step] for found in rounds]) for step in ("preprocess", "binarize")}
     if given.no_stock:
         show({"this pipeline": ours})
         return
@@ -79,24 +81,33 @@ def run(scale: Fraction, bpe: Path, work: Path, given: argparse.Namespace) -> No
     print(f"{files} files, {size / 1e6:,.0f} MB: the same bytes", flush=True)
 
 
-def run_ours(race: Path, bpe: Path, work: Path, repeat: int) -> dict[str, Cost]:
-    """Each step's run of median wall time; the files of the last run stay."""
+def run_ours(race: Path, bpe: Path, work: Path, repeat: int) -> list[dict[str, Cost]]:
+    """What each command takes in each round; the files of the last round stay."""
     text = work / "text"
-    commands = {
+    steps = {
         "preprocess": ["components.preprocess", "--race", race, "--output", text],
         "binarize": ["components.binarize", "--text", text, "--bpe", bpe, "--output", work / "bin"],
+    }
+    checks = {
         "check": ["components.check", "--data", race],
         "check --bpe": ["components.check", "--data", race, "--bpe", bpe],
     }
-    costs: dict[str, list[Cost]] = {step: [] for step in commands}
-    for _ in range(repeat):
+    rounds = []
+    for number in range(repeat):
         shutil.rmtree(work, ignore_errors=True)
-        for step, arguments in commands.items():
-            costs[step].append(measure([sys.executable, "-m", *map(str, arguments)]))
-    return {
-        step: sorted(found, key=lambda cost: cost.wall)[(repeat - 1) // 2]
-        for step, found in costs.items()
-    }
+        commands = steps | checks if number % 2 else checks | steps
+        rounds.append(
+            {
+                name: measure([sys.executable, "-m", *map(str, arguments)])
+                for name, arguments in commands.items()
+            }
+        )
+    return rounds
+
+
+def median(costs: list[Cost]) -> Cost:
+    """The run of median wall time."""
+    return sorted(costs, key=lambda cost: cost.wall)[(len(costs) - 1) // 2]
 
 
 def run_stock(race: Path, bpe: Path, work: Path, given: argparse.Namespace) -> dict[str, Cost]:
@@ -134,13 +145,17 @@ def show(runs: dict[str, dict[str, Cost]]) -> None:
         print(f"| {step} | {' | '.join(cells)} |", flush=True)
 
 
-def show_checks(checks: dict[str, Cost], both: Cost) -> None:
-    """A table in Markdown of what `race check` takes, and its share of the two steps' time."""
-    print("| race check | wall s | CPU s | MiB | of both steps: wall | CPU |")
+def show_checks(rounds: list[dict[str, Cost]]) -> None:
+    """A table in Markdown of what `race check` takes, and its share of the two steps' CPU time."""
+    print("| race check | wall s | CPU s | MiB | of both steps' CPU time: median | in each round |")
     print("|---|---|---|---|---|---|")
-    for name, cost in checks.items():
-        shares = f"{cost.wall / both.wall:.2f} | {cost.cpu / both.cpu:.2f}"
-        print(f"| {name} | {cost.wall:.2f} | {cost.cpu:.2f} | {cost.memory:.0f} | {shares} |")
+    for name in ("check", "check --bpe"):
+        cost = median([found[name] for found in rounds])
+        both = [found["preprocess"].after(found["binarize"]) for found in rounds]
+        shares = [found[name].cpu / two.cpu for found, two in zip(rounds, both, strict=True)]
+        each = ", ".join(f"{share:.2f}" for share in shares)
+        cells = f"{cost.wall:.2f} | {cost.cpu:.2f} | {cost.memory:.0f}"
+        print(f"| {name} | {cells} | {statistics.median(shares):.2f} | {each} |", flush=True)
 
 
 def total(costs: dict[str, Cost]) -> Cost:

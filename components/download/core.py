@@ -265,6 +265,8 @@ def _take_folder(shown: str, folder: Path, target: Target, config: DownloadConfi
         if any(part.startswith(".") for part in name.split("/")):
             continue
         if path.is_dir():
+            if path.is_symlink():  # what it leads to would be left out
+                raise DataError(f"{path}: a link to a folder", hint="Put the folder itself there")
             target.folder(name)
             continue
         # The cache of the hub has links to its files, which nobody else has put there.

@@ -23,7 +23,8 @@ SHA256 = {
 
 def name_of(url: str, sha256: str) -> str:
     """What an archive holds: its name on the hub where it is known by its digest or address."""
-    by_digest = {SHA256[address]: name for address, name in NAMES.items() if address in SHA256}
-    by_address = {address: name for address, name in NAMES.items() if address not in SHA256}
+    for address, name in NAMES.items():
+        if sha256 == SHA256.get(address) or (url == address and address not in SHA256):
+            return name
     file = url.partition("?")[0].rpartition("/")[2]
-    return by_digest.get(sha256) or by_address.get(url) or f"{file} (sha256 {sha256[:12]})"
+    return f"{file} (sha256 {sha256[:12]})"

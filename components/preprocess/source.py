@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from components.common.errors import DataError
 from components.common.files import plain
@@ -18,51 +18,18 @@ from components.preprocess.passage import InvalidPassage
 MAX_FILE_BYTES = 4 << 20
 
 
-class Source(Protocol):
-    """Folders and files, by paths with "/" below `root`; the path of `root` itself is empty."""
-
-    root: Path
-
-    def entries(self, folder: str) -> dict[str, bool]:
-        """The names in a folder, with which are folders; none where there is no such folder."""
-
-    def read(self, path: str) -> bytes:
-        """The content of a file; InvalidPassage where it can be none of a passage."""
-
-    def open(self, path: str) -> IO[bytes]:
-        """A file of any size, to be read from its start."""
-
-
-@contextlib.contextmanager
-def open_source(path: Path) -> Iterator[Source]:
-    """The files below a folder, or packed in it.
-
-    Raises:
-        DataError: a file is there, or what was packed is not whole.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder", hint="Check the path")
-    if path.is_file() and not is_table(path.name):
-        raise DataError(
-            f"{path}: a file where a folder or a table (.jsonl, .csv, .parquet) is wanted",
-            hint="Save a spreadsheet as CSV; of an archive give the folder that"
-            " `python -m components.download --pack` makes",
-        )
-    if not (path / CONTENT).exists():
-        yield FolderSource(path)
-        return
-    with unpacked(path) as packed:
-        yield PackedSource(packed)
-
-
 class FolderSource:
-    """A folder, or the one file that `root` is, which is then alone in its folder."""
+    """Folders and files, by paths with "/" below `root`; the path of `root` itself is empty.
+
+    The one file that `root` may be is alone in its folder.
+    """
 
     def __init__(self, root: Path) -> None:
         self._only = root.name if root.is_file() else ""
         self.root = root.parent if self._only else root
 
     def entries(self, folder: str) -> dict[str, bool]:
+        """The names in a folder, with which are folders; none where there is no such folder."""
         if self._only:
             return {} if folder else {self._only: False}
         try:
@@ -72,6 +39,7 @@ class FolderSource:
             return {}
 
     def read(self, path: str) -> bytes:
+        """The content of a file; InvalidPassage where it can be none of a passage."""
         # Plain calls: opening as a Python file takes several times as long as reading these few
         # bytes.
         try:
@@ -95,10 +63,13 @@ class FolderSource:
         return content
 
     def open(self, path: str) -> IO[bytes]:
+        """A file of any size, to be read from its start."""
         return plain(self.root / path).open("rb")
 
 
 class PackedSource:
+    """The same, of files that are packed in one."""
+
     def __init__(self, packed: Packed) -> None:
         self._packed = packed
         self.root = packed.root
@@ -114,6 +85,31 @@ class PackedSource:
 
     def open(self, path: str) -> IO[bytes]:
         return io.BytesIO(self._packed.read(path))
+
+
+Source = FolderSource | PackedSource
+
+
+@contextlib.contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """The files below a folder, or packed in it.
+
+    Raises:
+        DataError: a file is there, or what was packed is not whole.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder", hint="Check the path")
+    if path.is_file() and not is_table(path.name):
+        raise DataError(
+            f"{path}: a file where a folder or a table (.jsonl, .csv, .parquet) is wanted",
+            hint="Save a spreadsheet as CSV; of an archive give the folder that"
+            " `python -m components.download --pack` makes",
+        )
+    if not (path / CONTENT).exists():
+        yield FolderSource(path)
+        return
+    with unpacked(path) as packed:
+        yield PackedSource(packed)
 
 
 def _limit(size: int) -> None:

@@ -100,6 +100,27 @@ def test_a_bad_archive_is_not_packed_and_two_do_not_overwrite_each_other(
         DownloadConfig((str(one),), place / "out", unpack=True, pack=True)
 
 
+def test_a_folder_is_packed_but_for_what_is_hidden(place: Path) -> None:
+    folder = place / "race"
+    for name in ("train/1.txt", "dev/.hidden", ".cache/2.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (result,) = download(DownloadConfig((str(folder),), place / "out", pack=True))
+    inner = hashlib.sha256(b"train/1.txt").digest()
+    assert result.sha256 == hashlib.sha256(b"train/1.txt\n" + inner).hexdigest()
+    assert result.bytes == len("train/1.txt")
+    with unpacked(place / "out") as packed:
+        assert packed.entries == {
+            "": {"dev": True, "train": True},
+            "dev": {},
+            "train": {"1.txt": False},
+        }
+        assert packed.read("train/1.txt") == b"train/1.txt"
+    (folder / "test").symlink_to(folder / "dev")
+    with pytest.raises(DataError, match="test: a link to a folder"):
+        download(DownloadConfig((str(folder),), place / "other", pack=True))
+
+
 def test_archives_of_one_folder_join(make_tar: Callable[..., Path], place: Path) -> None:
     one, two = make_tar(("a", b"1"), name="1.tar"), make_tar(("b", b"2"), name="2.tar")
     download(DownloadConfig((str(one), str(two)), place / "out", unpack=True))
