@@ -34,7 +34,7 @@ def make_corpus(race: Path, bpe: Path, scale: Fraction, seed: int) -> tuple[int,
 
 def share_out(rng: random.Random, part: Part, count: Count) -> list[int]:
     """How many questions each passage has: as RACE, one to six and two without any."""
-    empty = 2 if part == ("train", "train", "high") and count.passages > 100 else 0
+    empty = 2 if part == ("train", "high") and count.passages > 100 else 0
     shares = [1] * (count.passages - empty)
     open_shares = list(range(len(shares)))
     for _ in range(count.questions - len(shares)):

@@ -65,7 +65,7 @@ def _summary(text: Path) -> tuple[dict[Part, Count], list[tuple[str, str]]]:
     try:
         summary = strict_json.read(text / SUMMARY_FILE)
         counts = {
-            Part(split, split.partition("-")[0], level): Count(**count)
+            Part(split.partition("-")[0], level): Count(**count)
             for split, levels in summary["counts"].items()
             for level, count in levels.items()
         }

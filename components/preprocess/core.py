@@ -74,9 +74,13 @@ class Part(NamedTuple):
     `level` is empty in a data set without levels.
     """
 
-    split: str
     folder: str
     level: str
+
+    @property
+    def split(self) -> str:
+        """What it is called in text columns."""
+        return split_of(self.level) if self.folder == "test" else self.folder
 
     @property
     def path(self) -> str:
@@ -91,11 +95,7 @@ class Part(NamedTuple):
 
 def parts(levels: Collection[str]) -> tuple[Part, ...]:
     """The parts of a data set with these levels, in the order of its questions."""
-    return tuple(
-        Part(split_of(level) if folder == "test" else folder, folder, level)
-        for folder in FOLDERS
-        for level in in_order(levels)
-    )
+    return tuple(Part(folder, level) for folder in FOLDERS for level in in_order(levels))
 
 
 # RACE's.
@@ -318,10 +318,10 @@ def _open_tables(source: Source, config: PreprocessConfig) -> Data | None:
     items = {
         part: [
             Item(rows[0].where, partial(table.passage, article, rows), partial(_ids, rows))
-            for article, rows in table.groups[part.folder, part.level].items()
+            for article, rows in table.groups[part].items()
         ]
         for part in parts({level for _, level in table.groups})
-        if (part.folder, part.level) in table.groups
+        if part in table.groups
     }
     numbers = {len(row.options) for row in table.rows()}
     skipped = tuple(Invalid(*one) for one in table.skipped)
