@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from components.common.errors import ConfigError
+from components.common.hub import TOKEN
+from components.common.storage.client import S3_VARIABLES
 
 # How long a container may take to end when it is asked to, in seconds, before it is killed.
 GRACE = 20
@@ -26,19 +28,7 @@ SHM_SIZE = "2g"
 GPU_DEVICE = Path("/dev/nvidiactl")
 
 # What a step may want from the caller's environment; nothing else is handed on.
-PASSED_ON = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "HF_TOKEN",
-    "HF_ENDPOINT",
-    "HF_HUB_OFFLINE",
-    "OMP_NUM_THREADS",
-)
+PASSED_ON = (*S3_VARIABLES, "AWS_REGION", TOKEN, "HF_ENDPOINT", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
 
 
 def container_arguments(

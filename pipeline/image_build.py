@@ -22,10 +22,9 @@ from typing import Any
 from components.common import strict_json
 from components.common.errors import ConfigError, OutputError, TransferError
 from pipeline.display import say
-from pipeline.images import Images, images
+from pipeline.images import NAMES, Images, images
 
 CHECKOUT = Path(__file__).parents[1]
-NAMES = ("data", "train")
 # What the images are made of, see .dockerignore.
 INGREDIENTS = ("components", "docker", "requirements", ".dockerignore")
 FILES_DATE = 315532800  # 1980, which all files in the images have

@@ -21,6 +21,8 @@ from pathlib import Path
 from components.common.errors import ConfigError
 from components.common.files import atomic_file
 
+NAMES = ("data", "train")
+
 # Kubernetes wants lower-case names with an optional tag or digest; a space or a "$" is a slip.
 _REFERENCE = re.compile(
     r"[a-z0-9]+([._:-][a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
@@ -40,7 +42,7 @@ class Images:
     train: str
 
     def __post_init__(self) -> None:
-        for name in ("data", "train"):
+        for name in NAMES:
             reference = getattr(self, name)
             if not _REFERENCE.fullmatch(reference):
                 raise ConfigError(
@@ -87,7 +89,7 @@ def read_references(path: Path) -> dict[str, str]:
             f"--images {path}: {reason}", hint=f"Write it: race images push --write {path}"
         ) from error
     found = {name: value for name, _, value in (line.partition("=") for line in lines)}
-    if not found or found.keys() - {variable("data"), variable("train")}:
+    if not found or found.keys() - set(map(variable, NAMES)):
         raise ConfigError(
             f"--images {path}: it does not hold the references of images",
             hint=f"Write it: race images push --write {path}",

@@ -24,7 +24,7 @@ from kfp.dsl.constants import WORKSPACE_MOUNT_PATH
 from kfp.local import status as kfp_status
 from kfp.local import subprocess_task_handler
 
-from components.common import executor, strict_json
+from components.common import executor
 from components.common.cli import LOG_FORMAT_VARIABLE
 from components.common.errors import ConfigError, DataError, GateError
 from components.common.files import link_tree, scratch_folder
@@ -38,7 +38,7 @@ from pipeline.caching import salts
 from pipeline.components import PYTHON
 from pipeline.display import say, working
 from pipeline.images import Images
-from pipeline.parameters import inputs_of, is_sweep, trials
+from pipeline.parameters import inputs_of, is_sweep, spelled, trials
 from pipeline.pipeline import build
 from pipeline.record import Execution, Run, StepError, new_folder, recorded, shown
 from pipeline.steps import COPIES, STEPS, Step
@@ -117,7 +117,7 @@ def require_carried(folder: Path, values: Mapping[str, Any]) -> None:
     """
     addresses = {n: _absolute(v) for n, v in values.items() if n.endswith("_url")}
     for name, value in {"--output": str(folder.absolute()), **values, **addresses}.items():
-        text = value if isinstance(value, str) else strict_json.dumps(value)
+        text = spelled(value)
         if text.encode(errors="ignore").decode() != text:
             raise ConfigError(f"{name} {text!a}: not text in UTF-8", hint="Rename its folders")
         for taken in ("{{$", WORKSPACE_MOUNT_PATH):
@@ -144,21 +144,16 @@ class Worker:
         KFP runs the trials of a sweep in another thread, and waits for that before it lets an
         exception out.
         """
-        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        found = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: handler for signum, handler in found.items() if callable(handler)}
 
         def stop(signum: int, frame: Any) -> None:
             self.stopping = True
-            handler = before[signal.Signals(signum)]
-            if callable(handler):
-                handler(signum, frame)
+            before[signal.Signals(signum)](signum, frame)
 
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        for signum, handler in before.items():
-            if callable(handler):
-                signal.signal(signum, stop)
         try:
+            for signum in before:
+                signal.signal(signum, stop)
             yield
         finally:
             for signum, handler in before.items():
@@ -227,7 +222,7 @@ class Worker:
         if execution.exit_status:
             run.say(execution, spent, "failed")
             error = execution.error()
-            if execution.step.name == "gate" and execution.exit_status == GateError.exit_status:
+            if execution.exit_status == GateError.exit_status:
                 run.refused = error
                 return
             for line in execution.tail():

@@ -132,6 +132,11 @@ def parameters() -> Mapping[str, Parameter]:
     return found
 
 
+def spelled(value: Any) -> str:
+    """A value as `-p name=value` wants it."""
+    return value if isinstance(value, str) else strict_json.dumps(value)
+
+
 def steps_of(sweep: bool) -> list[Step]:
     """The steps of the pipeline that trains once, or of the sweep."""
     return [s for s in STEPS.values() if sweep or s.name not in SWEEP_ONLY]
@@ -140,8 +145,8 @@ def steps_of(sweep: bool) -> list[Step]:
 def inputs_of(sweep: bool) -> Mapping[str, Parameter]:
     """The inputs of the pipeline that trains once, or of the sweep, but for the settings."""
     kinds = ("input", "sweep") if sweep else ("input",)
-    found = {n: p for n, p in parameters().items() if p.kind in kinds}
-    return {n: p for n, p in found.items() if not sweep or n not in SET_BY_SWEEP}
+    taken = SET_BY_SWEEP if sweep else {}
+    return {n: p for n, p in parameters().items() if p.kind in kinds and n not in taken}
 
 
 def settings_of(step: Step) -> str:
@@ -265,11 +270,15 @@ def resolve(config: Config, overrides: Mapping[str, Any], *, here: bool = False)
         here: whether they are for a run on this machine.
 
     Raises:
-        ConfigError: a step or Kubernetes refuses its values.
+        ConfigError: a step or Kubernetes refuses its values, or this machine has to be several.
     """
-    values = {name: p.default for name, p in parameters().items()}
-    values.update(config.values)
-    values.update(overrides)
+    defaults = {name: p.default for name, p in parameters().items()}
+    values = {**defaults, **config.values, **overrides}
+    if here and (nodes := values["train_num_nodes"]) > 1:
+        raise ConfigError(
+            f"train_num_nodes is {nodes}, but `race run` has this machine alone",
+            hint="Use `race submit`; or train_processes, for several processes here",
+        )
     configs = {step.name: step_config(step, values) for step in STEPS.values()}
     for trial in trials(values) if is_sweep(values) else ():
         step_config(STEPS["train"], {**values, **vars(trial)}, trial.label)
@@ -326,19 +335,6 @@ def require_store(values: Mapping[str, Any]) -> None:
             f"train_num_nodes is {nodes}, and checkpoint_uri is {uri!r}: nodes share data,"
             " checkpoints and output through object storage",
             hint="Give -p checkpoint_uri=s3://bucket/folder",
-        )
-
-
-def require_one_machine(values: Mapping[str, Any]) -> None:
-    """Refuse what only a cluster can do.
-
-    Raises:
-        ConfigError: several nodes are asked for.
-    """
-    if (nodes := values.get("train_num_nodes", 1)) > 1:
-        raise ConfigError(
-            f"train_num_nodes is {nodes}, but `race run` has this machine alone",
-            hint="Use `race submit`; or train_processes, for several processes here",
         )
 
 

@@ -89,6 +89,11 @@ class Execution:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
 
+    @property
+    def published(self) -> str:
+        """What the last line says was published, and where."""
+        return "".join(self.lines()[-1:]).removeprefix("published ")
+
     def error(self) -> StepError:
         """The error of a failed step, by what it said last."""
         said = next((line for line in reversed(self.lines()) if line.startswith("error: ")), "")
@@ -132,23 +137,16 @@ class Run:
     def outcome(self, execution: Execution) -> str:
         """What a step did, in a few words."""
         step, figures = execution.step, execution.figures
-        if step.name == "trials":
-            return "; ".join(trial.label for trial in self.trials)
-        if step.name == "gate":
-            return f"accuracy is at least {self.values['min_accuracy']:g} %"
-        if step.name == "publish":
-            told = [line.removeprefix("published ") for line in execution.lines()[-1:]]
-            return "".join(told)
         if step.name == "train":
             training = Training.find(self.folder / execution.outputs["model"])
             if training and training.collapsed:
                 return f"collapsed after {figures['updates']:,.0f} updates"
-        if step.name == "evaluate" and "accuracy" not in figures:
-            return "nothing to evaluate"
+        about = {**self.values, **figures, "mib": figures.get("bytes", 0) / (1 << 20)}
+        about["trials"] = "; ".join(trial.label for trial in self.trials)
         try:
-            return step.summary.format(**figures, mib=figures.get("bytes", 0) / (1 << 20))
+            return step.summary.format(**about, execution=execution)
         except KeyError:
-            return ""
+            return step.without_figures
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -188,22 +186,21 @@ def recorded(run: Run, runner: str) -> Iterator[None]:
 
 def write_record(run: Run, about: Mapping[str, Any]) -> None:
     """Write run.json: `about` the run, its parameters and steps."""
-    steps = [_described(one) for one in run.executions]
+    steps = [
+        {
+            "name": one.label,
+            "trial": one.trial.name if one.trial else "",
+            "log": one.log.name,
+            "seconds": round(one.seconds, 3),
+            "cached": one.cached,
+            "exit_status": one.exit_status,
+            "figures": one.figures,
+            "outputs": one.outputs,
+        }
+        for one in run.executions
+    ]
     with atomic_file(run.folder / "run.json") as partial:
         strict_json.write(partial, {**about, "parameters": dict(run.values), "steps": steps})
-
-
-def _described(execution: Execution) -> dict[str, Any]:
-    return {
-        "name": execution.label,
-        "trial": execution.trial.name if execution.trial else "",
-        "log": execution.log.name,
-        "seconds": round(execution.seconds, 3),
-        "cached": execution.cached,
-        "exit_status": execution.exit_status,
-        "figures": execution.figures,
-        "outputs": execution.outputs,
-    }
 
 
 def shown(path: Path) -> str:
@@ -214,7 +211,11 @@ def shown(path: Path) -> str:
 
 def report(run: Run) -> str:
     """The accuracies, and where everything lies."""
-    return "\n".join(["", *(_trials(run) if run.trials else _accuracies(run)), "", *_places(run)])
+    if run.trials:
+        results = table(Selection.read(run.folder / "selection")).splitlines()
+    else:
+        results = _accuracies(run)
+    return "\n".join(["", *results, "", *_places(run)])
 
 
 def _accuracies(run: Run) -> list[str]:
@@ -229,25 +230,21 @@ def _accuracies(run: Run) -> list[str]:
     return lines
 
 
-def _trials(run: Run) -> list[str]:
-    return table(Selection.read(run.folder / "selection")).splitlines()
-
-
 def _places(run: Run) -> list[str]:
     folder = shown(run.folder)
-    lines = [f"{folder}/index.html                    the reports"]
     if run.trials:
-        lines += [
-            f"{folder}/selection/report.html         the trials side by side",
-            f"{folder}/selection/metrics.json        these figures and more",
-            f"{folder}/model/checkpoint_best.pt      the model, best in validation",
-            f"{folder}/trials                        each trial's model and report",
-        ]
+        own = {
+            "selection/report.html": "the trials side by side",
+            "selection/metrics.json": "these figures and more",
+            "model/checkpoint_best.pt": "the model, best in validation",
+            "trials": "each trial's model and report",
+        }
     else:
-        lines += [
-            f"{folder}/model/checkpoint_best.pt      the model, best in validation",
-            f"{folder}/model/train_log.jsonl         every logged value of training",
-            f"{folder}/report/predictions.jsonl      each question's answer",
-            f"{folder}/report/metrics.json           these figures and more",
-        ]
-    return [*lines, f"{folder}/logs                          what each step said"]
+        own = {
+            "model/checkpoint_best.pt": "the model, best in validation",
+            "model/train_log.jsonl": "every logged value of training",
+            "report/predictions.jsonl": "each question's answer",
+            "report/metrics.json": "these figures and more",
+        }
+    places = {"index.html": "the reports", **own, "logs": "what each step said"}
+    return [f"{folder}/{path:<29} {about}" for path, about in places.items()]

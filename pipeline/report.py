@@ -18,7 +18,9 @@ from components.common.report.page import render
 from components.common.results.metrics import Evaluation, Selection, Training
 from components.common.results.predictions import PREDICTIONS, read_predictions
 from components.common.results.scores import ALL, Group
+from components.common.text import columns
 from components.evaluate.statistics import mcnemar
+from pipeline.parameters import spelled
 
 INDEX = "index.html"
 COMPARISON = "compare.html"
@@ -136,7 +138,7 @@ def _index(record: Record) -> str:
         trials=[_trial(record, name, list(sets)) for name in record.trials],
         reports=(SWEEP_REPORT if record.trials else {}) | REPORTS,
         files=FILES,
-        parameters={name: _spelled(value) for name, value in record.run["parameters"].items()},
+        parameters={name: spelled(value) for name, value in record.run["parameters"].items()},
         there=lambda path: (record.folder / path).is_file(),
     )
 
@@ -170,10 +172,6 @@ def _sets(records: Iterable[Record]) -> dict[str, str]:
     return every | {name: LEVELS.get(name, f"test, {name}") for name in in_order(found)}
 
 
-def _spelled(value: object) -> str:
-    return value if isinstance(value, str) else strict_json.dumps(value)
-
-
 # -- runs side by side
 
 Row = list[str]  # its name, and a value for each run
@@ -205,7 +203,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
     names = {name: None for record in records for name in record.run["parameters"]}
     settings: list[Row] = []
     for name in names:
-        values = [_spelled(record.run["parameters"].get(name, UNKNOWN)) for record in records]
+        values = [spelled(record.run["parameters"].get(name, UNKNOWN)) for record in records]
         # A fetched run has none of the platform's: its server does not tell them.
         if len(set(values)) > 1 and not (name.startswith(PLATFORM) and UNKNOWN in values):
             settings.append([name, *values])
@@ -266,21 +264,16 @@ def _paired(records: Sequence[Record]) -> list[Row]:
     first = answers[0]
     if not first:
         return []
-    lost, won, chance = (
-        [name, UNKNOWN]
-        for name in ("right in the first only", "right in this only", "p-value (McNemar)")
-    )
+    found = [("right in the first only", "right in this only", "p-value (McNemar)")]
+    found.append((UNKNOWN,) * 3)
     for other in answers[1:]:
         if first.keys() != other.keys():
-            for row in (lost, won, chance):
-                row.append("other questions")
+            found.append(("other questions",) * 3)
             continue
-        only_first = sum(right and not other[name] for name, right in first.items())
-        only_other = sum(right and not first[name] for name, right in other.items())
-        lost.append(f"{only_first:,}")
-        won.append(f"{only_other:,}")
-        chance.append(f"{mcnemar(only_first, only_other):.2g}")
-    return [lost, won, chance]
+        lost = sum(right and not other[name] for name, right in first.items())
+        won = sum(right and not first[name] for name, right in other.items())
+        found.append((f"{lost:,}", f"{won:,}", f"{mcnemar(lost, won):.2g}"))
+    return [list(row) for row in zip(*found, strict=True)]
 
 
 def _answers(folder: Path) -> dict[str, bool]:
@@ -295,30 +288,23 @@ def as_text(comparison: Comparison) -> str:
     """For the terminal."""
     parts = [("", [["", *comparison.names]]), ("settings that differ", comparison.settings)]
     parts += [("figures", comparison.figures), ("answers, beside the first run", comparison.paired)]
-    columns = zip(*(row for _, rows in parts for row in rows), strict=True)
-    first, *widths = (max(map(len, column)) for column in columns)
+    aligned = iter(columns([row for _, rows in parts for row in rows]))
     lines = []
     for title, rows in parts:
         if title and rows:
             lines += ["", title]
-        for name, *values in rows:
-            cells = (value.rjust(width) for value, width in zip(values, widths, strict=True))
-            lines.append(f"  {name:<{first + 2}}{'  '.join(cells)}".rstrip())
+        lines += [f"  {next(aligned)}" for _ in rows]
     if not comparison.settings:
         lines.append("\nno setting differs")
     return "\n".join(lines)
 
 
-def as_page(comparison: Comparison) -> str:
-    """For a browser."""
-    return render("pipeline/templates/comparison.html", comparison=comparison)
-
-
 def write_comparison(comparison: Comparison, output: Path) -> None:
-    """Write the page.
+    """For a browser.
 
     Raises:
         OSError: it cannot be written.
     """
     with atomic_file(output) as partial:
-        partial.write_text(as_page(comparison), encoding="utf-8")
+        page = render("pipeline/templates/comparison.html", comparison=comparison)
+        partial.write_text(page, encoding="utf-8")

@@ -52,7 +52,9 @@ class Step:
         timeout: seconds that one attempt may take. One that hangs would hold its node for good.
         retries: attempts after a failure; none where it would say the same a second time.
         cached: whether the result of an earlier run with the same inputs is as good.
-        summary: what it did, by the figures of its outputs.
+        summary: what it did, by the figures of its outputs (`mib` of their bytes), the pipeline's
+            parameters, the sweep's `trials`, and properties of the `execution`.
+        without_figures: that of one whose outputs lack them.
         module: of the program, where it is not the one in the step's folder.
     """
 
@@ -72,6 +74,7 @@ class Step:
     retries: int = 3
     cached: bool = False
     summary: str = ""
+    without_figures: str = ""
     module: str = ""
 
     @property
@@ -156,6 +159,7 @@ STEPS: Mapping[str, Step] = {
             given={name: name for name in ("seeds", "learning_rates", "seed", "learning_rate")},
             resources="small",
             retries=0,
+            summary="{trials}",
         ),
         Step(
             name="train",
@@ -197,6 +201,7 @@ STEPS: Mapping[str, Step] = {
             gpus="cluster_evaluate_gpus",
             timeout=6 * HOUR,
             summary="accuracy {accuracy:.1f} % on test",
+            without_figures="nothing to evaluate",
         ),
         Step(
             name="select",
@@ -219,6 +224,7 @@ STEPS: Mapping[str, Step] = {
             given={"min_accuracy": "min_accuracy"},
             resources="small",
             retries=0,
+            summary="accuracy is at least {min_accuracy:g} %",
         ),
         Step(
             name="publish",
@@ -228,6 +234,7 @@ STEPS: Mapping[str, Step] = {
             image="train",
             resources="publish",
             timeout=6 * HOUR,
+            summary="{execution.published}",
         ),
     )
 }

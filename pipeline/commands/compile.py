@@ -5,7 +5,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from components.common import strict_json
 from components.common.errors import ConfigError, DataError
 from pipeline.commands.options import (
     add_assignments,
@@ -15,10 +14,9 @@ from pipeline.commands.options import (
     chosen_images,
     command,
     defaults,
-    parallelism,
 )
 from pipeline.display import say
-from pipeline.parameters import is_sweep, load_config, parameters, parse_assignments
+from pipeline.parameters import is_sweep, load_config, parameters, parse_assignments, spelled
 
 PIPELINE_YAML, SWEEP_YAML = Path("pipeline.yaml"), Path("sweep.yaml")
 COMPONENTS = Path("components")
@@ -62,7 +60,6 @@ def _compile(arguments: argparse.Namespace) -> None:
     from pipeline.components import published
     from pipeline.pipeline import as_yaml, compiled
 
-    trials = parallelism(arguments)
     given = parse_assignments(arguments.assignments)
     values = defaults(load_config(arguments.config), given)
     references = chosen_images(arguments)
@@ -77,7 +74,7 @@ def _compile(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"--output {output}: not YAML", hint="Let its name end with .yaml")
         _write(
             output,
-            compiled(values, references, sweep=sweep, parallelism=trials),
+            compiled(values, references, sweep=sweep, parallelism=arguments.parallelism),
             check=arguments.check,
         )
     for name, made in components.items():
@@ -129,7 +126,7 @@ def _parameters(arguments: argparse.Namespace) -> None:
             print(f"\n{group}")
         value = config.values.get(p.name, p.default)
         mark = "*" if p.name in config.values else " "
-        print(f" {mark}{p.name} = {_spelled(value)}")
+        print(f" {mark}{p.name} = {spelled(value)}")
         choices = f" ({', '.join(p.choices)})" if p.choices else ""
         print(
             textwrap.fill(p.help + choices, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
@@ -143,8 +140,3 @@ _GROUPS = {
     "setting": "{step}, each also an entry of {step}_settings",
     "platform": "fixed when the pipeline is compiled",
 }
-
-
-def _spelled(value: Any) -> str:
-    """A value as `-p name=value` wants it."""
-    return value if isinstance(value, str) else strict_json.dumps(value)

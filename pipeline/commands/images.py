@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.common.errors import ConfigError
 from components.common.text import columns
 from pipeline.commands.options import command, group
 from pipeline.display import say
-from pipeline.images import variable, write_references
+from pipeline.images import NAMES, variable, write_references
 
 
 def add_images(commands: Any) -> None:
@@ -81,7 +80,7 @@ def add_images(commands: Any) -> None:
     )
     for verb in (build, push):
         verb.add_argument(
-            "names", nargs="*", metavar="NAME", help="data or train (default: both)", default=[]
+            "names", nargs="*", choices=NAMES, metavar="NAME", help="data or train (default: both)"
         )
         verb.add_argument("--tag", default="", help="a tag of your own")
     command(
@@ -99,12 +98,7 @@ def add_images(commands: Any) -> None:
     )
 
 
-def _image_names(arguments: argparse.Namespace) -> Sequence[str]:
-    from pipeline.image_build import NAMES
-
-    unknown = sorted(set(arguments.names) - set(NAMES))
-    if unknown:
-        raise ConfigError(f"no image is called {unknown[0]}", hint=f"Names: {', '.join(NAMES)}")
+def _chosen(arguments: argparse.Namespace) -> Sequence[str]:
     return tuple(dict.fromkeys(arguments.names)) or NAMES
 
 
@@ -112,7 +106,7 @@ def _build_images(arguments: argparse.Namespace) -> None:
     from pipeline.image_build import build
 
     for image in build(
-        _image_names(arguments),
+        _chosen(arguments),
         tag=arguments.tag,
         base_image=arguments.base_image,
         torch=arguments.torch,
@@ -129,7 +123,7 @@ def _push_images(arguments: argparse.Namespace) -> None:
     if arguments.write:
         # A push that fails is not to leave the images of an earlier one.
         arguments.write.unlink(missing_ok=True)
-    pushed = push(_image_names(arguments), tag=arguments.tag)
+    pushed = push(_chosen(arguments), tag=arguments.tag)
     if arguments.write:
         write_references(arguments.write, pushed)
         say(f"wrote {arguments.write}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.common.errors import ConfigError
-from pipeline.images import Images, images, read_references, variable
+from pipeline.images import NAMES, Images, images, read_references, variable
 from pipeline.parameters import DEFAULT_CONFIG, PARALLELISM, Config, config_names, resolve
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def add_images(made: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file with the images, which `race images push --write` has written",
     )
-    for name, steps in (("data", "the data steps"), ("train", "train and evaluate")):
+    for name, steps in (("data", "the data steps"), ("train", "train, evaluate and publish")):
         made.add_argument(
             f"--{name}-image",
             metavar="REFERENCE",
@@ -158,28 +158,28 @@ def found(arguments: argparse.Namespace) -> "tuple[Api, Run]":
     return api, find(api, arguments.run)
 
 
+def positive(text: str) -> int:
+    found = int(text)
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"{found}: give at least 1")
+    return found
+
+
 def add_parallelism(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--parallelism",
-        type=int,
+        type=positive,
         default=PARALLELISM,
         metavar="N",
         help=f"trials of a sweep at the same time (default: {PARALLELISM})",
     )
 
 
-def parallelism(arguments: argparse.Namespace) -> int:
-    given: int = arguments.parallelism
-    if given < 1:
-        raise ConfigError(f"--parallelism {given}: give at least 1")
-    return given
-
-
 def chosen_images(
     arguments: argparse.Namespace, read: Callable[[Mapping[str, str]], Images] = images
 ) -> Images:
     given = read_references(arguments.images) if arguments.images else {}
-    for name in ("data", "train"):
+    for name in NAMES:
         if reference := getattr(arguments, f"{name}_image"):
             given[variable(name)] = reference
     return read({**os.environ, **given})

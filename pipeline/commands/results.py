@@ -80,11 +80,10 @@ def _folders(arguments: argparse.Namespace) -> list[Path]:
     from pipeline.runs import find
 
     api = Api(server(arguments))
-
-    def fetched(which: str) -> Path:
-        return fetch_figures(api, api.run(find(api, which).run_id))
-
-    return [p if p.is_dir() else fetched(w) for p, w in zip(given, arguments.runs, strict=True)]
+    return [
+        path if path.is_dir() else fetch_figures(api, api.run(find(api, which).run_id))
+        for path, which in zip(given, arguments.runs, strict=True)
+    ]
 
 
 # -- estimate

@@ -16,10 +16,11 @@ from pipeline.commands.options import (
     chosen_images,
     command,
     lacks,
+    positive,
 )
 from pipeline.display import say, step_line, working
 from pipeline.images import images
-from pipeline.parameters import load_config, parse_assignments, require_one_machine, resolve
+from pipeline.parameters import load_config, parse_assignments, resolve
 
 
 def add_run(commands: Any) -> None:
@@ -76,7 +77,6 @@ def _run(arguments: argparse.Namespace) -> None:
         raise lacks(" and no ".join(absent))
     config = load_config(arguments.config)
     given = parse_assignments(arguments.assignments)
-    require_one_machine({**config.values, **given})
     values = resolve(config, given, here=True)  # a wrong one shows before the sample is made
     name = arguments.name or f"{time.strftime('%Y-%m-%d.%H-%M-%S')}-{config.name}"
     if Path(name).name != name or name.startswith("."):
@@ -132,7 +132,7 @@ def add_sample(commands: Any) -> None:
     made.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     made.add_argument(
         "--passages",
-        type=int,
+        type=positive,
         default=2000,
         metavar="N",
         help="passages to train on (default: 2000)",
@@ -151,8 +151,6 @@ def add_sample(commands: Any) -> None:
 def _sample(arguments: argparse.Namespace) -> None:
     from pipeline.sample import MOST_OPTIONS, make_sample
 
-    if arguments.passages < 1:
-        raise ConfigError(f"--passages {arguments.passages}: give at least 1")
     if not 2 <= arguments.options <= MOST_OPTIONS:
         raise ConfigError(f"--options {arguments.options}: give 2 to {MOST_OPTIONS}")
     with working("sample"):

@@ -19,7 +19,6 @@ from pipeline.commands.options import (
     chosen_images,
     command,
     defaults,
-    parallelism,
     server,
 )
 from pipeline.commands.runs import watch
@@ -116,7 +115,6 @@ def _submit(arguments: argparse.Namespace) -> None:
     from pipeline.registry import require_pullable
     from pipeline.workflow_size import require_storable
 
-    at_once = parallelism(arguments)
     if arguments.wait and arguments.cron:
         raise ConfigError("--wait and --cron exclude each other", hint="A schedule has no end")
     _require_cron(arguments.cron)
@@ -136,7 +134,13 @@ def _submit(arguments: argparse.Namespace) -> None:
         require_pullable(references)
     api = Api(server(arguments))
     cached = frozenset() if arguments.no_cache else cached_on_cluster(values)
-    package = compiled(compiled_in, references, cached=cached, sweep=sweep, parallelism=at_once)
+    package = compiled(
+        compiled_in,
+        references,
+        cached=cached,
+        sweep=sweep,
+        parallelism=arguments.parallelism,
+    )
     inputs = run_inputs(values, compiled_in, sweep)
     if sweep:
         require_storable(package, inputs, len(trials(values)))

@@ -19,7 +19,7 @@ from components.evaluate.report import write_report as evaluation_report
 from components.preprocess.core import PreprocessConfig, preprocess
 from components.select.report import write_report as sweep_report
 from components.train.supervisor.report import write_report as training_report
-from pipeline.report import as_page, compare, write_index
+from pipeline.report import compare, write_comparison, write_index
 
 DESK, PHONE = (1200, 900), (360, 740)
 HOSTILE = (
@@ -64,7 +64,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
     record = {"state": "failed", "runner": "subprocess", "parameters": parameters}
     (run / "run.json").write_text(json.dumps({**record, "steps": steps}))
     write_index(run)
-    (run / "compare.html").write_text(as_page(compare([run, run])), encoding="utf-8")
+    write_comparison(compare([run, run]), run / "compare.html")
     return run
 
 
