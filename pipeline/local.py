@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -92,14 +93,15 @@ def run_pipeline(
         recorded(run, runner),
         _kfp_log(run.folder / "logs" / "kfp.log"),
         worker.stopped_by_signals(),
-        RUNNERS[runner](worker, images, readable) as kfp_runner,
     ):
+        handler, kfp_runner = RUNNERS[runner](worker, images, readable)
         kfp.local.init(
             runner=kfp_runner,
             pipeline_root=str(run.folder.absolute() / ROOT),
             raise_on_error=False,  # the worker has noticed, and knows more
         )
-        pipeline()
+        with _in_place_of_kfps(handler):
+            pipeline()
         if run.errors:
             raise _without(run)
     return run
@@ -258,8 +260,7 @@ class Worker:
         path.symlink_to(os.path.relpath(target, path.parent))
 
 
-@contextlib.contextmanager
-def subprocess_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> Iterator[Any]:
+def subprocess_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> tuple[type, Any]:
     """KFP's SubprocessRunner: each step is a process of this Python environment."""
 
     class Process(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
@@ -276,12 +277,10 @@ def subprocess_runner(worker: Worker, images: Images, readable: Sequence[Path]) 
 
             return worker.execute(self.full_command, start)
 
-    with _in_place_of(subprocess_task_handler, "SubprocessTaskHandler", Process):
-        yield kfp.local.SubprocessRunner(use_venv=False)
+    return Process, kfp.local.SubprocessRunner(use_venv=False)
 
 
-@contextlib.contextmanager
-def docker_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> Iterator[Any]:
+def docker_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> tuple[type, Any]:
     """KFP's DockerRunner: each step is a container, see pipeline.containers."""
     from kfp.local import docker_task_handler
 
@@ -314,14 +313,13 @@ def docker_runner(worker: Worker, images: Images, readable: Sequence[Path]) -> I
 
             return worker.execute(self.full_command, start)
 
-    with _in_place_of(docker_task_handler, "DockerTaskHandler", Container):
-        yield kfp.local.DockerRunner()
+    return Container, kfp.local.DockerRunner()
 
 
-# A runner yields what kfp.local.init wants; the steps' commands come to `worker`. `readable` are
-# the files and folders that steps read: local inputs, and the outputs of this and earlier runs.
-Runner = Callable[[Worker, Images, Sequence[Path]], contextlib.AbstractContextManager[Any]]
-RUNNERS: dict[str, Runner] = {"subprocess": subprocess_runner, "docker": docker_runner}
+# Each gives a subclass of KFP's task handler, which brings the steps' commands to the worker, and
+# what kfp.local.init wants. `readable` are the files and folders that steps read: local inputs, and
+# the outputs of this and earlier runs.
+RUNNERS = {"subprocess": subprocess_runner, "docker": docker_runner}
 
 
 def supervise(
@@ -375,14 +373,15 @@ def _without(run: Run) -> StepError:
 
 
 @contextlib.contextmanager
-def _in_place_of(module: Any, name: str, handler: type) -> Iterator[None]:
+def _in_place_of_kfps(handler: type) -> Iterator[None]:
     """KFP uses our subclass of its task handler for as long as the block runs."""
-    original = getattr(module, name)
-    setattr(module, name, handler)
+    (original,) = handler.__bases__
+    module = sys.modules[original.__module__]
+    setattr(module, original.__name__, handler)
     try:
         yield
     finally:
-        setattr(module, name, original)
+        setattr(module, original.__name__, original)
 
 
 @contextlib.contextmanager

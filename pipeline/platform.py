@@ -58,11 +58,15 @@ class Platform:
     )
 
     def __post_init__(self) -> None:
-        checks: dict[str, Callable[[Any], str]] = {"cpu_node_selector": kubernetes.labels}
-        for group in ("data", "small", "train", "evaluate", "publish"):
-            checks |= {f"{group}_cpu": kubernetes.cpu, f"{group}_memory": kubernetes.memory}
-        for name, wrong in checks.items():
-            kubernetes.require(f"cluster_{name}", getattr(self, name), wrong)
+        checks: dict[str, Callable[[Any], str]] = {
+            "_cpu": kubernetes.cpu,
+            "_memory": kubernetes.memory,
+            "cpu_node_selector": kubernetes.labels,
+        }
+        for name, value in vars(self).items():
+            for ending, wrong in checks.items():
+                if name.endswith(ending):
+                    kubernetes.require(f"cluster_{name}", value, wrong)
         for name in ("evaluate_gpus", "ttl"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"cluster_{name} is {getattr(self, name)}", hint="Use 0 or more")

@@ -13,7 +13,6 @@ import contextlib
 import csv
 import gzip
 import hashlib
-import heapq
 import io
 import itertools
 import math
@@ -270,30 +269,21 @@ def learn_merges(pieces: Counter[str]) -> list[tuple[str, str]]:
     weights = list(pieces.values())
     counts: Counter[tuple[str, str]] = Counter()
     holders: defaultdict[tuple[str, str], set[int]] = defaultdict(set)  # words, by pair
-    for i, word in enumerate(words):
-        for pair in itertools.pairwise(word):
-            counts[pair] += weights[i]
-            holders[pair].add(i)
-    queue = [(-count, pair) for pair, count in counts.items()]
-    heapq.heapify(queue)
+
+    def count(word: int, sign: int) -> None:
+        for pair in itertools.pairwise(words[word]):
+            counts[pair] += sign * weights[word]
+            holders[pair].add(word)
+
+    for word in range(len(words)):
+        count(word, 1)
     merges = []
-    while queue:
-        count, best = heapq.heappop(queue)
-        if -count != counts[best] or not count:
-            continue  # outdated: the pair's count has changed since, and was queued again
+    while counts and counts[best := min(counts, key=lambda pair: (-counts[pair], pair))]:
         merges.append(best)
-        changed = set()
-        for i in holders.pop(best):
-            for pair in itertools.pairwise(words[i]):
-                counts[pair] -= weights[i]
-                changed.add(pair)
-            words[i] = _merged(words[i], best)
-            for pair in itertools.pairwise(words[i]):
-                counts[pair] += weights[i]
-                holders[pair].add(i)
-                changed.add(pair)
-        for pair in changed:
-            heapq.heappush(queue, (-counts[pair], pair))
+        for word in holders.pop(best):
+            count(word, -1)
+            words[word] = _merged(words[word], best)
+            count(word, 1)
     return merges
 
 

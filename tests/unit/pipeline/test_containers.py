@@ -7,7 +7,7 @@ from typing import Any
 
 import docker
 import pytest
-from kfp.local import DockerRunner, docker_task_handler
+from kfp.local import DockerRunner
 
 from components.common.errors import ConfigError
 from pipeline import containers, image_build, local, record
@@ -76,9 +76,8 @@ def test_a_step_s_folder_for_outputs_may_have_any_name(
     folder.mkdir()
     worker = local.Worker(record.Run(folder, {}), None)
     monkeypatch.setattr(worker, "execute", lambda command, start: start(command, tmp_path / "log"))
-    with local.docker_runner(worker, Images("data", "train"), [tmp_path / "a:b"]):
-        handler = docker_task_handler.DockerTaskHandler("data", [], str(folder), DockerRunner())
-        assert handler.run() == 0
+    handler, runner = local.docker_runner(worker, Images("data", "train"), [tmp_path / "a:b"])
+    assert handler("data", [], str(folder), runner).run() == 0
     (given,) = made
     assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in given["mounts"]] == [
         (str(tmp_path / "a:b"), str(tmp_path / "a:b"), True),
