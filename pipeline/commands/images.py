@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from components.common.errors import ConfigError
 from components.common.text import columns
 from pipeline.commands.options import command, group
 from pipeline.display import say
@@ -79,9 +80,7 @@ def add_images(commands: Any) -> None:
         help="file for the references, for --images of `race submit` and `race compile`",
     )
     for verb in (build, push):
-        verb.add_argument(
-            "names", nargs="*", choices=NAMES, metavar="NAME", help="data or train (default: both)"
-        )
+        verb.add_argument("names", nargs="*", metavar="NAME", help="data or train (default: both)")
         verb.add_argument("--tag", default="", help="a tag of your own")
     command(
         verbs,
@@ -99,6 +98,8 @@ def add_images(commands: Any) -> None:
 
 
 def _chosen(arguments: argparse.Namespace) -> Sequence[str]:
+    if unknown := sorted(set(arguments.names) - set(NAMES)):
+        raise ConfigError(f"no image is called {unknown[0]}", hint=f"Names: {', '.join(NAMES)}")
     return tuple(dict.fromkeys(arguments.names)) or NAMES
 
 
