@@ -1,4 +1,4 @@
-"""How long a training takes on other GPUs, reckoned from a speed that was measured.
+"""How long a training takes on other GPUs, from a speed that was measured.
 
 docs/scaling.md explains the formula and what it leaves out.
 """
@@ -30,7 +30,7 @@ _RECIPE = (
 
 @dataclass(frozen=True)
 class EstimateConfig:
-    """What was measured, and what is to be reckoned from it.
+    """What was measured, and what is to be estimated from it.
 
     Raises:
         ConfigError: a value is out of its range.

@@ -224,25 +224,14 @@ def load_config(name: str) -> Config:
     )
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """The values that `-p name=value` options spell, settings by their own names.
+def folded(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked values, with each entry of a settings object under its own name.
+
+    A text is what a command line spells, see `Parameter.parse`.
 
     Raises:
-        ConfigError: an unknown name, a value of the wrong type, or no `=`.
+        ConfigError: an unknown name, or a value of the wrong type.
     """
-    given = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(
-                f"-p {assignment}: a value is missing", hint="Write it as -p name=value"
-            )
-        given[name.strip()] = text.strip()
-    return folded(given)
-
-
-def folded(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked values, with each entry of a settings object under its own name."""
     values: dict[str, Any] = {}
     for name, value in given.items():
         if step := SETTINGS.get(name):

@@ -16,7 +16,7 @@ from pipeline.commands.options import (
     defaults,
 )
 from pipeline.display import say
-from pipeline.parameters import is_sweep, load_config, parameters, parse_assignments, spelled
+from pipeline.parameters import folded, is_sweep, load_config, parameters, spelled
 
 PIPELINE_YAML, SWEEP_YAML = Path("pipeline.yaml"), Path("sweep.yaml")
 COMPONENTS = Path("components")
@@ -60,7 +60,7 @@ def _compile(arguments: argparse.Namespace) -> None:
     from pipeline.components import published
     from pipeline.pipeline import as_yaml, compiled
 
-    given = parse_assignments(arguments.assignments)
+    given = folded(arguments.assignments)
     values = defaults(load_config(arguments.config), given)
     references = chosen_images(arguments)
     outputs = {PIPELINE_YAML: False, SWEEP_YAML: True}

@@ -15,7 +15,7 @@ from pipeline.commands.options import (
     chosen_images,
     command,
 )
-from pipeline.parameters import load_config, parse_assignments, resolve
+from pipeline.parameters import folded, load_config, resolve
 
 
 def add_doctor(commands: Any) -> None:
@@ -54,7 +54,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
     from pipeline.doctor import Examination
     from pipeline.server import own_authorities, own_token
 
-    values = resolve(load_config(arguments.config), parse_assignments(arguments.assignments))
+    values = resolve(load_config(arguments.config), folded(arguments.assignments))
     uris = [values[name] for name in ("mirror_uri", "checkpoint_uri", "publish_uri")]
     stores = arguments.store or [uri for uri in uris if uri.startswith("s3://")]
     images = chosen_images(arguments)

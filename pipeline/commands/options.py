@@ -55,12 +55,23 @@ def add_config(made: argparse.ArgumentParser, default: str | None = DEFAULT_CONF
     made.add_argument("--profile", dest="config", default=default, help=argparse.SUPPRESS)
 
 
+class _Assign(argparse.Action):
+    """Collects NAME=VALUE in a dictionary of texts."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, text: Any, *__: Any) -> None:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"-p {text}: a value is missing", hint="Write it as -p name=value")
+        known = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, {**known, name.strip(): value.strip()})
+
+
 def add_assignments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "-p",
         dest="assignments",
-        action="append",
-        default=[],
+        action=_Assign,
+        default={},
         metavar="NAME=VALUE",
         help="set a parameter; may be repeated (`race parameters` lists them)",
     )

@@ -94,7 +94,7 @@ def add_estimate(commands: Any) -> None:
         commands,
         "estimate",
         _estimate,
-        "reckon a training's time and cost on other GPUs from a measured speed",
+        "estimate a training's time and cost on other GPUs from a measured speed",
         """
         examples:
           race estimate --questions-per-second 128 --price 3

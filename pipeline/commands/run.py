@@ -20,7 +20,7 @@ from pipeline.commands.options import (
 )
 from pipeline.display import say, step_line, working
 from pipeline.images import images
-from pipeline.parameters import load_config, parse_assignments, resolve
+from pipeline.parameters import folded, load_config, resolve
 
 
 def add_run(commands: Any) -> None:
@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if absent and arguments.runner == "subprocess":
         raise lacks(" and no ".join(absent))
     config = load_config(arguments.config)
-    given = parse_assignments(arguments.assignments)
+    given = folded(arguments.assignments)
     values = resolve(config, given, here=True)  # a wrong one shows before the sample is made
     name = arguments.name or f"{time.strftime('%Y-%m-%d.%H-%M-%S')}-{config.name}"
     if Path(name).name != name or name.startswith("."):

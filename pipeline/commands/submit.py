@@ -26,11 +26,11 @@ from pipeline.display import say
 from pipeline.follow import Follower
 from pipeline.parameters import (
     Config,
+    folded,
     inputs_of,
     is_sweep,
     load_config,
     parameters,
-    parse_assignments,
     require_store,
     resolve,
     run_inputs,
@@ -121,7 +121,7 @@ def _submit(arguments: argparse.Namespace) -> None:
     if arguments.retries and not arguments.wait:
         raise ConfigError("--retries wants --wait", hint="Only who follows a run sees it fail")
     config = load_config(arguments.config)
-    given = parse_assignments(arguments.assignments)
+    given = folded(arguments.assignments)
     values = resolve(config, given)
     require_store(values)
     sweep = is_sweep(values)

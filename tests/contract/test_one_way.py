@@ -13,7 +13,7 @@ from components.common.program import Program
 from components.train.config import TrainConfig, plan
 from components.train.flags import Run, fairseq_arguments
 from pipeline.images import images
-from pipeline.parameters import load_config, parse_assignments, resolve
+from pipeline.parameters import folded, load_config, resolve
 from pipeline.pipeline import build
 
 ROOT = Path(__file__).parents[2]
@@ -68,13 +68,12 @@ def test_few_calls_give_it_on_and_each_process_builds_the_config_once(
     configs: list[TrainConfig], tmp_path: Path
 ) -> None:
     with calls() as here:
-        values = resolve(load_config("smoke"), parse_assignments([f"learning_rate={RATE}"]))
+        values = resolve(load_config("smoke"), folded({"learning_rate": str(RATE)}))
     assert [config.learning_rate for config in configs] == [RATE]
     assert [name for name in here if name not in CHECKS] == [
         "Option.check",
         "Parameter.parse",
         "folded",
-        "parse_assignments",
         "resolve",
     ]
     made = build(values, images(), lambda *_: None)  # hands the default to KFP

@@ -76,6 +76,7 @@ def test_race_and_python_m_pipeline_are_the_same() -> None:
         (["run", "--config", "smoek"], "Did you mean 'smoke'?"),
         (["run", "--config", "smoke", "-p", "train_epoch=1"], "Did you mean 'epochs'?"),
         (["run", "--config", "smoke", "-p", "epochs=x"], "expected a whole number"),
+        (["run", "--config", "smoke", "-p", "epochs"], "missing. Write it as -p name=value"),
         (["run", "--config", "smoke", "--name", "../up"], "not a plain name"),
         (["run", "--config", "smoke", "--name", "{{$.x}}"], "would put something else for {{$"),
         (["run", "--config", "smoke", "-p", "bpe_url=/a/{{$}}"], "bpe_url /a/{{$}}: Kubeflow Pip"),

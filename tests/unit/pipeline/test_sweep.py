@@ -14,11 +14,11 @@ from components.common.results.metrics import Ensemble, Selection, Trial
 from components.common.results.scores import Group, Scores
 from components.train.core import TrainConfig
 from pipeline import cli
-from pipeline.parameters import load_config, parse_assignments, resolve, trials
+from pipeline.parameters import folded, load_config, resolve, trials
 
 
 def resolved(*assignments: str) -> dict[str, Any]:
-    return resolve(load_config("smoke"), parse_assignments(assignments))
+    return resolve(load_config("smoke"), folded(dict(each.split("=", 1) for each in assignments)))
 
 
 # Parameters
