@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from components.common.cli import Parser, add_log_format, run_step
 from pipeline.commands import compile, doctor, images, models, results, run, runs, submit
-from pipeline.commands.options import lacks
+from pipeline.commands.options import missing_package
 
 # Modules that import kfp or torch are imported where they are needed: `race --help` is quick.
 
@@ -34,7 +34,7 @@ def _main(argv: Sequence[str] | None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("pipeline", "components")):
             raise
-        raise lacks(str(error.name)) from error
+        raise missing_package(str(error.name)) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -204,8 +204,8 @@ def defaults(config: Config, given: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
-def lacks(package: str) -> ConfigError:
-    """What an installation says that only submits and compiles, such as pipx makes of the wheel."""
+def missing_package(package: str) -> ConfigError:
+    """The error of an installation that only submits and compiles, as pipx makes of the wheel."""
     return ConfigError(
         f"this Python has no {package}, which what trains and uses models needs",
         hint="Run it from a checkout of the code, after `make setup`, or in the containers",

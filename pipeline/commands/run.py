@@ -15,7 +15,7 @@ from pipeline.commands.options import (
     add_images,
     chosen_images,
     command,
-    lacks,
+    missing_package,
     positive,
 )
 from pipeline.display import say, step_line, working
@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     absent = [name for name in ("torch", "fairseq") if find_spec(name) is None]
     if absent and arguments.runner == "subprocess":
-        raise lacks(" and no ".join(absent))
+        raise missing_package(" and no ".join(absent))
     config = load_config(arguments.config)
     given = folded(arguments.assignments)
     values = resolve(config, given, here=True)  # a wrong one shows before the sample is made
