@@ -87,7 +87,7 @@ def test_at_least_one_trial_has_to_run(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([*command, "--parallelism", "0"]) == 2
-    assert "--parallelism 0: give at least 1" in capsys.readouterr().err
+    assert "--parallelism: 0: give at least 1" in capsys.readouterr().err
 
 
 # race submit
