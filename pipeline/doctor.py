@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from components.common import strict_json
 from components.common.errors import ConfigError, RaceError, TransferError
@@ -20,6 +20,8 @@ from components.common.storage.store import Settings, open_store, parse_address
 from pipeline.client import Api
 from pipeline.registry import doubt
 from pipeline.server import Server
+
+Subject = TypeVar("Subject")
 
 BRIEF = Patience(attempts=2, connect=5, read=15, first_wait=1)
 OLDEST, STARTS_AGAIN = (2, 14), (2, 17)  # versions of Kubeflow Pipelines, see docs/operations.md
@@ -59,44 +61,24 @@ class Examination:
     def findings(self) -> Iterator[Finding]:
         """Make all checks, each whatever came of the others."""
         first = [
-            _checked("address", self._address),
-            _checked("token", self._token),
-            _checked("authority", self._authority),
+            _checked("address", _address, self.host),
+            _checked("token", _token, self.token_file),
+            _checked("authority", _authority, self.ca_file),
         ]
         yield from first
         apis: list[Api] = []
         if bad := [finding.check for finding in first if finding.state == "problem"]:
             yield Finding("server", "unknown", f"not asked, because of the {bad[0]}")
         else:
-            yield _checked("server", lambda: self._server(apis))
+            yield _checked("server", self._server, apis)
         if apis:
-            yield _checked("rights", lambda: _rights(apis[0]))
+            yield _checked("rights", _rights, apis[0])
         else:
             yield Finding("rights", "unknown", "not asked, because of the server")
         if not self.stores:
             yield Finding("store", "unknown", "no address is given: --store s3://bucket/folder")
-        for uri in self.stores:
-            yield _checked("store", lambda uri=uri: _store(uri))  # type: ignore[misc]
-        for reference in self.images:
-            yield _checked("image", lambda name=reference: _image(name))  # type: ignore[misc]
-
-    def _address(self) -> str:
-        Server(self.host)
-        plain = self.host.startswith("http://")
-        return self.host + (", without encryption" if plain else "")
-
-    def _token(self) -> str:
-        token = Server("http://localhost", token_file=self.token_file).token()
-        if not token:
-            return "none is given, as fits a server without a log-in"
-        end = _expiry(token)
-        if end and end < datetime.datetime.now(datetime.UTC):
-            raise ConfigError(f"{self.token_file}: expired at {end}", hint="Get a new one")
-        return f"{self.token_file}" + (f", valid until {end}" if end else "")
-
-    def _authority(self) -> str:
-        Server("http://localhost", ca_file=self.ca_file)
-        return str(self.ca_file or "those that Python trusts")
+        yield from (_checked("store", _store, uri) for uri in self.stores)
+        yield from (_checked("image", _image, reference) for reference in self.images)
 
     def _server(self, apis: list[Api]) -> str:
         api = Api(Server(self.host, self.namespace, self.token_file, self.ca_file), BRIEF)
@@ -116,13 +98,34 @@ class Examination:
         return f"Kubeflow Pipelines {api.version}, which {again} a deleted pod again; {_RETRIES}"
 
 
-def _checked(check: str, call: Callable[[], str]) -> Finding:
+def _checked(check: str, look: Callable[[Subject], str], at: Subject) -> Finding:
     try:
-        return Finding(check, "ok", call())
+        return Finding(check, "ok", look(at))
     except _UnknownError as error:
         return Finding(check, "unknown", str(error))
     except RaceError as error:
         return Finding(check, "problem", error.what, error.hint)
+
+
+def _address(host: str) -> str:
+    Server(host)
+    plain = host.startswith("http://")
+    return host + (", without encryption" if plain else "")
+
+
+def _token(file: Path | None) -> str:
+    token = Server("http://localhost", token_file=file).token()
+    if not token:
+        return "none is given, as fits a server without a log-in"
+    end = _expiry(token)
+    if end and end < datetime.datetime.now(datetime.UTC):
+        raise ConfigError(f"{file}: expired at {end}", hint="Get a new one")
+    return f"{file}" + (f", valid until {end}" if end else "")
+
+
+def _authority(file: Path | None) -> str:
+    Server("http://localhost", ca_file=file)
+    return str(file or "those that Python trusts")
 
 
 def _expiry(token: str) -> datetime.datetime | None:

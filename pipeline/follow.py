@@ -12,7 +12,7 @@ from pipeline.display import say, step_line
 from pipeline.outcome import RESULTS, outcome, read_failure
 from pipeline.parameters import is_sweep, trials
 from pipeline.steps import STEPS
-from pipeline.workflow import StepStatus, Workflow, read_workflow, steps_of_tasks
+from pipeline.workflow import StepStatus, read_workflow, steps_of_tasks
 
 SILENT = 30  # answers without a state, one after the other: a run that was just made gives some
 TOLD = 60.0  # seconds between two lines about how far a training has come
@@ -148,18 +148,13 @@ class Follower:
                 time.sleep(self.every)
 
     def _steps(self, run: Run) -> list[StepStatus]:
-        workflow = self._workflow()
-        for _ in range(LATER):
-            if workflow is None or workflow.ended or run.state not in ENDED:
-                break
+        later = LATER
+        while (workflow := read_workflow(self.api.manifest(self.run_id))) is not None:
+            if workflow.ended or run.state not in ENDED or not later:
+                return list(workflow.steps)
+            later -= 1
             time.sleep(min(self.every, 2.0))
-            workflow = self._workflow()
-        if workflow is not None:
-            return list(workflow.steps)
         return steps_of_tasks(run.tasks, STEPS)
-
-    def _workflow(self) -> Workflow | None:
-        return read_workflow(self.api.manifest(self.run_id))
 
     def _show(self, status: StepStatus) -> None:
         label, attempts = self.label(status), len(status.pods)

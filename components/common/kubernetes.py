@@ -11,45 +11,35 @@ from typing import Any
 
 from components.common.errors import ConfigError
 
-_CPU = re.compile(r"[0-9]+(\.[0-9]+)?m?")
-# A number of bytes without a unit has many digits; fewer are a unit forgotten.
-_BYTES = re.compile(r"[0-9]{7,}|[0-9]+(\.[0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)")
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_FILE = re.compile(r"[-A-Za-z0-9_][-A-Za-z0-9_.]{0,252}")
 
-_NAMED = "Use small letters, digits, dots and hyphens, as Kubernetes does"
 _OPERATORS = ("Exists", "Equal")
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _TOLERATION = {"key": str, "operator": str, "value": str, "effect": str, "tolerationSeconds": int}
 
 
-def cpu(value: str) -> str:
-    """What to do about a wrong number of CPUs; "" if it is right. So with all the others."""
-    return "" if _CPU.fullmatch(value) else "Write it as Kubernetes does, such as 8 or 500m"
+def _like(pattern: str | re.Pattern[str], hint: str) -> Callable[[Any], str]:
+    """Tells what to do about a wrong value, the hint; "" if it is right. So with all the others."""
+    return lambda value: "" if re.fullmatch(pattern, value) else hint
 
 
-def memory(value: str) -> str:
-    return "" if _BYTES.fullmatch(value) else "Write it as Kubernetes does, such as 512Mi or 64Gi"
-
-
-def name(value: str) -> str:
-    """Of a Secret, a service account and so on."""
-    return "" if _NAME.fullmatch(value) else _NAMED
-
-
-def volume(value: str) -> str:
-    """Of a Secret or ConfigMap that is mounted: KFP calls the volume by its name."""
-    if _DNS_LABEL.fullmatch(value):
-        return ""
-    return "Use small letters, digits and hyphens, 63 at most: a volume is called by it"
-
-
-def file(value: str) -> str:
-    """The key of a Secret or ConfigMap, which is a file where that is mounted."""
-    return "" if _FILE.fullmatch(value) else "Give one of its keys, such as ca.crt"
+cpu = _like(r"[0-9]+(\.[0-9]+)?m?", "Write it as Kubernetes does, such as 8 or 500m")
+# A number of bytes without a unit has many digits; fewer are a unit forgotten.
+memory = _like(
+    r"[0-9]{7,}|[0-9]+(\.[0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)",
+    "Write it as Kubernetes does, such as 512Mi or 64Gi",
+)
+# Of a Secret, a service account and so on.
+name = _like(_NAME, "Use small letters, digits, dots and hyphens, as Kubernetes does")
+# Of a Secret or ConfigMap that is mounted: KFP calls the volume by its name.
+volume = _like(
+    r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
+    "Use small letters, digits and hyphens, 63 at most: a volume is called by it",
+)
+# The key of a Secret or ConfigMap, which is a file where that is mounted.
+file = _like(r"[-A-Za-z0-9_][-A-Za-z0-9_.]{0,252}", "Give one of its keys, such as ca.crt")
 
 
 def resource(value: str) -> str:
