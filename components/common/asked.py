@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.common import strict_json
 from components.common.errors import DataError
-from components.common.files import plain
+from components.common.files import text_input
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,17 @@ def read_asked(text: Path, split: str) -> list[Asked]:
     Raises:
         DataError: the files are missing, damaged or do not belong together.
     """
-    found = []
-    try:
-        ids = plain(text / f"{split}.id").read_text(encoding="utf-8").splitlines()
-        lines = plain(text / f"{split}.question").read_text(encoding="utf-8").splitlines()
-        for name, line in zip(ids, lines, strict=True):
-            question, *options = strict_json.loads(line)
-            if not all(isinstance(part, str) for part in (question, *options)):
-                raise ValueError("not text")
-            found.append(Asked(name, question, tuple(options)))
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: missing", hint="Give the folder that preprocess wrote"
-        ) from None
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{text / split}.question: line {len(found) + 1}: {error}",
-            hint="Run components.preprocess again",
-        ) from None
+    path, found = text / f"{split}.question", []
+    with text_input(text / f"{split}.id", _HINT) as ids, text_input(path, _HINT) as lines:
+        try:
+            for name, line in zip(ids, lines, strict=True):
+                question, *options = strict_json.loads(line)
+                if not all(isinstance(part, str) for part in (question, *options)):
+                    raise ValueError("not text")
+                found.append(Asked(name.rstrip("\n"), question, tuple(options)))
+        except (TypeError, ValueError) as error:
+            what = f"{path}: line {len(found) + 1}: {error}"
+            raise DataError(what, hint="Run components.preprocess again") from None
     return found
 
 
@@ -53,17 +46,15 @@ def read_passages(text: Path, split: str, wanted: Collection[int]) -> dict[int, 
         DataError: there is no such passage.
     """
     path, found = text / f"{split}.input0", {}
-    try:
-        with plain(path).open(encoding="utf-8", newline="\n") as file:
-            for place, line in enumerate(itertools.islice(file, max(wanted, default=-1) + 1)):
-                if place in wanted:
-                    found[place] = line.rstrip("\n")
-    except (OSError, UnicodeDecodeError):
-        raise DataError(
-            f"{path}: missing or not text", hint="Give the folder that preprocess wrote"
-        ) from None
+    with text_input(path, _HINT, newline="\n") as file:
+        for place, line in enumerate(itertools.islice(file, max(wanted, default=-1) + 1)):
+            if place in wanted:
+                found[place] = line.rstrip("\n")
     if len(found) < len(wanted):
         raise DataError(
             f"{path}: fewer passages than questions", hint="Run components.preprocess again"
         )
     return found
+
+
+_HINT = "Give the folder that preprocess wrote"

@@ -134,7 +134,7 @@ def read_counts(data: Path, split: str, questions: int) -> list[int] | None:
 
 
 def parse_counts(path: Path, questions: int, most: int, hint: str) -> list[int]:
-    """The numbers of options in a file, from 2 to `most`, one a line for so many questions.
+    """The numbers of options in a file, from 2 to `most`, one a line, of this many questions.
 
     Raises:
         DataError: the file is damaged, or has not as many as there are questions.

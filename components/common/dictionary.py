@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.common.errors import DataError
-from components.common.files import plain
+from components.common.files import text_input
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 END_OF_SENTENCE = 2
@@ -44,27 +44,22 @@ def read_dictionary(path: Path) -> Dictionary:
     symbols = list(SPECIAL)
     counts = [1] * len(SPECIAL)
     indices = {symbol: i for i, symbol in enumerate(symbols)}
-    try:
-        with plain(path).open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                row = line.rstrip()
-                overwrite = row.endswith(f" {OVERWRITE}")
-                try:
-                    # The last space divides: a symbol may hold spaces itself.
-                    symbol, count = row.removesuffix(f" {OVERWRITE}").rsplit(" ", 1)
-                    counts.append(int(count))
-                except ValueError:
-                    raise DataError(
-                        f"{path}: line {number} is not a symbol and a count", hint=_HINT
-                    ) from None
-                if symbol in indices and not overwrite:
-                    raise DataError(f"{path}: line {number} repeats {symbol!r}", hint=_HINT)
-                indices[symbol] = len(symbols)
-                symbols.append(symbol)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=_HINT) from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint=_HINT) from None
+    with text_input(path, _HINT) as file:
+        for number, line in enumerate(file, start=1):
+            row = line.rstrip()
+            overwrite = row.endswith(f" {OVERWRITE}")
+            try:
+                # The last space divides: a symbol may hold spaces itself.
+                symbol, count = row.removesuffix(f" {OVERWRITE}").rsplit(" ", 1)
+                counts.append(int(count))
+            except ValueError:
+                raise DataError(
+                    f"{path}: line {number} is not a symbol and a count", hint=_HINT
+                ) from None
+            if symbol in indices and not overwrite:
+                raise DataError(f"{path}: line {number} repeats {symbol!r}", hint=_HINT)
+            indices[symbol] = len(symbols)
+            symbols.append(symbol)
     return Dictionary(symbols, counts, indices)
 
 

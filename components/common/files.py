@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -10,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from components.common.disk import no_space
 from components.common.errors import DataError, OutputError, RaceError
@@ -24,6 +26,29 @@ def plain(path: Path) -> Path:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise DataError(f"{path}: a pipe, socket or device", hint="Give a plain file")
     return path
+
+
+@contextlib.contextmanager
+def text_input(path: Path, hint: str, *, newline: str | None = None) -> Iterator[TextIO]:
+    """An input of UTF-8, open to be read.
+
+    Raises:
+        DataError: it is missing, or what the block reads of it is not UTF-8; says `hint`.
+        OSError: it cannot be read.
+    """
+    try:
+        with plain(path).open(encoding="utf-8", newline=newline) as file:
+            yield file
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", hint=hint) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=hint) from None
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

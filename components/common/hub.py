@@ -10,7 +10,6 @@ its variables: HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE.
 import contextlib
 import functools
 import hashlib
-import importlib
 import logging
 import re
 import sys
@@ -120,7 +119,7 @@ def fetch(repository: Repository) -> Path:
 
 
 def _download(repository: Repository, patterns: list[str] | None) -> Path:
-    with _explained(repository) as hub, _quiet():
+    with _explained(repository) as hub:
         return Path(hub.snapshot_download(**repository.named, allow_patterns=patterns))
 
 
@@ -142,7 +141,7 @@ def upload(folder: Path, repository: Repository, tag: str = "") -> Repository:
         OSError: a file cannot be read.
     """
     files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    with _explained(repository) as hub, _quiet():
+    with _explained(repository) as hub:
         api, name = hub.HfApi(), repository.name
         api.create_repo(name, private=True, exist_ok=True)
 
@@ -188,33 +187,20 @@ def _same(files: Mapping[str, Path], entries: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars where nobody sees them."""
-    bars = importlib.import_module("huggingface_hub.utils")
-    if sys.stderr.isatty():
-        yield
-        return
-    before = bars.are_progress_bars_disabled()
-    bars.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not before:
-            bars.enable_progress_bars()
-
-
-@contextlib.contextmanager
 def _explained(repository: Repository) -> Iterator[Any]:
     """Gives huggingface_hub; what it raises becomes an error of ours."""
     try:
         import huggingface_hub as hub
         from huggingface_hub import errors
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
         raise ConfigError(
             f"{repository}: this Python lacks huggingface_hub", hint="pip install huggingface_hub"
         ) from None
     library = _http_error().__module__.partition(".")[0]
     logging.getLogger(library).setLevel(logging.WARNING)  # it tells of each request
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         yield hub
     except errors.GatedRepoError as error:

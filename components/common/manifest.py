@@ -8,9 +8,10 @@ believed before it was checked.
 import dataclasses
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from components.common import strict_json
 from components.common.errors import ConfigError, DataError
@@ -39,6 +40,23 @@ class FileEntry:
     path: str
     size: int
     sha256: str
+
+
+def made_by(step: str, parameters: Mapping[str, Any]) -> dict[str, Scalar]:
+    """A manifest's `producer`: the step, what runs here as far as the container tells, parameters.
+
+    Of those, others than plain values are left out.
+    """
+    return {
+        "step": step,
+        "revision": os.environ.get("RACE_REVISION", ""),
+        "image": os.environ.get("RACE_IMAGE", ""),
+        **{
+            f"parameters.{name}": value
+            for name, value in parameters.items()
+            if isinstance(value, str | int | float | bool)
+        },
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,58 +111,60 @@ def parse(data: bytes, *, where: str) -> Manifest:
             folder at once.
     """
 
-    def refuse(why: str) -> NoReturn:
-        raise DataError(
-            f"{where} is not a valid manifest: {why}",
-            hint="Publish the artifact again, or check who else may write there",
-        )
-
-    if len(data) > MAX_BYTES:
-        refuse(f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        value = strict_json.loads(data)
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
-        sealed, found = value.pop("sha256", None), _seal(value)
+        _need(len(data) <= MAX_BYTES, f"larger than {MAX_BYTES >> 20} MiB")
+        return _manifest(strict_json.loads(data))
     except ValueError as error:
-        refuse(_short(error))
-    if sealed != found:
-        refuse("its content does not match its own sha256")
-    if value.get("version") != 1 or isinstance(value["version"], bool):
-        refuse(f"version {_short(value.get('version'))}, and only 1 is known")
-    folder, created = value.get("folder"), value.get("created")
-    if not isinstance(folder, str) or not _FOLDER.match(folder):
-        refuse(f"folder {_short(folder)}")
-    if not isinstance(created, str) or not _CREATED.match(created):
-        refuse(f"created {_short(created)}")
-    notes: dict[str, dict[str, Scalar]] = {}
-    for name in ("producer", "inputs"):
-        note = value.get(name)
-        if not isinstance(note, dict) or len(note) > MAX_NOTES:
-            refuse(f"{name} is not an object of at most {MAX_NOTES} entries")
-        if not all(v is None or isinstance(v, str | int | float | bool) for v in note.values()):
-            refuse(f"{name} holds more than plain values")
-        notes[name] = note
+        raise DataError(
+            f"{where} is not a valid manifest: {error}",
+            hint="Publish the artifact again, or check who else may write there",
+        ) from None
+
+
+def _need(good: bool, why: str) -> None:
+    if not good:
+        raise ValueError(why)
+
+
+def _manifest(value: Any) -> Manifest:
+    _need(isinstance(value, dict), "not an object")
+    sealed = value.pop("sha256", None)
+    _need(sealed == _seal(value), "its content does not match its own sha256")
+    version, folder, created = (value.get(name) for name in ("version", "folder", "created"))
+    known = version == 1 and version is not True
+    _need(known, f"version {_short(version)}, and only 1 is known")
+    _need(_fits(_FOLDER, folder), f"folder {_short(folder)}")
+    _need(_fits(_CREATED, created), f"created {_short(created)}")
     listed = value.get("files")
-    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_FILES:
-        refuse(f"files is not a list of 1 to {MAX_FILES} entries")
-    files = []
-    for number, entry in enumerate(listed):
-        if not isinstance(entry, dict):
-            refuse(f"files[{number}] is not an object")
-        path, size, sha256 = entry.get("path"), entry.get("size"), entry.get("sha256")
-        if not isinstance(path, str):
-            refuse(f"files[{number}].path {_short(path)}")
-        if why := path_fault(path):
-            refuse(f"files[{number}].path {_short(path)}: {why}")
-        if type(size) is not int or not 0 <= size <= MAX_FILE_SIZE:
-            refuse(f"files[{number}].size {_short(size)}")
-        if not isinstance(sha256, str) or not _SHA256.match(sha256):
-            refuse(f"files[{number}].sha256 {_short(sha256)}")
-        files.append(FileEntry(path, size, sha256))
-    if clash := _clash(f.path for f in files):
-        refuse(f"{_short(clash)} is listed twice, or as a file and as a folder")
-    return Manifest(tuple(files), folder, created, notes["producer"], notes["inputs"])
+    some = isinstance(listed, list) and 0 < len(listed) <= MAX_FILES
+    _need(some, f"files is not a list of 1 to {MAX_FILES} entries")
+    files = tuple(_entry(f"files[{number}]", entry) for number, entry in enumerate(listed))
+    clash = _clash(file.path for file in files)
+    _need(not clash, f"{_short(clash)} is listed twice, or as a file and as a folder")
+    return Manifest(files, folder, created, _notes(value, "producer"), _notes(value, "inputs"))
+
+
+def _entry(name: str, value: Any) -> FileEntry:
+    _need(isinstance(value, dict), f"{name} is not an object")
+    path, size, sha256 = (value.get(key) for key in ("path", "size", "sha256"))
+    fault = path_fault(path) if isinstance(path, str) else "not text"
+    _need(not fault, f"{name}.path {_short(path)}: {fault}")
+    _need(type(size) is int and 0 <= size <= MAX_FILE_SIZE, f"{name}.size {_short(size)}")
+    _need(_fits(_SHA256, sha256), f"{name}.sha256 {_short(sha256)}")
+    return FileEntry(path, size, sha256)
+
+
+def _notes(value: Mapping[str, Any], name: str) -> dict[str, Scalar]:
+    found = value.get(name)
+    if not isinstance(found, dict) or len(found) > MAX_NOTES:
+        raise ValueError(f"{name} is not an object of at most {MAX_NOTES} entries")
+    plain = all(v is None or isinstance(v, str | int | float | bool) for v in found.values())
+    _need(plain, f"{name} holds more than plain values")
+    return found
+
+
+def _fits(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and bool(pattern.match(value))
 
 
 def _seal(value: Mapping[str, Any]) -> str:
@@ -186,5 +206,5 @@ def _clash(paths: Iterable[str]) -> str | None:
 
 
 def _short(value: object) -> str:
-    text = str(value) if isinstance(value, Exception) else ascii(value)
+    text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -6,7 +6,6 @@ and beside it, written last, its sha256 as `sha256sum --check` reads it.
 
 import contextlib
 import errno
-import hashlib
 import os
 import struct
 import zipfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from components.common.errors import DataError
-from components.common.files import plain
+from components.common.files import plain, sha256_of
 
 CONTENT = "content.zip"
 SUMS = "SHA256SUMS"
@@ -130,5 +129,4 @@ def unpacked(folder: Path) -> Iterator[Packed]:
 
 
 def _sums(folder: Path) -> str:
-    with plain(folder / CONTENT).open("rb") as content:
-        return f"{hashlib.file_digest(content, 'sha256').hexdigest()}  {CONTENT}\n"
+    return f"{sha256_of(plain(folder / CONTENT))}  {CONTENT}\n"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 
 def counted(number: int, what: str) -> str:
-    """So many of a thing: 1 finding, 2 findings."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    """A number of things: 1 GPU, 2 GPUs, 3 processes."""
+    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def columns(rows: Sequence[Sequence[str]], *, left: int = 1, gap: str = "  ") -> list[str]:

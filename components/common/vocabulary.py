@@ -19,7 +19,7 @@ from pathlib import Path
 from components.common import strict_json
 from components.common.dictionary import read_dictionary
 from components.common.errors import DataError
-from components.common.files import plain
+from components.common.files import text_input
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,9 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     Raises:
         DataError: it is missing or not of this form.
     """
-    try:
+    with text_input(path, _HINT) as file:
         # As fairseq reads it: neither what precedes the first newline nor what follows the last.
-        rows = plain(path).read_text(encoding="utf-8").split("\n")[1:-1]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint=_HINT) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason})", hint=_HINT) from None
+        rows = file.read().split("\n")[1:-1]
     merges = []
     for number, row in enumerate(rows, start=2):
         match row.split():

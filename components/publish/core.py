@@ -6,7 +6,6 @@ the run's id as its tag. Neither takes the place of another.
 """
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from components.common import hub, storage
 from components.common.cli import option
 from components.common.executor import Outcome
 from components.common.files import scratch_folder
-from components.common.manifest import Scalar
+from components.common.manifest import made_by
 from components.common.storage.store import require_supported
 from components.common.vocabulary import read_vocabulary
 from components.evaluate.trained import MODEL_HELP, Trained, as_run, find_trained
@@ -99,16 +98,7 @@ def _put(folder: Path, config: PublishConfig, trained: Trained) -> str:
     if config.publish_uri.startswith(hub.SCHEME):
         return str(hub.upload(folder, hub.parse(config.publish_uri), config.run_id))
     uri = "/".join(filter(None, (config.publish_uri.rstrip("/"), config.run_id)))
-    producer: dict[str, Scalar] = {
-        "step": "publish",
-        "revision": os.environ.get("RACE_REVISION", ""),
-        "image": os.environ.get("RACE_IMAGE", ""),
-        **{
-            f"parameters.{name}": value
-            for name, value in trained.training.parameters.items()
-            if isinstance(value, str | int | float | bool)
-        },
-    }
+    producer = made_by("publish", trained.training.parameters)
     inputs = read_vocabulary(folder).digests
     done = storage.publish(folder, uri, producer=producer, inputs=inputs)
     # Here --model takes the files' own folder, as it takes any.

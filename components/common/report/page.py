@@ -14,6 +14,7 @@ from components.common.dataset import LETTERS
 from components.common.progress import duration
 from components.common.report import axes
 from components.common.report.axes import number
+from components.common.text import counted
 
 if TYPE_CHECKING:  # loaded only by what writes a page
     from jinja2 import Environment
@@ -47,8 +48,9 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (number, fixed, percent, share, signed, plural, interval, setting, duration, px)
+    filters = (number, fixed, percent, share, signed, interval, setting, duration, px)
     made.filters |= {function.__name__: function for function in filters}
+    made.filters["plural"] = counted
     drawing = ("WIDTH", "LEFT", "RIGHT", "TOP", "BASE", "Scale", "axis")
     made.globals |= {name: getattr(axes, name) for name in drawing} | {"LETTERS": LETTERS}
     return made
@@ -79,11 +81,6 @@ def share(value: float) -> str:
 
 def signed(value: float, digits: int = 0) -> str:
     return f"{value:+,.{digits}f}".replace("-", "−")
-
-
-def plural(count: int, name: str) -> str:
-    """1 GPU, 2 GPUs, 3 processes."""
-    return f"{count:,} {name}{'' if count == 1 else 'es' if name.endswith('s') else 's'}"
 
 
 def interval(ends: tuple[float, float]) -> str:

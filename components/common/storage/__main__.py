@@ -11,6 +11,7 @@ from pathlib import Path
 from components.common.cli import config_of, option, parser, run_step
 from components.common.errors import ConfigError
 from components.common.storage.artifact import Artifact, artifacts, fetch, publish, verify
+from components.common.text import counted
 
 PROG = "python -m components.common.storage"
 DESCRIPTION = """\
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _show(artifact: Artifact) -> None:
     manifest = artifact.manifest
     size = f"{manifest.size / (1 << 20):,.1f} MiB"
-    count = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}"
+    count = counted(len(manifest.files), "file")
     print(f"{artifact.address}  {manifest.created}  {count}, {size}  sha256 {manifest.digest}")
 
 

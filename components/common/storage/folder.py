@@ -98,7 +98,7 @@ class FolderStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def stamps(self, start: str = "", *, deep: bool = True) -> dict[str, float]:
+    def stamps(self, start: str = "") -> dict[str, float]:
         base, _, first = start.rpartition("/")
         found = {}
         for folder, below, names in os.walk(self.root / base):
@@ -108,8 +108,6 @@ class FolderStore(Store):
                 with contextlib.suppress(FileNotFoundError):
                     if key.startswith(start):
                         found[key] = os.lstat(Path(folder, name)).st_mtime
-            if not deep:
-                break
             if folder == str(self.root / base):
                 below[:] = [name for name in below if name.startswith(first)]
         return found

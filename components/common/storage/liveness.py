@@ -61,7 +61,7 @@ class Heartbeat(contextlib.AbstractContextManager["Heartbeat"]):
             TransferError, OSError: as `Store` raises them.
         """
         own = _sign(self.owner)
-        now = self._store.stamps(own, deep=False).get(own)
+        now = self._store.stamps(own).get(own)
         judged = {key: self._lives(store, key, stamp, now, same) for key, stamp in signs.items()}
         return {key: alive for key, alive in judged.items() if alive is not None}
 
@@ -113,7 +113,7 @@ def adopted(store: Store, folder: str) -> Iterator[None]:
         TransferError, OSError: as `Store` raises them.
     """
     signs = [_sign(one.owner) for one in publications([f"{folder}/"])]
-    missing = [sign for sign in signs if sign not in store.stamps(sign, deep=False)]
+    missing = [sign for sign in signs if sign not in store.stamps(sign)]
     for sign in missing:
         store.touch(sign, identity().encode())
     yield

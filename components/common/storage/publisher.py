@@ -165,7 +165,7 @@ class Publisher:
             beside = self._store(parent)
             for name in set(beside.folders()) - {own}:
                 other = beside.at(name)
-                if other.stamps("alive-", deep=False):
+                if other.stamps("alive-"):
                     remove_dead(other, heartbeat, stale=math.inf, same=False)
 
     def _store(self, uri: str) -> Store:

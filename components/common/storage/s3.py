@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import DataError, RaceError
+from components.common.files import sha256_of
 from components.common.retry import AttemptError
 from components.common.storage import stream
 from components.common.storage.client import (
@@ -33,7 +34,6 @@ from components.common.storage.pieces import (
     require_range,
     require_same_size,
     results_of,
-    sha256_of,
 )
 from components.common.storage.store import Settings, Stop, Store, Wanted, WrongContentError
 from components.common.transfer import Checksum
@@ -160,9 +160,8 @@ class S3Store(Store):
             if entry["Prefix"] != prefix + "/"
         ]
 
-    def stamps(self, start: str = "", *, deep: bool = True) -> dict[str, float]:
-        flat = {} if deep else {"Delimiter": "/"}
-        return {key: e["LastModified"].timestamp() for key, e in self._listed(start, **flat)}
+    def stamps(self, start: str = "") -> dict[str, float]:
+        return {key: e["LastModified"].timestamp() for key, e in self._listed(start)}
 
     def sizes(self, start: str = "") -> dict[str, int]:
         # Some programs write an empty object in the place of a folder.
@@ -175,9 +174,9 @@ class S3Store(Store):
 
         return self.persist(key, call)
 
-    def _listed(self, start: str, **request: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _listed(self, start: str) -> Iterator[tuple[str, dict[str, Any]]]:
         prefix = self._prefix + "/"
-        for page in self._pages("list_objects_v2", start, **request):
+        for page in self._pages("list_objects_v2", start):
             for entry in page.get("Contents", []):
                 yield entry["Key"].removeprefix(prefix), entry
 

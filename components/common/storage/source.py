@@ -1,12 +1,12 @@
 """What is published: the files of a folder, or one file."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from components.common import manifest as manifests
 from components.common.errors import ConfigError, DataError
+from components.common.files import sha256_of
 from components.common.manifest import Manifest
 
 
@@ -42,8 +42,4 @@ def has_these(manifest: Manifest, files: Mapping[str, Path]) -> bool:
     """Whether local files are what a manifest lists. Names and sizes are compared first."""
     if {f.path: f.size for f in manifest.files} != {n: p.stat().st_size for n, p in files.items()}:
         return False
-    for entry in manifest.files:
-        with files[entry.path].open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                return False
-    return True
+    return all(sha256_of(files[entry.path]) == entry.sha256 for entry in manifest.files)

@@ -143,10 +143,10 @@ class Store(abc.ABC):
         """Names of the folders right below the address."""
 
     @abc.abstractmethod
-    def stamps(self, start: str = "", *, deep: bool = True) -> dict[str, float]:
+    def stamps(self, start: str = "") -> dict[str, float]:
         """When the objects whose keys begin with `start` were written, by the store's own clock.
 
-        In seconds; only differences mean something. Without `deep`, not those in folders below.
+        In seconds; only differences mean something.
         """
 
     @abc.abstractmethod

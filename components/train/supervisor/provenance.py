@@ -2,14 +2,14 @@
 
 import functools
 import hashlib
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from components.common.manifest import Manifest, Scalar
+from components.common.files import sha256_of
+from components.common.manifest import Manifest, Scalar, made_by
 from components.common.results.metrics import FORMER
 from components.common.vocabulary import Vocabulary
 from components.train.config import Plan, TrainConfig, as_dict
@@ -88,25 +88,17 @@ def provenance(
         vocabulary: of the data.
     """
     producer: dict[str, Scalar] = {
-        "step": "train",
+        **made_by("train", as_dict(config)),
         "code_sha256": _digest(Path(__file__).parents[2], "**/*.py"),
-        # Of what runs here, as far as the container tells.
-        "revision": os.environ.get("RACE_REVISION", ""),
-        "image": os.environ.get("RACE_IMAGE", ""),
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in ("torch", "fairseq", "numpy")},
         "split.processes": plan.ranks,
         "split.update_freq": plan.update_freq,
     }
-    for name, value in as_dict(config).items():
-        assert isinstance(value, str | int | float | bool)
-        producer[f"parameters.{name}"] = value
 
     def inputs() -> dict[str, Scalar]:
-        with pretrained.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         data = _digest(config.data, "input*/*", "label/*")
-        return {"data": data, "pretrained": digest, **vocabulary.digests}
+        return {"data": data, "pretrained": sha256_of(pretrained), **vocabulary.digests}
 
     return Provenance(producer, inputs)
 
@@ -116,7 +108,5 @@ def _digest(folder: Path, *patterns: str) -> str:
     total = hashlib.sha256()
     paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     for path in sorted(paths):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{digest}  {path.relative_to(folder).as_posix()}\n".encode())
+        total.update(f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n".encode())
     return total.hexdigest()

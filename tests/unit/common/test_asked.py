@@ -39,8 +39,18 @@ def test_missing_files_are_named(text: Path) -> None:
     with pytest.raises(DataError, match=r"fewer passages than questions"):
         read_passages(text, "dev", {5})
     (text / "dev.input0").unlink()
-    with pytest.raises(DataError, match=r"dev\.input0: missing"):
+    with pytest.raises(DataError, match=r"dev\.input0: no such file"):
         read_passages(text, "dev", {0})
     (text / "dev.question").unlink()
-    with pytest.raises(DataError, match=r"dev\.question: missing"):
+    with pytest.raises(DataError, match=r"dev\.question: no such file"):
         read_asked(text, "dev")
+
+
+def test_what_cannot_be_read_is_not_called_missing(text: Path) -> None:
+    for name in ("dev.question", "dev.input0"):
+        (text / name).unlink()
+        (text / name).mkdir()
+    with pytest.raises(IsADirectoryError):
+        read_asked(text, "dev")
+    with pytest.raises(IsADirectoryError):
+        read_passages(text, "dev", {0})
