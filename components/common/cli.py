@@ -432,20 +432,15 @@ def _is_surrogate(character: str) -> bool:
 
 
 def show_error(line: str) -> None:
+    line = one_line(line)
+    shown = json_line("ERROR", line)
+    if log_format() != "json":
+        color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        shown = f"\x1b[1;31merror:\x1b[0m {line}" if color else f"error: {line}"
     with contextlib.suppress(OSError):  # its reader went away, or the disk below it is full
-        _show_error(line)
+        print(shown, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError), TERMINATION_LOG.open("r+b") as file:
-        whole = one_line(line).encode()[:TERMINATION_BYTES].decode(errors="ignore")
-        file.write(whole.encode())
-
-
-def _show_error(line: str) -> None:
-    if log_format() == "json":
-        print(json_line("ERROR", one_line(line)), file=sys.stderr, flush=True)
-        return
-    color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    label = "\x1b[1;31merror:\x1b[0m" if color else "error:"
-    print(f"{label} {one_line(line)}", file=sys.stderr, flush=True)
+        file.write(line.encode()[:TERMINATION_BYTES].decode(errors="ignore").encode())
 
 
 # What a container leaves here is in its pod's status, and in Argo's and Trainer's messages: more

@@ -37,10 +37,6 @@ class RaceError(Exception):
         what = self.what if len(self.what) <= LONGEST else f"{self.what[:LONGEST]}..."
         return one_line(f"{what}. {self.hint}" if self.hint else what)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # Keeps `hint` when the error crosses a process boundary.
-        return (_rebuild, (type(self), self.what, self.hint))
-
 
 def one_line(text: str) -> str:
     """The text as one line that a terminal shows and does not obey, whatever a stranger put in it.
@@ -51,10 +47,6 @@ def one_line(text: str) -> str:
         c if c.isprintable() else c.encode("unicode_escape").decode()
         for c in " ".join(text.split())
     )
-
-
-def _rebuild(cls: type[RaceError], what: str, hint: str) -> RaceError:
-    return cls(what, hint=hint)
 
 
 class ConfigError(RaceError):

@@ -33,9 +33,6 @@ def bar(
 class LogHandler(logging.StreamHandler[Any]):
     """Writes log lines to stderr above the bars, which would otherwise be torn apart by them."""
 
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-
     def emit(self, record: logging.LogRecord) -> None:
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)

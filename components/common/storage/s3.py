@@ -95,20 +95,20 @@ class S3Store(Store):
                     return False
                 if exclusive and error.status == 501:
                     # No conditional writes here: the race becomes as narrow as two requests.
-                    return not self._exists(key) and self.write(key, data, exclusive=False)
+                    return not self._head(key) and self.write(key, data, exclusive=False)
                 raise
             return True
 
         return self.persist(key, call)
 
-    def _exists(self, key: str) -> bool:
+    def _head(self, key: str) -> dict[str, Any] | None:
+        """What HEAD tells of an object; None where there is none."""
         try:
-            self._ask("head_object", key)
+            return dict(self._ask("head_object", key))
         except AnswerError as error:
             if error.status == 404:
-                return False
+                return None
             raise
-        return True
 
     def upload(
         self, files: Sequence[tuple[Path, str]], advance: Callable[[int], None]
@@ -196,11 +196,8 @@ class S3Store(Store):
 
     def remove(self, key: str) -> None:
         def call() -> None:
-            try:
+            with _ignored("NoSuchKey"):
                 self._ask("delete_object", key)
-            except AnswerError as error:
-                if error.code != "NoSuchKey":
-                    raise
 
         self.persist(key, call)
 
@@ -338,17 +335,14 @@ class S3Store(Store):
         checksum = checksum_of(body, md5)
 
         def call() -> dict[str, Any]:
-            try:
+            with _ignored("NoSuchUpload"):
                 answer = self._ask(
                     "upload_part", key, UploadId=upload, PartNumber=number, Body=body, **checksum
                 )
-            except AnswerError as error:
-                if error.code == "NoSuchUpload":
-                    return {}  # nothing to add to; `_complete` will find out and start over
-                raise
-            require_arrived(answer, md5, self._bucket)
-            checksums = {n: v for n, v in checksum.items() if n == "ChecksumSHA256"}
-            return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+                require_arrived(answer, md5, self._bucket)
+                checksums = {n: v for n, v in checksum.items() if n == "ChecksumSHA256"}
+                return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+            return {}  # nothing to add to; `_complete` will find out and start over
 
         part = self.persist(key, call)
         advance(len(body))
@@ -386,12 +380,9 @@ class S3Store(Store):
 
     def _fault(self, key: str, size: int, etag: str) -> str:
         """What is wrong with a stored object, or nothing: a success that was told may be false."""
-        try:
-            found = self._ask("head_object", key)
-        except AnswerError as error:
-            if error.status == 404:
-                return "it was accepted, but is not there"
-            raise
+        found = self._head(key)
+        if found is None:
+            return "it was accepted, but is not there"
         if found.get("ContentLength") != size or (etag and etag_of(found) != etag):
             return "it was accepted, but something else is there"
         return ""
@@ -400,11 +391,8 @@ class S3Store(Store):
         """Give up a multi-part upload, so that its parts do not stay (and cost)."""
 
         def call() -> None:
-            try:
+            with _ignored("NoSuchUpload"):
                 self._ask("abort_multipart_upload", key, UploadId=upload)
-            except AnswerError as error:
-                if error.code != "NoSuchUpload":
-                    raise
 
         # What led here is the error to show; `prune` finds what stays behind.
         with contextlib.suppress(RaceError):
@@ -463,3 +451,13 @@ class S3Store(Store):
                 raise AttemptError("the connection was cut")
 
         self.persist(key, call)
+
+
+@contextlib.contextmanager
+def _ignored(code: str) -> Iterator[None]:
+    """An answer with this error ends the block, and no more."""
+    try:
+        yield
+    except AnswerError as error:
+        if error.code != code:
+            raise

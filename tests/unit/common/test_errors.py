@@ -29,7 +29,7 @@ def test_an_error_crosses_a_process_boundary_whole(kind: type[RaceError]) -> Non
     assert (copy.what, copy.hint) == ("what", "hint")
 
 
-def test_an_error_stays_short_whatever_is_called_so_and_keeps_its_mend() -> None:
+def test_an_error_stays_short_whatever_is_called_so_and_keeps_its_hint() -> None:
     line = str(DataError("a" * 1_000_000, hint="Rename it"))
     assert len(line) < 2100
     assert line.endswith("aaa.... Rename it")
