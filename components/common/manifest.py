@@ -132,15 +132,15 @@ def _manifest(value: Any) -> Manifest:
     _need(sealed == _seal(value), "its content does not match its own sha256")
     version, folder, created = (value.get(name) for name in ("version", "folder", "created"))
     known = version == 1 and version is not True
-    _need(known, f"version {_short(version)}, and only 1 is known")
-    _need(_fits(_FOLDER, folder), f"folder {_short(folder)}")
-    _need(_fits(_CREATED, created), f"created {_short(created)}")
+    _need(known, f"version {version!a:.80}, and only 1 is known")
+    _need(_fits(_FOLDER, folder), f"folder {folder!a:.80}")
+    _need(_fits(_CREATED, created), f"created {created!a:.80}")
     listed = value.get("files")
     some = isinstance(listed, list) and 0 < len(listed) <= MAX_FILES
     _need(some, f"files is not a list of 1 to {MAX_FILES} entries")
     files = tuple(_entry(f"files[{number}]", entry) for number, entry in enumerate(listed))
     clash = _clash(file.path for file in files)
-    _need(not clash, f"{_short(clash)} is listed twice, or as a file and as a folder")
+    _need(not clash, f"{clash!a:.80} is listed twice, or as a file and as a folder")
     return Manifest(files, folder, created, _notes(value, "producer"), _notes(value, "inputs"))
 
 
@@ -148,9 +148,9 @@ def _entry(name: str, value: Any) -> FileEntry:
     _need(isinstance(value, dict), f"{name} is not an object")
     path, size, sha256 = (value.get(key) for key in ("path", "size", "sha256"))
     fault = path_fault(path) if isinstance(path, str) else "not text"
-    _need(not fault, f"{name}.path {_short(path)}: {fault}")
-    _need(type(size) is int and 0 <= size <= MAX_FILE_SIZE, f"{name}.size {_short(size)}")
-    _need(_fits(_SHA256, sha256), f"{name}.sha256 {_short(sha256)}")
+    _need(not fault, f"{name}.path {path!a:.80}: {fault}")
+    _need(type(size) is int and 0 <= size <= MAX_FILE_SIZE, f"{name}.size {size!a:.80}")
+    _need(_fits(_SHA256, sha256), f"{name}.sha256 {sha256!a:.80}")
     return FileEntry(path, size, sha256)
 
 
@@ -203,8 +203,3 @@ def _clash(paths: Iterable[str]) -> str | None:
         if following == path or following.startswith(path + "/"):
             return path
     return None
-
-
-def _short(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -14,7 +14,7 @@ from stores import QUICK, keys, pruned, small
 
 from components.common import processes, storage
 from components.common.errors import TransferError
-from components.common.storage import artifact, liveness, retention
+from components.common.storage import liveness, publication, retention
 from components.common.storage.store import open_store, parse_address
 
 ELSEWHERE = "another-machine pid:[1] 1 1"
@@ -150,7 +150,7 @@ def test_of_two_publishers_at_once_neither_touches_what_the_other_is_at(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    commit = artifact._commit
+    commit = publication._commit
     reached, go = threading.Event(), threading.Event()
 
     def slow(store: Any, *arguments: Any) -> Any:
@@ -159,7 +159,7 @@ def test_of_two_publishers_at_once_neither_touches_what_the_other_is_at(
             go.wait(60)
         return commit(store, *arguments)
 
-    monkeypatch.setattr(artifact, "_commit", slow)
+    monkeypatch.setattr(publication, "_commit", slow)
     first = storage.Publisher(root, keep=2, settings=QUICK)
     first.submit(small(tmp_path / "1"), "update-1")
     assert reached.wait(30)
@@ -178,14 +178,14 @@ def test_a_publisher_that_was_taken_for_dead_notices(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    commit = artifact._commit
+    commit = publication._commit
 
     def cleared(store: Any, data: bytes, folder: str, *arguments: Any) -> Any:
         store.remove_folder(folder)
         return commit(store, data, folder, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifact, "_commit", cleared)
+        patch.setattr(publication, "_commit", cleared)
         with pytest.raises(TransferError, match="were removed while"):
             storage.publish(small(tmp_path / "in"), root + "/a", settings=QUICK)
     assert storage.find(root + "/a", settings=QUICK) is None

@@ -20,7 +20,6 @@ from components.common.storage.artifact import (
     fetch_newest,
     find,
     newest,
-    publish,
     verify,
 )
 from components.common.storage.objects import (
@@ -30,6 +29,7 @@ from components.common.storage.objects import (
     sizes,
     write_small,
 )
+from components.common.storage.publication import publish
 from components.common.storage.publisher import Publisher
 from components.common.storage.retention import remove_all
 from components.common.storage.store import Settings

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from components.common.cli import config_of, option, parser, run_step
 from components.common.errors import ConfigError
-from components.common.storage.artifact import Artifact, artifacts, fetch, publish, verify
+from components.common.storage.artifact import Artifact, artifacts, fetch, verify
+from components.common.storage.publication import publish
 from components.common.text import counted
 
 PROG = "python -m components.common.storage"

@@ -7,38 +7,25 @@ artifact. So a publication that dies leaves nothing that a reader would see, and
 address never mix their files: one of them writes the manifest, the other finds it there.
 """
 
-import datetime
 import errno
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.common import manifest as manifests
 from components.common import progress
 from components.common.dataset import natural
-from components.common.errors import DataError, OutputError, RaceError, TransferError
+from components.common.errors import DataError
 from components.common.files import atomic_folder
-from components.common.manifest import FileEntry, Manifest, Scalar
-from components.common.retry import AttemptError
-from components.common.storage.liveness import Heartbeat, owner_of, publications
-from components.common.storage.source import files_of, has_these
-from components.common.storage.store import (
-    DAMAGED,
-    Settings,
-    Store,
-    Wanted,
-    WrongContentError,
-    brief,
-    open_store,
-)
+from components.common.manifest import FileEntry, Manifest
+from components.common.storage.store import DAMAGED, Settings, Store, Wanted, open_store
 
 log = logging.getLogger(__name__)
 
-DAY = 86_400.0  # seconds
 # Damage in transit shows in one fetch and not in the next; damage in the store in all of them.
 _FETCHES = 2
 
@@ -54,100 +41,6 @@ class Artifact:
     def name(self) -> str:
         """The last part of its address."""
         return self.address.rstrip("/").rpartition("/")[2]
-
-
-def publish(
-    source: Path,
-    uri: str,
-    *,
-    producer: Mapping[str, Scalar] | None = None,
-    inputs: Mapping[str, Scalar] | None = None,
-    overwrite: bool = False,
-    settings: Settings | None = None,
-) -> Artifact:
-    """Make the folder `source`, or the one file that it is, the artifact at `uri`.
-
-    When the same content is there already, that is a success, whoever published it: so a
-    publication may be repeated when it is not known how it ended. `overwrite` sends everything
-    again and lets it take the place of what is there, which may be another content or damaged; a
-    reader sees the one or the other. Empty folders are left out.
-
-    What publications that were killed left at `uri` is removed.
-
-    Raises:
-        ConfigError: `uri` or a file's name cannot be used.
-        OutputError: another content is there and `overwrite` is off. Nothing was changed.
-        DataError: `source` is not there, holds a link or other special file, or changes meanwhile.
-        TransferError: the store could not be reached, refused, or lost what it was given.
-        OSError: a file could not be read, or (in a local store) written.
-    """
-    files = files_of(source)
-    store = open_store(uri, settings)
-    total = sum(path.stat().st_size for path in files.values())
-    with Heartbeat(store) as heartbeat:
-        with progress.bar(total=total, what=f"publish {source.name}", bytes=True) as bar:
-            published = put(
-                files,
-                store,
-                heartbeat,
-                producer=producer or {},
-                inputs=inputs or {},
-                overwrite=overwrite,
-                advance=bar.update,
-            )
-        try:
-            remove_dead(store, heartbeat, stale=DAY)
-        except (RaceError, OSError) as error:
-            log.debug("%s: what dead publishers left stays: %s", store.address, error)
-    return published
-
-
-def put(
-    files: Mapping[str, Path],
-    store: Store,
-    heartbeat: Heartbeat,
-    *,
-    producer: Mapping[str, Scalar],
-    inputs: Mapping[str, Scalar],
-    overwrite: bool,
-    advance: Callable[[int], None] = lambda count: None,
-) -> Artifact:
-    """`publish` for a publisher of several artifacts, which removes itself what the dead left.
-
-    Args:
-        files: their paths inside the artifact, and where they lie.
-        advance: is called with bytes that were sent.
-    """
-    existing = _find(store, or_damaged=overwrite)
-    if existing and not overwrite:
-        if has_these(existing.manifest, files):
-            return existing
-        raise _conflict(store)
-    now = datetime.datetime.now(datetime.UTC)
-    folder = heartbeat.folder(now)
-    try:
-        stored = store.upload([(p, f"{folder}/{name}") for name, p in files.items()], advance)
-        manifest = Manifest(
-            files=tuple(FileEntry(n, *s) for n, s in zip(files, stored, strict=True)),
-            folder=folder,
-            created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
-            producer=dict(producer),
-            inputs=dict(inputs),
-        )
-        data = manifest.to_json()
-    except BaseException:
-        _discard(store, folder)
-        raise
-    # From here on the manifest may be there even when an error says that it is not, so its files
-    # stay: `remove_dead` removes them later if no manifest lists them.
-    published = _commit(store, data, folder, existing, overwrite)
-    if published.manifest == manifest:
-        _require_files(store, manifest)
-        return published
-    _discard(store, folder)
-    if not overwrite and published.manifest.digest != manifest.digest:
-        raise _conflict(store)
-    return published
 
 
 def fetch(uri: str, output: Path, *, settings: Settings | None = None) -> Artifact:
@@ -194,7 +87,27 @@ def find(uri: str, *, settings: Settings | None = None) -> Artifact | None:
         ConfigError, TransferError: as `fetch` raises them.
         DataError: its manifest is damaged.
     """
-    return _find(open_store(uri, settings))
+    return find_in(open_store(uri, settings))
+
+
+def find_in(store: Store, *, or_damaged: bool = False) -> Artifact | None:
+    """The artifact in a store; with `or_damaged`, None too where its manifest cannot be used.
+
+    A manifest that cannot be used is read again: it may have been changed on its way here, which
+    it tells by its own sha256.
+    """
+    for _ in range(_FETCHES):
+        data = store.read(manifests.NAME, manifests.MAX_BYTES)
+        if data is None:
+            return None
+        try:
+            manifest = manifests.parse(data, where=f"{store.address}/{manifests.NAME}")
+            return Artifact(store.address, manifest)
+        except DataError as error:
+            damaged = error
+    if or_damaged:
+        return None
+    raise damaged
 
 
 def artifacts(uri: str, *, settings: Settings | None = None) -> Iterator[Artifact]:
@@ -213,7 +126,7 @@ def artifacts_in(store: Store) -> Iterator[Artifact]:
     """As `artifacts`, of a store."""
     for below in _by_age(store):
         try:
-            artifact = _find(below)
+            artifact = find_in(below)
         except DataError as error:
             log.warning("left out: %s", error)
             continue
@@ -237,12 +150,12 @@ def fetch_newest(uri: str, output: Path, *, settings: Settings | None = None) ->
         ConfigError, TransferError, OSError: as `fetch` raises them.
     """
     store = open_store(uri, settings)
-    if artifact := _find(store):
+    if artifact := find_in(store):
         return _fetch(store, artifact, output)
     damaged: list[str] = []
     for below in _by_age(store):
         try:
-            if artifact := _find(below):
+            if artifact := find_in(below):
                 return _fetch(below, artifact, output)
         except DataError as error:
             log.warning("%s; trying the one before", error.what)
@@ -255,125 +168,8 @@ def fetch_newest(uri: str, output: Path, *, settings: Settings | None = None) ->
     return None
 
 
-def remove_dead(store: Store, heartbeat: Heartbeat, *, stale: float, same: bool = True) -> None:
-    """Remove what dead publishers left at or below an address; see `Heartbeat.judge`.
-
-    `heartbeat`'s own leavings too, which must not be publishing now. What has no sign of life, as
-    of earlier versions of this module, is dead after `stale` seconds.
-
-    Raises:
-        TransferError, OSError: as `Store` raises them.
-    """
-    stamps = store.stamps()
-    signs = {key: stamp for key, stamp in stamps.items() if owner_of(key)}
-    dead = [key for key, lives in heartbeat.judge(store, signs, same=same).items() if not lives]
-    known = {owner_of(key) for key in signs} - {heartbeat.owner}
-    gone = {owner_of(key) for key in dead} | {heartbeat.owner}
-    remaining = set()
-    for one in publications([*stamps, *store.uploads()]):
-        if one.owner in gone or (one.owner not in known and one.older(stale)):
-            below = store.at(one.artifact) if one.artifact else store
-            if not _remove_unlisted(below, one.folder):
-                remaining.add(one.owner)
-    # Last, so that whoever comes after a cleaner that was killed goes on with it: with those that
-    # have artifacts too, which may be killed while it removes one.
-    for key in dead:
-        if owner_of(key) not in remaining:
-            store.remove(key)
-
-
-def _remove_unlisted(store: Store, folder: str) -> bool:
-    try:
-        artifact = _find(store)
-    except DataError as error:
-        log.warning("left alone: %s", error)  # whether it is listed cannot be told
-        return False
-    if artifact and artifact.manifest.folder == folder:
-        return False
-    store.remove_folder(folder)
-    return True
-
-
-# Publishing
-
-
-def _require_files(store: Store, manifest: Manifest) -> None:
-    """See that nobody took this publisher for dead meanwhile, and removed what it had sent.
-
-    Raises:
-        TransferError: so it is; no artifact is there then.
-    """
-    there = store.stamps(f"{manifest.folder}/")
-    if any(f"{manifest.folder}/{f.path}" not in there for f in manifest.files):
-        store.remove(manifests.NAME)
-        raise TransferError(
-            f"{store.address}: files were removed while they were being published",
-            hint="Publish again; it happens to a publisher that stands still for minutes",
-        )
-
-
-def _commit(
-    store: Store, data: bytes, folder: str, existing: Artifact | None, overwrite: bool
-) -> Artifact:
-    """Write the manifest and return what is then published here: it, or another writer's.
-
-    The answer to the write is not enough. When it was lost, the write is repeated and finds its own
-    manifest in the way; and what was accepted may not be there.
-    """
-
-    def call() -> Artifact:
-        store.write(manifests.NAME, data, exclusive=not overwrite, scratch=folder)
-        try:
-            published = _find(store)
-        except DataError as error:
-            raise WrongContentError(f"it is not what was sent: {error.what}") from error
-        if published is None or published == existing:
-            raise AttemptError("it was accepted, but is not there")
-        return published
-
-    return store.persist(manifests.NAME, call)
-
-
-def _conflict(store: Store) -> OutputError:
-    return OutputError(
-        f"{store.address}: another artifact has been published here",
-        hint="Publish to another address",
-    )
-
-
-def _discard(store: Store, folder: str) -> None:
-    """Remove an unpublished folder, if that works at once; `remove_dead` finds it if not."""
-    try:
-        brief(store).remove_folder(folder)
-    except (RaceError, OSError) as error:
-        log.debug("%s/%s stays for now: %s", store.address, folder, error)
-
-
-# Reading
-
-
-def _find(store: Store, *, or_damaged: bool = False) -> Artifact | None:
-    """The artifact in a store; with `or_damaged`, None too where its manifest cannot be used.
-
-    A manifest that cannot be used is read again: it may have been changed on its way here, which
-    it tells by its own sha256.
-    """
-    for _ in range(_FETCHES):
-        data = store.read(manifests.NAME, manifests.MAX_BYTES)
-        if data is None:
-            return None
-        try:
-            manifest = manifests.parse(data, where=f"{store.address}/{manifests.NAME}")
-            return Artifact(store.address, manifest)
-        except DataError as error:
-            damaged = error
-    if or_damaged:
-        return None
-    raise damaged
-
-
 def _existing(store: Store) -> Artifact:
-    artifact = _find(store)
+    artifact = find_in(store)
     if artifact is None:
         raise DataError(
             f"{store.address}: no complete artifact is there",

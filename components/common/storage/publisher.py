@@ -13,10 +13,9 @@ from pathlib import Path
 
 from components.common.errors import ConfigError, RaceError
 from components.common.manifest import Scalar
-from components.common.storage.artifact import DAY, put, remove_dead
 from components.common.storage.liveness import Heartbeat
-from components.common.storage.retention import prune
-from components.common.storage.source import files_of
+from components.common.storage.publication import files_of, put
+from components.common.storage.retention import DAY, prune, remove_dead
 from components.common.storage.store import Settings, Store, open_store
 
 log = logging.getLogger(__name__)

@@ -4,23 +4,65 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from components.common.storage.artifact import DAY, Artifact, artifacts_in, remove_dead
-from components.common.storage.liveness import WATCHED, Heartbeat, adopted, owner_of
+from components.common.errors import DataError
+from components.common.storage.artifact import Artifact, artifacts_in, find_in
+from components.common.storage.liveness import (
+    WATCHED,
+    Heartbeat,
+    adopted,
+    owner_of,
+    publications,
+)
 from components.common.storage.store import Settings, Store, open_store
 
 log = logging.getLogger(__name__)
 
+DAY = 86_400.0  # seconds
 
-def prune(
-    store: Store,
-    *,
-    keep: int,
-    heartbeat: Heartbeat,
-    stale: float = DAY,
-) -> list[str]:
+
+def remove_dead(store: Store, heartbeat: Heartbeat, *, stale: float, same: bool = True) -> None:
+    """Remove what dead publishers left at or below an address; see `Heartbeat.judge`.
+
+    `heartbeat`'s own leavings too, which must not be publishing now. What has no sign of life, as
+    of earlier versions of this module, is dead after `stale` seconds.
+
+    Raises:
+        TransferError, OSError: as `Store` raises them.
+    """
+    stamps = store.stamps()
+    signs = {key: stamp for key, stamp in stamps.items() if owner_of(key)}
+    dead = [key for key, lives in heartbeat.judge(store, signs, same=same).items() if not lives]
+    known = {owner_of(key) for key in signs} - {heartbeat.owner}
+    gone = {owner_of(key) for key in dead} | {heartbeat.owner}
+    remaining = set()
+    for one in publications([*stamps, *store.uploads()]):
+        if one.owner in gone or (one.owner not in known and one.older(stale)):
+            below = store.at(one.artifact) if one.artifact else store
+            if not _remove_unlisted(below, one.folder):
+                remaining.add(one.owner)
+    # Last, so that whoever comes after a cleaner that was killed goes on with it: with those that
+    # have artifacts too, which may be killed while it removes one.
+    for key in dead:
+        if owner_of(key) not in remaining:
+            store.remove(key)
+
+
+def _remove_unlisted(store: Store, folder: str) -> bool:
+    try:
+        artifact = find_in(store)
+    except DataError as error:
+        log.warning("left alone: %s", error)  # whether it is listed cannot be told
+        return False
+    if artifact and artifact.manifest.folder == folder:
+        return False
+    store.remove_folder(folder)
+    return True
+
+
+def prune(store: Store, *, keep: int, heartbeat: Heartbeat, stale: float = DAY) -> list[str]:
     """Remove all but the `keep` newest artifacts in a store; returns the names of those removed.
 
-    What dead publishers left goes too, see `artifact.remove_dead`; what may still be going on, and
+    What dead publishers left goes too, see `remove_dead`; what may still be going on, and
     what this module did not make, is not touched.
 
     Raises:

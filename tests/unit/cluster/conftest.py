@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from components.common.retry import Patience
-from components.common.storage import artifact
+from components.common.storage import artifact, publication
 from components.train.cluster.api import Api
 from components.train.cluster.config import ClusterConfig
 from components.train.cluster.core import Timing
@@ -415,7 +415,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_store(uri: str, *arguments: Any) -> Any:
         return real(uri.replace("s3://", f"{tmp_path}/buckets/"), *arguments)
 
-    monkeypatch.setattr(artifact, "open_store", open_store)
+    for module in (artifact, publication):
+        monkeypatch.setattr(module, "open_store", open_store)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from components.common import storage
 from components.common.cli import run_step
 from components.common.errors import ConfigError, DataError, OutputError, RaceError, TransferError
 from components.common.storage.__main__ import main
-from components.common.storage.source import files_of
+from components.common.storage.publication import files_of
 from components.common.storage.store import Wanted, open_store, parse_address
 
 PUBLICATION = "20200101T000000-0123456789ab"
