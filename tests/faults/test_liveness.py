@@ -15,6 +15,7 @@ from stores import QUICK, keys, pruned, small
 from components.common import processes, storage
 from components.common.errors import TransferError
 from components.common.storage import liveness, publication, retention
+from components.common.storage.folder import FolderStore
 from components.common.storage.store import open_store, parse_address
 
 ELSEWHERE = "another-machine pid:[1] 1 1"
@@ -104,6 +105,23 @@ def test_an_attempt_of_another_machine_is_dead_when_it_stays_silent(
     monkeypatch.setattr(retention, "WATCHED", 1.0)
     storage.remove_all(root, settings=QUICK)
     assert keys(root) == []
+
+
+def test_a_slow_store_does_not_keep_a_dead_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandon(str(tmp_path), ELSEWHERE)
+    stamps = FolderStore.stamps
+
+    def slow(store: FolderStore, start: str = "") -> dict[str, float]:
+        time.sleep(0.6)
+        return stamps(store, start)
+
+    for module in (liveness, retention):
+        monkeypatch.setattr(module, "WATCHED", 1.0)
+    monkeypatch.setattr(FolderStore, "stamps", slow)
+    storage.remove_all(str(tmp_path), settings=QUICK)
+    assert keys(str(tmp_path)) == []
 
 
 def test_an_attempt_of_another_machine_that_gives_signs_of_life_is_not_touched(

@@ -92,14 +92,21 @@ def remove_all(
     store = open_store(uri, settings)
     with Heartbeat(store) as heartbeat:
         removed = _remove(list(filter(which, artifacts_in(store))), store)
-        started = time.monotonic()
-        while True:
-            remove_dead(store, heartbeat, stale=DAY)
-            signs = {key: stamp for key, stamp in store.stamps().items() if owner_of(key)}
-            decided = heartbeat.judge(store, signs, same=True)
-            if len(decided) == len(signs) or time.monotonic() - started > WATCHED + 1:
-                return removed
+        remove_dead(store, heartbeat, stale=DAY)
+        seen = time.monotonic()  # the silent ones are watched since then at the latest
+        last = False
+        while not last and not _all_live(store, heartbeat):
             time.sleep(0.5)
+            last = time.monotonic() - seen > WATCHED
+            remove_dead(store, heartbeat, stale=DAY)
+    return removed
+
+
+def _all_live(store: Store, heartbeat: Heartbeat) -> bool:
+    """Whether it can be said of all whose signs of life are there that they live."""
+    signs = {key: stamp for key, stamp in store.stamps().items() if owner_of(key)}
+    judged = heartbeat.judge(store, signs, same=True)
+    return all(judged.get(key) for key in signs)
 
 
 def _remove(old: Sequence[Artifact], store: Store) -> list[str]:
