@@ -76,7 +76,7 @@ def publish(config: PublishConfig) -> Published:
 
     Raises:
         ConfigError, DataError, OSError: as `export` raises them.
-        ConflictError: something else was published under this name before.
+        OutputError: something else was published under this name before.
         DataError, TransferError: the hub or the store refuses, or cannot be reached; nothing that
             a reader would see is there then.
     """
