@@ -43,8 +43,7 @@ from components.binarize.core import BinarizeConfig, binarize  # noqa: E402
 from components.common import strict_json  # noqa: E402
 from components.download.archive import unpack  # noqa: E402
 from components.evaluate.trained import find_trained  # noqa: E402
-from components.predict.config import PredictConfig  # noqa: E402
-from components.predict.core import Reader, answers, predict  # noqa: E402
+from components.predict.core import PredictConfig, Reader, predict  # noqa: E402
 from components.predict.questions import parse_line  # noqa: E402
 from components.preprocess.core import PreprocessConfig, preprocess  # noqa: E402
 from components.train.core import TrainConfig, train  # noqa: E402
@@ -138,10 +137,8 @@ def one_by_one(reader: Reader, lines: list[bytes]) -> Measured:
     for line in lines:
         started = time.perf_counter()
         questions = parse_line(1, line, 4)
-        assert isinstance(questions, list)
-        read = reader.read(questions)
-        for answer in answers(read, reader.score(read, 16384)):
-            strict_json.dumps(answer)
+        for answer in reader.answers(reader.read(questions), 16384):
+            strict_json.dumps(answer.fields())
         each.append(time.perf_counter() - started)
     return Measured(sum(each), time.process_time() - before, each)
 
@@ -205,7 +202,7 @@ def report(
     sequences = [
         len(sequence)
         for line in lines
-        for sequence in reader.sequences(parse_line(1, line, 4))[0]  # type: ignore[arg-type]
+        for sequence in reader.read(parse_line(1, line, 4))[0].sequences
     ]
     print(
         f"{arguments.layers} layers of width {arguments.width}, {reader.model.precision} on"

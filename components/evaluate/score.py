@@ -1,42 +1,12 @@
 """The arithmetic of the evaluation; numpy only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.common.errors import DataError
 from components.common.results.metrics import beside
 from components.common.results.scores import Group, Scores
-
-
-def require_numbers(
-    logits: NDArray[np.float64],
-    names: Sequence[str],
-    model: str,
-    counts: Sequence[int] | None = None,
-) -> None:
-    """Refuse scores of which one is NaN or infinite: the first option would pass for the answer.
-
-    Args:
-        logits: (questions, options)
-        names: of the questions.
-        model: what gave the scores, as errors name it.
-        counts: options of each question, where they differ.
-
-    Raises:
-        DataError: naming the first such question.
-    """
-    fine = np.isfinite(logits)
-    if counts is not None:
-        fine |= np.arange(logits.shape[1]) >= np.array(counts)[:, None]
-    wrong = np.flatnonzero(~fine.all(axis=1))
-    if wrong.size:
-        raise DataError(
-            f"{model}: its scores are not numbers (NaN or infinity) for {wrong.size} of"
-            f" {len(names)} questions, the first is {names[wrong[0]]}",
-            hint="Its weights are damaged or too large: use another checkpoint, or precision fp32",
-        )
 
 
 def log_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -29,6 +29,8 @@ MODEL_HELP = (
     " answers multiple choice: a folder, s3:// or hf://"
 )
 
+BPE_HELP = "folder with encoder.json, vocab.bpe and dict.txt; a run's folder has its own"
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -50,8 +52,7 @@ def as_run(model: Path) -> Iterator[Path]:
     if not (model / hub.SETTINGS).is_file():
         yield model
         return
-    from components.import_.config import ImportConfig
-    from components.import_.core import import_model
+    from components.import_.core import ImportConfig, import_model
 
     with scratch_folder() as run:
         imported = import_model(ImportConfig(model, run / MODEL), announce=False)

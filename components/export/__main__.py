@@ -11,8 +11,7 @@ examples:
 """
 
 from components.common.program import Program
-from components.export.config import ExportConfig
-from components.export.core import export
+from components.export.core import ExportConfig, export
 
 main = Program(ExportConfig, export, __doc__)
 

@@ -2,7 +2,8 @@
 
 import re
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from components.common.errors import ConfigError
@@ -29,56 +30,58 @@ SETTINGS = (
     "seed",
 )
 
+_TEMPLATES = Path(__file__).parent / "templates"
+_RACE, _RACE_PAGE = "ehovy/race", "https://www.cs.cmu.edu/~glai1/data/race/"
+_ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
-@dataclass(frozen=True)
-class Exported:
-    """What the card tells of.
+
+def model_card(
+    task: Mapping[str, Any], parameters: int, training: Training, evaluation: Evaluation
+) -> str:
+    """The card in Markdown, with the settings for the hub at its head.
 
     Args:
         task: the task's settings, by the names of fairseq-train's arguments.
         parameters: their number.
         training, evaluation: as far as they are known.
+
+    Raises:
+        ConfigError: huggingface_hub is not installed.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    task: dict[str, Any]
-    parameters: int
-    training: Training
-    evaluation: Evaluation
-
-
-def model_card(exported: Exported) -> str:
-    """The card in Markdown, with the settings for the hub at its head."""
-    return "\n".join(
-        part
-        for part in (
-            _head(exported),
-            _introduction(exported),
-            _use(exported),
-            _data(exported),
-            _settings(exported.training),
-            _figures(exported.evaluation),
-            _licence(exported),
-        )
-        if part
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {"paragraph": _paragraph, "thousands": "{:,}".format}
+    race = training.dataset == _RACE
+    name = "RACE" if race else training.dataset or "multiple-choice questions"
+    known = {**training.parameters, "updates": training.updates}
+    settings = [(name, known.get(name)) for name in (*SETTINGS, "updates")]
+    return made.get_template("card.md").render(
+        settings=_settings_for_the_hub(name, training, evaluation),
+        name=name,
+        base=training.base_model,
+        task=task,
+        parameters=parameters,
+        training=training,
+        trained=[(name, value) for name, value in settings if value is not None],
+        scores=evaluation.scores,
+        race=race,
+        race_page=_RACE_PAGE,
     )
 
 
-_RACE, _RACE_PAGE = "ehovy/race", "https://www.cs.cmu.edu/~glai1/data/race/"
-_ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+def _paragraph(text: str) -> str:
+    lines = textwrap.fill(text.strip(), 100, break_long_words=False, break_on_hyphens=False)
+    return f"{lines}\n"
 
 
-def _on_hub(name: str) -> str | None:
-    return name if _ON_HUB.fullmatch(name) else None
-
-
-def _named(exported: Exported) -> str:
-    """What people call the data set."""
-    name = exported.training.dataset
-    return "RACE" if name == _RACE else name or "multiple-choice questions"
-
-
-def _head(exported: Exported) -> str:
-    """The settings for the hub, as huggingface_hub writes them."""
+def _settings_for_the_hub(name: str, training: Training, evaluation: Evaluation) -> str:
+    """As huggingface_hub writes them, in YAML."""
     try:
         from huggingface_hub import EvalResult, ModelCardData
     except ImportError:
@@ -86,10 +89,11 @@ def _head(exported: Exported) -> str:
             "the card needs huggingface_hub, which this Python lacks",
             hint="pip install huggingface_hub",
         ) from None
-    training, dataset = exported.training, exported.training.dataset
+    dataset = _on_hub(training.dataset)
     licence: dict[str, Any] = {"license": "unknown"}
     if dataset == _RACE:
         licence = {
+            "language": "en",
             "license": "other",
             "license_name": "race-research-only",
             "license_link": _RACE_PAGE,
@@ -97,157 +101,29 @@ def _head(exported: Exported) -> str:
     results = [
         EvalResult(
             task_type="multiple-choice",
-            dataset_type=_on_hub(dataset) or "other",
-            dataset_name=_named(exported),
-            dataset_config=name,
+            dataset_type=dataset or "other",
+            dataset_name=name,
+            dataset_config=config,
             dataset_split="test",
             metric_type="accuracy",
             metric_name="accuracy in percent",
             metric_value=round(group.accuracy, 2),
         )
-        for name, group in exported.evaluation.scores.groups.items()
+        for config, group in evaluation.scores.groups.items()
     ]
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="multiple-choice",
-        language="en",
         base_model=_on_hub(training.base_model),
-        datasets=[dataset] if _on_hub(dataset) else None,
+        datasets=[dataset] if dataset else None,
         tags=["roberta", "multiple-choice"],
         metrics=["accuracy"] if results else None,
-        model_name=f"RoBERTa on {_named(exported)}",
+        model_name=f"RoBERTa on {name}",
         eval_results=results or None,
         **licence,
     )
-    return f"---\n{data.to_yaml()}\n---\n"
+    return str(data.to_yaml())
 
 
-def _introduction(exported: Exported) -> str:
-    base = exported.training.base_model
-    start = f", from {base}," if base else ""
-    paper = " (Lai et al. 2017)" if exported.training.dataset == _RACE else ""
-    text = (
-        f"RoBERTa (Liu et al. 2019) was fine-tuned with fairseq{start} on {_named(exported)}"
-        f"{paper}, and its checkpoint turned into a RobertaForMultipleChoice with"
-        f" {exported.parameters:,} parameters."
-    )
-    return f"""\
-# RoBERTa fine-tuned on {_named(exported)}
-
-It chooses among {exported.task["num_classes"]} answers to a question about a passage.
-
-{_lines(text)}
-"""
-
-
-def _use(exported: Exported) -> str:
-    task = exported.task
-    code = f'''
-        import torch
-        from transformers import AutoModelForMultipleChoice, AutoTokenizer
-
-        folder = "."  # where this file lies
-        model = AutoModelForMultipleChoice.from_pretrained(folder).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-
-
-        def encode(passage, question, options):
-            """Token ids and attention mask, (1, options, tokens)."""
-            rows = []
-            for option in options:
-                if "_" in question:
-                    text = question.replace("_", option)
-                else:
-                    text = f"{{question}} {{option}}"
-                first, second = (tokenizer(" ".join(t.split())).input_ids for t in (text, passage))
-                # In place of the <s> that the tokenizer puts in front of each.
-                first[0], second[0] = {task["init_token"]}, {task["separator_token"]}
-                first = first[:{task["max_option_length"]}]
-                rows.append((first + second)[:{task["max_positions"]}])
-            batch = tokenizer.pad({{"input_ids": rows}}, return_tensors="pt")
-            return {{name: value.unsqueeze(0) for name, value in batch.items()}}
-
-
-        def answer(passage, question, options):
-            """The probability of each option."""
-            with torch.inference_mode():
-                return model(**encode(passage, question, options)).logits.softmax(-1)[0]
-    '''
-    return f"""\
-## Use
-
-The first segment is the question with an option in place of each underscore, or after it; the
-second is the passage: `<s> question option </s></s> passage </s>`. Runs of white space become one
-space. As in training, the first segment is cut after {task["max_option_length"]} tokens and the \
-whole after {task["max_positions"]},
-last `</s>` included; the tokenizer's own truncation would keep that token.
-
-```python{textwrap.dedent(code).rstrip()}
-```
-
-The tokenizer takes text that spells a special token, such as `<mask>`, for text.
-"""
-
-
-def _data(exported: Exported) -> str:
-    questions = exported.training.questions
-    used = f"This model was trained on {questions:,} questions." if questions else ""
-    if exported.training.dataset == _RACE:
-        text = (
-            "RACE has English exams for middle and high school pupils in China: 27,933 passages and"
-            f" 97,687 questions, of which 87,866 are to train on. {used}"
-        )
-    elif exported.training.dataset:
-        text = f"Passages, questions and answers of {_named(exported)}. {used}"
-    else:
-        text = f"{used} Their source was not recorded." if used else ""
-    return f"## Data\n\n{_lines(text)}\n" if text else ""
-
-
-def _settings(training: Training) -> str:
-    if not training.parameters:
-        return ""
-    known = {**training.parameters, "updates": training.updates}
-    rows = [(name, known[name]) for name in (*SETTINGS, "updates") if known.get(name) is not None]
-    return "## Training\n\n" + _table(("setting", "value"), rows)
-
-
-def _figures(evaluation: Evaluation) -> str:
-    if not evaluation.scores.groups:
-        return ""
-    rows = []
-    for name, group in evaluation.scores.shown.items():
-        low, high = group.interval
-        cells = (f"{group.questions:,}", f"{group.accuracy:.1f} %", f"{low:.1f} to {high:.1f} %")
-        rows.append((name, *cells))
-    header = ("test questions", "number", "accuracy", "95 % confidence")
-    return "## Accuracy\n\n" + _table(header, rows)
-
-
-def _table(header: tuple[str, ...], rows: list[Any]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "".join("| " + " | ".join(map(str, cells)) + " |\n" for cells in lines)
-
-
-def _licence(exported: Exported) -> str:
-    race = exported.training.dataset == _RACE
-    data = (
-        f"RACE is for non-commercial research only; see its page, {_RACE_PAGE}, before using a"
-        " model that was trained on it."
-        if race
-        else "Whether the data allow the model to be passed on is up to their licence."
-    )
-    about = (
-        f"{data} The weights started from RoBERTa, which is under the MIT licence"
-        " (https://github.com/facebookresearch/fairseq). Whoever publishes this model settles under"
-        " which licence."
-    )
-    limits = (
-        f"{'It was trained on school exams in English. ' * race}It always chooses, also where no"
-        " option is right or the passage does not say; its probabilities are no measure of truth."
-    )
-    return f"## Licence and limits\n\n{_lines(about)}\n\n{_lines(limits)}\n"
-
-
-def _lines(text: str) -> str:
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+def _on_hub(name: str) -> str | None:
+    return name if _ON_HUB.fullmatch(name) else None

@@ -6,15 +6,24 @@ AutoModelForMultipleChoice and AutoTokenizer read it; transformers are not neede
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from components.common import hub, strict_json
+from components.common.cli import option
+from components.common.errors import RaceError
 from components.common.files import atomic_folder, scratch_folder
 from components.common.results.metrics import Evaluation, Training, write_metrics
-from components.evaluate.core import Model
-from components.evaluate.trained import EVALUATION, TRAINING, Trained, as_run, find_trained
-from components.export.card import SETTINGS, Exported, model_card
-from components.export.config import ExportConfig
+from components.evaluate.model import Model
+from components.evaluate.trained import (
+    BPE_HELP,
+    EVALUATION,
+    MODEL_HELP,
+    TRAINING,
+    Trained,
+    as_run,
+    find_trained,
+)
+from components.export.card import SETTINGS, model_card
 from components.huggingface import tokenizer, weights
 from components.predict.core import bpe_of, data_set_of
 from components.train.roberta import Roberta
@@ -30,6 +39,39 @@ TASK_SETTINGS = (
     "max_option_length",
     "max_positions",
 )
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Which model is exported, and where to.
+
+    Raises:
+        ConfigError: `push_to_hub` is no repository of the hub.
+    """
+
+    model: Path = option(help=MODEL_HELP)
+    output: Path = option(help="new folder for the Hugging Face model")
+    bpe: Path | None = option(None, help=BPE_HELP)
+    evaluation: Path | None = option(
+        None,
+        help="folder that evaluate wrote, for the figures on the card; a run's folder has its own",
+    )
+    precision: Literal["fp32", "fp16"] = option("fp32", help="of the weights in the file")
+    push_to_hub: str = option(
+        "",
+        help="repository of the Hugging Face hub that gets the folder too, as one commit; a private"
+        " one is made where there is none",
+        metavar="OWNER/NAME",
+    )
+
+    def __post_init__(self) -> None:
+        if self.push_to_hub:
+            where = f"push_to_hub: {self.push_to_hub}"
+            hub.require_unchosen(where, self.repository, "Give OWNER/NAME")
+
+    @property
+    def repository(self) -> hub.Repository:
+        return hub.parse(hub.SCHEME + self.push_to_hub.removeprefix(hub.SCHEME), dataset=False)
 
 
 @dataclass(frozen=True)
@@ -54,8 +96,17 @@ def export(config: ExportConfig) -> Export:
         done = export_trained(config, find_trained(model, config.bpe, config.evaluation))
     logger.info("wrote %s: %.1f million parameters", config.output, done.parameters / 1e6)
     if config.push_to_hub:
-        logger.info("pushed to %s", hub.upload(config.output, config.repository))
+        _push(config)
     return done
+
+
+def _push(config: ExportConfig) -> None:
+    try:
+        logger.info("pushed to %s", hub.upload(config.output, config.repository))
+    except RaceError:
+        again = f"hf upload --private {config.repository.name} {config.output}"
+        logger.warning("%s is whole; to push it without exporting again: %s", config.output, again)
+        raise
 
 
 def export_trained(config: ExportConfig, trained: Trained) -> Export:
@@ -86,8 +137,8 @@ def export_trained(config: ExportConfig, trained: Trained) -> Export:
         _write_metrics(folder / TRAINING, trained.training)
         _write_metrics(folder / EVALUATION, trained.evaluation)
         parameters = sum(tensor.numel() for tensor in tensors.values())
-        card = Exported(task, parameters, trained.training, trained.evaluation)
-        _write(folder / "README.md", model_card(card))
+        card = model_card(task, parameters, trained.training, trained.evaluation)
+        _write(folder / "README.md", card)
         # safetensors lets only the owner read it.
         (folder / hub.SAFETENSORS).chmod((folder / hub.SETTINGS).stat().st_mode)
         size = (folder / hub.SAFETENSORS).stat().st_size

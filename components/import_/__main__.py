@@ -10,8 +10,7 @@ example:
 """
 
 from components.common.program import Program
-from components.import_.config import ImportConfig
-from components.import_.core import import_model
+from components.import_.core import ImportConfig, import_model
 
 main = Program(ImportConfig, import_model, __doc__)
 

@@ -7,17 +7,18 @@ encoder.json and vocab.bpe of its BPE, so that it serves as `--pretrained` and a
 import argparse
 import dataclasses
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components.common import strict_json
+from components.common.cli import option
 from components.common.errors import DataError
 from components.common.files import atomic_folder
 from components.common.hub import PICKLE, SAFETENSORS, SETTINGS
 from components.common.settings import Settings
 from components.common.vocabulary import read_vocabulary, require_same
 from components.huggingface import tokenizer, weights
-from components.import_.config import ImportConfig
 from components.train import checkpoints
 from components.train.roberta import (
     ARCHITECTURES,
@@ -49,6 +50,14 @@ TASK_SETTINGS = {
     "separator_token": 2,
     "max_option_length": 128,
 }
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What becomes the pretrained checkpoint."""
+
+    source: Path = option(help="folder of a Hugging Face RoBERTa: config, weights and tokenizer")
+    output: Path = option(help="new folder for model.pt, dict.txt, encoder.json and vocab.bpe")
 
 
 def import_model(config: ImportConfig, *, announce: bool = True) -> Path:

@@ -15,8 +15,7 @@ examples:
 """
 
 from components.common.program import Program
-from components.predict.config import PredictConfig
-from components.predict.core import predict
+from components.predict.core import PredictConfig, predict
 
 main = Program(PredictConfig, predict, __doc__)
 

@@ -19,20 +19,60 @@ from numpy.typing import NDArray
 
 from components.binarize.binarizer import Binarizer
 from components.binarize.bpe import Bpe, read_bpe
-from components.common import strict_json
+from components.common import cli, strict_json
 from components.common.dataset import LETTERS
-from components.common.device import Device
+from components.common.device import DEVICE_HELP, Device
 from components.common.dictionary import Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.files import scratch_folder
+from components.common.text import counted
 from components.common.vocabulary import read_vocabulary, require_same
-from components.evaluate.core import Model
+from components.evaluate.model import PRECISION_HELP, Model, Precision
 from components.evaluate.score import log_probabilities
-from components.evaluate.trained import Trained, as_run, find_trained
-from components.predict.config import STANDARD_INPUT, PredictConfig
-from components.predict.questions import BadLine, Question, parse_line, read_stretches
+from components.evaluate.trained import BPE_HELP, MODEL_HELP, Trained, as_run, find_trained
+from components.predict.questions import Question, parse_line, read_stretches
+from components.preprocess.passage import InvalidPassage
 
 logger = logging.getLogger(__name__)
+
+STANDARD_INPUT = Path("-")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Which model answers, and what.
+
+    Raises:
+        ConfigError: a question is given in part, or besides an input.
+    """
+
+    model: Path = cli.option(help=MODEL_HELP)
+    bpe: Path | None = cli.option(None, help=BPE_HELP)
+    input: Path = cli.option(
+        STANDARD_INPUT,
+        help="file with a JSON object on each line, or a RACE file; - is standard input",
+    )
+    passage: str | None = cli.option(None, help="text that the one question is about")
+    question: str | None = cli.option(
+        None, help="one question; an underscore in it is the place of the option"
+    )
+    option: tuple[str, ...] = cli.option((), help="one of the answers to choose from")
+    device: Device = cli.option("auto", help=DEVICE_HELP)
+    precision: Precision = cli.option("auto", help=PRECISION_HELP)
+    batch_tokens: int = cli.option(
+        16384, least=1, help="tokens that are computed at once; memory grows with it"
+    )
+
+    def __post_init__(self) -> None:
+        given = [self.passage is not None, self.question is not None, bool(self.option)]
+        if any(given) and not all(given):
+            raise ConfigError(
+                "a question needs --passage, --question and --option together",
+                hint="Give --option once for each answer to choose from",
+            )
+        if any(given) and self.input != STANDARD_INPUT:
+            raise ConfigError("--question and --input exclude each other", hint="Leave one out")
+        cli.require_ranges(self)
 
 
 @dataclass
@@ -49,10 +89,8 @@ class Tally:
 def predict(config: PredictConfig) -> Tally:
     """Print an answer for each question, as soon as what was to be read with it is read.
 
-    An answer is a line of JSON: "line" and "id" of the question, "probabilities" of the options,
-    "predicted" (a letter) and its "text"; where the right answer is known "gold" and "correct"; and
-    "shortened" where the text is longer than the model reads, which then lost its end.
-    A question of the command line is answered with a table.
+    An answer is a line of JSON, see `Answer.fields`. A question of the command line is answered
+    with a table.
 
     Raises:
         ConfigError: fp16 was asked for without a GPU, or there is no BPE.
@@ -63,29 +101,73 @@ def predict(config: PredictConfig) -> Tally:
     tally = Tally()
     with _opened(config) as source, as_run(config.model) as model:
         reader = Reader(find_trained(model, config.bpe), config.precision, config.device)
-        show = _table if config.question is not None else _json_lines
         for stretch in source:
-            understood = _understood(stretch, reader.model.options, tally)
-            for _, alike in itertools.groupby(understood, key=lambda q: len(q.options)):
-                read = reader.read(list(alike))
-                logits = reader.score(read, config.batch_tokens)
-                sys.stdout.writelines(show(read, logits))
-                sys.stdout.flush()
-                for (question, *_), best in zip(read, logits.argmax(axis=1), strict=True):
-                    tally.answered += 1
-                    tally.known += question.gold is not None
-                    tally.correct += question.gold == best
+            questions = _understood(stretch, reader.model.options, tally)
+            for answer in reader.answers(reader.read(questions), config.batch_tokens):
+                as_json = config.question is None
+                print(strict_json.dumps(answer.fields()) if as_json else answer.table())
+                tally.answered += 1
+                tally.known += answer.question.gold is not None
+                tally.correct += answer.question.gold == answer.best
+            sys.stdout.flush()
     if config.question is None:
         _say(tally)
     elif tally.bad_lines:
         raise ConfigError("the question cannot be answered", hint="Why is said above")
     if tally.bad_lines:
-        lines = "1 line" if tally.bad_lines == 1 else f"{tally.bad_lines} lines"
         raise DataError(
-            f"{lines} could not be answered, the first is line {tally.first_bad}",
+            f"{counted(tally.bad_lines, 'line')} could not be answered, the first is line"
+            f" {tally.first_bad}",
             hint="What is wrong with each is said above",
         )
     return tally
+
+
+class Read(NamedTuple):
+    """A question as the model reads it.
+
+    Args:
+        sequences: the token ids of each option, with the passage.
+        shortened: whether the text was longer than that.
+    """
+
+    question: Question
+    sequences: list[Any]
+    shortened: bool
+
+
+class Answer(NamedTuple):
+    """What the model says to a question: the probability of each option, and the best, 0-based."""
+
+    question: Question
+    probabilities: list[float]
+    best: int
+    shortened: bool
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON has it: "line" and "id" of the question, "probabilities", "predicted" (a letter)
+        and its "text"; where the right answer is known "gold" and "correct"; and "shortened" where
+        the text is longer than the model reads, which then lost its end.
+        """
+        question = self.question
+        found: dict[str, Any] = {
+            "line": question.line,
+            "id": question.name,
+            "probabilities": [round(p, 6) for p in self.probabilities],
+            "predicted": LETTERS[self.best],
+            "text": question.options[self.best],
+        }
+        if question.gold is not None:
+            found |= {"gold": LETTERS[question.gold], "correct": question.gold == self.best}
+        return found | ({"shortened": True} if self.shortened else {})
+
+    def table(self) -> str:
+        """A line for each option."""
+        rows = enumerate(zip(self.question.options, self.probabilities, strict=True))
+        return "\n".join(
+            f"{'*' if place == self.best else ' '} {LETTERS[place]} {100 * share:6.2f} %  {text}"
+            for place, (text, share) in rows
+        )
 
 
 class Reader:
@@ -95,43 +177,26 @@ class Reader:
         ConfigError, DataError: as `Model` and `bpe_of` raise them.
     """
 
-    def __init__(self, trained: Trained, precision: str = "auto", device: Device = "auto") -> None:
+    def __init__(
+        self, trained: Trained, precision: Precision = "auto", device: Device = "auto"
+    ) -> None:
         bpe = bpe_of(trained)
         self._binarizer = Binarizer(bpe.encoder, bpe.dictionary)
         with data_set_of(bpe.dictionary) as data:
             self.model = Model(trained.checkpoint, data, precision, device=device)
 
-    def logits(self, questions: Sequence[Question], batch_tokens: int) -> NDArray[np.float64]:
-        """The options' scores, (questions, options), of questions with the same number of them.
-
-        Raises:
-            DataError: a score is not a number.
-        """
-        return self.score(self.read(questions), batch_tokens)
-
-    def score(self, read: Sequence["Read"], batch_tokens: int) -> NDArray[np.float64]:
-        """As `logits`, of what `read` gave."""
-        names = [f"{question.name} (line {question.line})" for question, *_ in read]
-        return self.model.answer([one.sequences for one in read], names, batch_tokens)
-
-    def sequences(self, questions: Sequence[Question]) -> list[list[Any]]:
-        """For each question the token ids that the model reads for each of its options."""
-        return [read.sequences for read in self.read(questions)]
-
-    def read(self, questions: Sequence[Question]) -> list["Read"]:
-        """Questions with the same number of options, in tokens."""
+    def read(self, questions: Sequence[Question]) -> list[Read]:
+        """Questions in tokens."""
         import torch
 
-        lines = [line for question in questions for line in question.inputs]
-        if not lines:
+        if not questions:
             return []
-        items = self._binarizer.binarize(lines)
-        ends = np.cumsum(items.sizes)
-        tokens = [torch.from_numpy(t) for t in np.split(items.tokens.astype(np.int64), ends[:-1])]
-        columns = len(questions[0].inputs)
+        items = self._binarizer.binarize([line for q in questions for line in q.inputs])
+        parts = np.split(items.tokens.astype(np.int64), np.cumsum(items.sizes)[:-1])
+        tokens = iter([torch.from_numpy(part) for part in parts])
         found = []
-        for place, question in enumerate(questions):
-            passage, *options = tokens[place * columns : (place + 1) * columns]
+        for question in questions:
+            passage, *options = itertools.islice(tokens, len(question.inputs))
             joined = [self._joined(option, passage) for option in options]
             shortened = any(was_cut for _, was_cut in joined)
             found.append(Read(question, [sequence for sequence, _ in joined], shortened))
@@ -152,18 +217,32 @@ class Reader:
         sequence = torch.cat([kept, passage])[: settings.max_positions]
         return sequence, len(sequence) < len(option) + len(passage)
 
+    def logits(self, read: Sequence[Read], batch_tokens: int) -> NDArray[np.float64]:
+        """The options' scores, (questions, most options); -inf where a question has fewer.
 
-class Read(NamedTuple):
-    """A question as the model reads it.
+        Raises:
+            DataError: a score is not a number.
+        """
+        names = [f"{question.name} (line {question.line})" for question, *_ in read]
+        return self.model.answer([one.sequences for one in read], names, batch_tokens)
 
-    Args:
-        sequences: the token ids of each option, with the passage.
-        shortened: whether the text was longer than that.
-    """
+    def answers(self, read: Sequence[Read], batch_tokens: int) -> list[Answer]:
+        """An answer to each question.
 
-    question: Question
-    sequences: list[Any]
-    shortened: bool
+        Raises:
+            DataError: a score is not a number.
+        """
+        if not read:
+            return []
+        logits = self.logits(read, batch_tokens)
+        best = logits.argmax(axis=1).tolist()
+        probabilities = np.exp(log_probabilities(logits)).tolist()
+        return [
+            Answer(question, shares[: len(sequences)], place, shortened)
+            for (question, sequences, shortened), shares, place in zip(
+                read, probabilities, best, strict=True
+            )
+        ]
 
 
 def bpe_of(trained: Trained) -> Bpe:
@@ -226,53 +305,13 @@ def _opened(config: PredictConfig) -> Iterator[Iterator[list[tuple[int, bytes]]]
 def _understood(stretch: list[tuple[int, bytes]], options: int, tally: Tally) -> list[Question]:
     questions: list[Question] = []
     for number, line in stretch:
-        if not line.strip():
-            continue
-        found = parse_line(number, line, options)
-        if isinstance(found, BadLine):
-            logger.error("line %d: %s", found.line, found.reason)
+        try:
+            questions += parse_line(number, line, options) if line.strip() else ()
+        except InvalidPassage as error:
+            logger.error("line %d: %s", number, error)
             tally.bad_lines += 1
-            tally.first_bad = tally.first_bad or found.line
-        else:
-            questions += found
+            tally.first_bad = tally.first_bad or number
     return questions
-
-
-def answers(read: Sequence[Read], logits: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
-    """The answer to each question as it is written, see `predict`."""
-    for (question, _, shortened), best, probabilities in _decided(read, logits):
-        answer: dict[str, Any] = {
-            "line": question.line,
-            "id": question.name,
-            "probabilities": [round(p, 6) for p in probabilities],
-            "predicted": LETTERS[best],
-            "text": question.options[best],
-        }
-        if question.gold is not None:
-            answer |= {"gold": LETTERS[question.gold], "correct": question.gold == best}
-        yield answer | ({"shortened": True} if shortened else {})
-
-
-def _json_lines(read: Sequence[Read], logits: NDArray[np.float64]) -> Iterator[str]:
-    return (strict_json.dumps(answer) + "\n" for answer in answers(read, logits))
-
-
-def _table(read: Sequence[Read], logits: NDArray[np.float64]) -> Iterator[str]:
-    for (question, *_), best, probabilities in _decided(read, logits):
-        for place, (text, probability) in enumerate(
-            zip(question.options, probabilities, strict=True)
-        ):
-            mark = "*" if place == best else " "
-            yield f"{mark} {LETTERS[place]} {100 * probability:6.2f} %  {text}\n"
-
-
-def _decided(
-    read: Sequence[Read], logits: NDArray[np.float64]
-) -> Iterator[tuple[Read, int, list[float]]]:
-    if not read:
-        return iter(())
-    probabilities = np.exp(log_probabilities(logits))
-    return zip(read, logits.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
 
 
 def _say(tally: Tally) -> None:
@@ -280,5 +319,4 @@ def _say(tally: Tally) -> None:
     if tally.known:
         share = 100 * tally.correct / tally.known
         right = f", {tally.correct:,} of {tally.known:,} right ({share:.2f} %)"
-    plural = "s" * (tally.answered != 1)
-    logger.info("answered %s question%s%s", f"{tally.answered:,}", plural, right)
+    logger.info("answered %s%s", counted(tally.answered, "question"), right)

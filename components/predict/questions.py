@@ -35,14 +35,6 @@ class Question:
     gold: int | None
 
 
-@dataclass(frozen=True)
-class BadLine:
-    """Why a line cannot be answered."""
-
-    line: int
-    reason: str
-
-
 def read_stretches(handle: int) -> Iterator[list[tuple[int, bytes]]]:
     """What there is to read, as lines with their numbers, as soon as it is there.
 
@@ -70,7 +62,7 @@ def read_stretches(handle: int) -> Iterator[list[tuple[int, bytes]]]:
         yield [(number + 1, rest)]
 
 
-def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLine:
+def parse_line(number: int, line: bytes, options: int) -> list[Question]:
     """The questions in a line.
 
     A line is a JSON object: {"article", "question", "options"}; or what a RACE file holds. "id" and
@@ -78,13 +70,13 @@ def parse_line(number: int, line: bytes, options: int) -> list[Question] | BadLi
 
     Args:
         options: how many questions have that do not show it, for each option is scored by itself.
+
+    Raises:
+        InvalidPassage: it cannot be answered.
     """
     if len(line) > MAX_FILE_BYTES:
-        return BadLine(number, f"more than {MAX_FILE_BYTES >> 20} MiB")
-    try:
-        return read_fields(number, decode(line), options)
-    except InvalidPassage as error:
-        return BadLine(number, str(error))
+        raise InvalidPassage(f"more than {MAX_FILE_BYTES >> 20} MiB")
+    return read_fields(number, decode(line), options)
 
 
 def read_fields(

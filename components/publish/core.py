@@ -16,9 +16,8 @@ from components.common.files import scratch_folder
 from components.common.manifest import made_by
 from components.common.storage.store import require_supported
 from components.common.vocabulary import read_vocabulary
-from components.evaluate.trained import MODEL_HELP, Trained, as_run, find_trained
-from components.export.config import ExportConfig
-from components.export.core import export_trained
+from components.evaluate.trained import BPE_HELP, MODEL_HELP, Trained, as_run, find_trained
+from components.export.core import ExportConfig, export_trained
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +31,7 @@ class PublishConfig:
     """
 
     model: Path = option(help=MODEL_HELP)
-    bpe: Path | None = option(
-        None, help="folder with encoder.json, vocab.bpe and dict.txt; a run's folder has its own"
-    )
+    bpe: Path | None = option(None, help=BPE_HELP)
     evaluation: Path | None = option(
         None, help="folder that evaluate or select wrote; a run's folder has its own"
     )

@@ -4,7 +4,6 @@ A forward costs much that does not depend on the number of questions, and the pa
 nothing: questions of any length share one. While a batch is computed others gather.
 """
 
-import itertools
 import queue
 import threading
 import time
@@ -13,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.predict.core import Read, Reader, answers
+from components.predict.core import Read, Reader
 from components.predict.questions import Question
 
 
@@ -110,7 +109,8 @@ class Batcher:
 
     def _answer(self, reader: Reader, batch: list[Job]) -> None:
         try:
-            found = _answers(reader, [read for job in batch for read in job.read], self._max_tokens)
+            together = [read for job in batch for read in job.read]
+            found = iter(reader.answers(together, self._max_tokens))
         except Exception as error:
             if len(batch) == 1:
                 batch[0].answered.set_exception(error)
@@ -119,7 +119,7 @@ class Batcher:
                 self._answer(reader, [job])
         else:
             for job in batch:
-                job.answered.set_result([found.pop(0) for _ in job.read])
+                job.answered.set_result([next(found).fields() for _ in job.read])
 
 
 def _read(reader: Reader, job: Job) -> bool:
@@ -127,27 +127,8 @@ def _read(reader: Reader, job: Job) -> bool:
     if not job.answered.set_running_or_notify_cancel():
         return False
     try:
-        for _, alike in itertools.groupby(job.questions, key=lambda q: len(q.options)):
-            job.read += reader.read(list(alike))
+        job.read = reader.read(job.questions)
     except Exception as error:
         job.answered.set_exception(error)
         return False
     return True
-
-
-def _answers(reader: Reader, read: list[Read], max_tokens: int) -> list[dict[str, Any]]:
-    """The answers in the questions' order; those with like numbers of options are computed as one.
-
-    Raises:
-        DataError: a score is not a number.
-    """
-
-    def options(place: int) -> int:
-        return len(read[place].sequences)
-
-    found: dict[int, dict[str, Any]] = {}
-    for _, group in itertools.groupby(sorted(range(len(read)), key=options), key=options):
-        places = list(group)
-        alike = [read[place] for place in places]
-        found |= zip(places, answers(alike, reader.score(alike, max_tokens)), strict=True)
-    return [found[place] for place in range(len(read))]

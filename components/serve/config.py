@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from components.common import cli
 from components.common.device import DEVICE_HELP, Device
-from components.evaluate.trained import MODEL_HELP
+from components.evaluate.model import PRECISION_HELP, Precision
+from components.evaluate.trained import BPE_HELP, MODEL_HELP
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,7 @@ class ServeConfig:
     """
 
     model: Path = cli.option(help=MODEL_HELP)
-    bpe: Path | None = cli.option(
-        None, help="folder with encoder.json, vocab.bpe and dict.txt; a run's folder has its own"
-    )
+    bpe: Path | None = cli.option(None, help=BPE_HELP)
     host: str = cli.option("127.0.0.1", help="address to listen at; 0.0.0.0 is all of this machine")
     port: int = cli.option(8080, below=65536, help="port to listen at; 0 takes a free one")
     max_batch_tokens: int = cli.option(
@@ -40,9 +38,7 @@ class ServeConfig:
         60.0, least=0.001, below=86_400, help="seconds that a request may take"
     )
     device: Device = cli.option("auto", help=DEVICE_HELP)
-    precision: Literal["auto", "fp32", "fp16"] = cli.option(
-        "auto", help="of the weights; auto is fp16 on a GPU and fp32 on the CPU"
-    )
+    precision: Precision = cli.option("auto", help=PRECISION_HELP)
 
     def __post_init__(self) -> None:
         cli.require_ranges(self)

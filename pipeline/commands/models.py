@@ -7,9 +7,9 @@ from typing import Any
 from components.check.config import CheckConfig
 from components.common.cli import add_options, config_of
 from components.common.remote import at_hand
-from components.export.config import ExportConfig
-from components.import_.config import ImportConfig
-from components.predict.config import PredictConfig
+from components.export.core import ExportConfig
+from components.import_.core import ImportConfig
+from components.predict.core import PredictConfig
 from components.serve.config import ServeConfig
 from pipeline.commands.options import command
 

@@ -33,14 +33,11 @@ from fuzzing import (
 )
 
 from components.common import strict_json
-from components.evaluate.core import Model
+from components.evaluate.model import Model
 from components.evaluate.trained import find_trained
-from components.export.config import ExportConfig
-from components.export.core import export
-from components.import_.config import ImportConfig
-from components.import_.core import import_model
+from components.export.core import ExportConfig, export
+from components.import_.core import ImportConfig, import_model
 from components.predict import core as predict
-from components.predict.config import PredictConfig
 from components.train import checkpoints, roberta
 from components.train.core import TrainConfig
 from components.train.rank import hooks
@@ -260,7 +257,7 @@ def test_questions(
 ) -> None:
     path = sandbox / "questions.jsonl"
     (sandbox / "model.pt").write_bytes(FILES[0])
-    config = PredictConfig(sandbox / "model.pt", sandbox / "bpe", path)
+    config = predict.PredictConfig(sandbox / "model.pt", sandbox / "bpe", path)
     reader = predict.Reader(find_trained(config.model, config.bpe))
     monkeypatch.setattr(predict, "Reader", lambda *_: reader)
 

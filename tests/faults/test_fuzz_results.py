@@ -11,7 +11,7 @@ import pytest
 from fuzzing import INPUTS, encoded, fuzz
 
 from components.common.results.metrics import Evaluation, Training
-from components.export.card import Exported, model_card
+from components.export.card import model_card
 from components.export.core import TASK_SETTINGS
 from components.gate.core import GateConfig, gate
 from components.select.config import SelectConfig
@@ -88,7 +88,7 @@ def test_results(sandbox: Path, inputs: int, capsys: pytest.CaptureFixture[str])
             select(config)
             gate(GateConfig(sandbox / "selection"))
             figures = Training.read(sandbox / "a/model"), Evaluation.read(sandbox / "a/report")
-            model_card(Exported(dict.fromkeys(TASK_SETTINGS, 4), 3, *figures))
+            model_card(dict.fromkeys(TASK_SETTINGS, 4), 3, *figures)
         finally:
             shutil.rmtree(sandbox / "selection", ignore_errors=True)
             path.unlink()  # the selection may share it

@@ -12,7 +12,8 @@ import pytest
 
 from components.common.errors import ConfigError, DataError
 from components.evaluate.__main__ import main
-from components.evaluate.core import EvaluateConfig, _batches, evaluate
+from components.evaluate.core import EvaluateConfig, evaluate
+from components.evaluate.model import batches as batches_of
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -147,11 +148,11 @@ def test_a_model_that_is_missing_for_no_reason_is_refused(tiny_race: Any, tmp_pa
 
 def test_batches_hold_every_question_once_and_keep_their_limit() -> None:
     sizes = np.random.default_rng(1).integers(1, 100, size=500)
-    batches = list(_batches(sizes, 1000))
+    batches = list(batches_of(sizes, 1000))
     assert sorted(i for batch in batches for i in batch) == list(range(500))
     for batch in batches:
         assert len(batch) * sizes[batch].max() <= 1000
-    assert all(len(batch) == 1 for batch in _batches(sizes, 1))
+    assert all(len(batch) == 1 for batch in batches_of(sizes, 1))
 
 
 def changed(data: Path, folder: Path) -> Path:

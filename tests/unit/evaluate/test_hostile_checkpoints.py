@@ -14,7 +14,7 @@ import torch
 from components.common.cli import run_step
 from components.common.errors import DataError
 from components.evaluate.__main__ import main as evaluate
-from components.evaluate.core import Model
+from components.evaluate.model import Model
 from components.export.__main__ import main as export
 from components.predict.__main__ import main as predict
 from components.train import checkpoints, compat

@@ -12,8 +12,7 @@ from components.common.errors import DataError
 from components.evaluate.__main__ import main as evaluate_main
 from components.evaluate.trained import as_run, find_trained
 from components.export.__main__ import main as export_main
-from components.export.config import ExportConfig
-from components.export.core import export
+from components.export.core import ExportConfig, export
 from components.predict.__main__ import main as predict_main
 from components.predict.core import Reader
 
@@ -66,6 +65,8 @@ def test_evaluate_gives_the_same_figures(address: str, answering: Path, tmp_path
     )
     for name in ("accuracy", "accuracy_middle", "accuracy_high", "chance", "questions"):
         assert theirs[name] == ours[name]
+    if "://" not in address:
+        assert theirs["parameters"]["model"] == address, "not what it was unpacked to"
 
 
 def test_export_gives_the_same_files(address: str, exported: Path, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.export.config import ExportConfig
-from components.export.core import export
+from components.export.core import ExportConfig, export
 
 SETTINGS = ("epochs=1", "min_accuracy=0", "preprocess_options=4", "train_max_updates=2")
 

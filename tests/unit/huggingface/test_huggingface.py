@@ -16,12 +16,10 @@ from components.common.cli import run_step
 from components.common.errors import ConfigError, DataError
 from components.evaluate.trained import find_trained
 from components.export.__main__ import main as export_main
-from components.export.config import ExportConfig
-from components.export.core import export
+from components.export.core import ExportConfig, export
 from components.huggingface import tokenizer, weights
 from components.import_.__main__ import main as import_main
-from components.import_.config import ImportConfig
-from components.import_.core import import_model
+from components.import_.core import ImportConfig, import_model
 from components.predict.core import Reader
 from components.predict.questions import Question, parse_line
 
@@ -53,9 +51,8 @@ def questions(answering: Path) -> list[tuple[dict[str, Any], Question]]:
             for turn in range(2):
                 turned = options[turn:] + options[:turn]
                 one = {"article": passage["article"], "question": question, "options": turned}
-                read = parse_line(1, json.dumps(one).encode(), 4)
-                assert isinstance(read, list)
-                found.append((one, read[0]))
+                (read,) = parse_line(1, json.dumps(one).encode(), 4)
+                found.append((one, read))
     return found[:QUESTIONS]
 
 
@@ -76,7 +73,7 @@ def test_transformers_give_the_same_logits(
 
     assert len(questions) == QUESTIONS
     reader = Reader(find_trained(answering), "fp32")
-    ours = reader.logits([read for _, read in questions], 16384)
+    ours = reader.logits(reader.read([read for _, read in questions]), 16384)
     assert isinstance(
         card["model"], AutoModelForMultipleChoice._model_mapping[type(card["model"].config)]
     )
@@ -242,9 +239,10 @@ def test_what_was_exported_comes_back_and_answers_alike(
 ) -> None:
     import_model(ImportConfig(exported, tmp_path / "back"))
     asked = [read for _, read in questions]
-    ours = Reader(find_trained(answering), "fp32").logits(asked, 16384)
     found = find_trained(tmp_path / "back" / "model.pt", bpe=tmp_path / "back")
-    assert (Reader(found, "fp32").logits(asked, 16384) == ours).all()
+    readers = [Reader(trained, "fp32") for trained in (find_trained(answering), found)]
+    ours, back = (reader.logits(reader.read(asked), 16384) for reader in readers)
+    assert (back == ours).all()
     for name in ("encoder.json", "vocab.bpe"):
         assert (tmp_path / "back" / name).read_text() == (answering / "bpe" / name).read_text()
 
@@ -343,13 +341,13 @@ def test_a_strangers_multiple_choice_answers_alike(
     source = stranger["RobertaForMultipleChoice"]
     path = import_model(ImportConfig(source, tmp_path / "out"))
     reader = Reader(find_trained(path, bpe=tmp_path / "out"), "fp32")
-    asked = [read for _, read in questions]
-    ours = reader.logits(asked, 16384)
+    read = reader.read([question for _, question in questions])
+    ours = reader.logits(read, 16384)
     model = transformers.AutoModelForMultipleChoice.from_pretrained(source).eval()
     theirs = np.empty_like(ours)
     with torch.inference_mode():
-        for place, rows in enumerate(reader.sequences(asked)):
-            theirs[place] = model(**padded(rows)).logits[0].numpy()
+        for place, one in enumerate(read):
+            theirs[place] = model(**padded(one.sequences)).logits[0].numpy()
     assert np.ptp(ours, axis=1).mean() > 0.1
     np.testing.assert_allclose(theirs, ours, atol=1e-5, rtol=0)
 
@@ -436,8 +434,8 @@ def test_the_first_loss_of_training_is_that_of_transformers(
     ]
     loss = 0.0
     with torch.inference_mode():
-        for label, rows in zip(labels, reader.sequences(asked), strict=True):
-            given = {**padded(rows), "labels": torch.tensor([label])}
+        for label, read in zip(labels, reader.read(asked), strict=True):
+            given = {**padded(read.sequences), "labels": torch.tensor([label])}
             loss += float(model(**given).loss) / len(labels)
     config = json.loads((source / "config.json").read_text())
     (first,) = losses_of_training(

@@ -11,8 +11,7 @@ import pytest
 from components.common import storage
 from components.common.cli import run_step
 from components.common.errors import ConfigError, OutputError, RaceError
-from components.export.config import ExportConfig
-from components.export.core import export
+from components.export.core import ExportConfig, export
 from components.predict.__main__ import main as predict_main
 from components.publish.__main__ import main as publish_main
 from components.publish.core import PublishConfig, publish
@@ -197,6 +196,20 @@ def test_export_pushes_to_the_hub_what_it_writes(answering: Path, hub: Any, tmp_
     written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
     assert files.keys() - {".gitattributes"} == written
     assert files["README.md"] == (tmp_path / "out" / "README.md").read_bytes()
+
+
+def test_a_push_that_fails_says_what_to_do_with_the_folder(
+    answering: Path, hub: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(RaceError, match="the hub answered 401"):
+        export(ExportConfig(answering, tmp_path / "out", push_to_hub="hf://owner/name"))
+    assert hub.repos == {}
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    again = f"hf upload --private owner/name {tmp_path}/out"
+    assert caplog.messages[-1].endswith(f"whole; to push it without exporting again: {again}")
+
+
+def test_what_is_no_repository_to_write_to_is_refused(tmp_path: Path) -> None:
     for wrong in ("name", "owner/name@main", "datasets/owner/name"):
         with pytest.raises(ConfigError):
-            ExportConfig(answering, tmp_path / "x", push_to_hub=wrong)
+            ExportConfig(tmp_path, tmp_path / "x", push_to_hub=wrong)

@@ -19,8 +19,7 @@ import pytest
 
 from components.common.cli import run_step
 from components.evaluate.trained import Trained
-from components.export.config import ExportConfig
-from components.export.core import export
+from components.export.core import ExportConfig, export
 from components.predict.core import Reader as Real
 from components.serve import core
 from components.serve.__main__ import main
@@ -193,7 +192,7 @@ def test_a_model_that_fails_harms_one_request(run: Run, reader: Any) -> None:
         status, value, _ = get(port, "POST", "/predict", GOOD | {"id": "bad"})
         assert (status, value) == (500, {"error": "bad has a score that is not a number"})
         assert get(port, "POST", "/predict", GOOD)[0] == 200
-        reader.score = None  # a defect
+        reader.answers = None  # a defect
         status, value, _ = get(port, "POST", "/predict", GOOD)
         assert (status, value["error"].partition(";")[0]) == (500, "the model could not answer")
 
