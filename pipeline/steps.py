@@ -16,7 +16,7 @@ from components.evaluate.core import EvaluateConfig
 from components.gate.core import GateConfig
 from components.preprocess.core import PreprocessConfig
 from components.publish.core import PublishConfig
-from components.select.config import SelectConfig
+from components.select.core import SelectConfig
 from components.train.cluster.config import ClusterConfig, NodesConfig
 from components.train.config import TrainConfig
 from components.trials.core import TrialsConfig

@@ -29,8 +29,8 @@ from components.common.results.predictions import PREDICTIONS
 from components.common.results.scores import Group, Scores
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.model import PRECISION_HELP, Model, Precision
-from components.evaluate.report import Answers, figures, write_absence, write_report
-from components.evaluate.score import log_probabilities, score, table
+from components.evaluate.report import Answers, figures, table, write_absence, write_report
+from components.evaluate.statistics import log_probabilities, score
 from components.evaluate.trained import MODEL_HELP, as_run, checkpoint_of
 from components.train.config import as_dict
 from components.train.data import read_ids, read_labels, require_tokens

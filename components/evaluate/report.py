@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from components.common.asked import Asked
 from components.common.report.page import render
+from components.common.results.metrics import beside
 from components.common.results.predictions import Predictions
-from components.common.results.scores import Group
+from components.common.results.scores import Group, Scores
 from components.evaluate import statistics
 
 # RoBERTa-large on RACE's test sets, in percent (Liu et al. 2019, arXiv 1907.11692, table 7).
@@ -151,3 +152,14 @@ def _breakdowns(answers: Answers) -> list[tuple[str, str, list[Group]]]:
         groups = statistics.by_name(kinds, right, statistics.KINDS)
         found.insert(0, ("By what is asked", "question", groups))
     return found
+
+
+def table(scores: Scores, chance: float, baselines: Mapping[str, float]) -> str:
+    """The scores for the screen, a line for each set of questions; `chance` is in percent."""
+    lines = [f"{'':<8}{'questions':>10}{'correct':>10}{'accuracy':>11}{'loss':>9}"]
+    lines += [
+        f"{name:<8}{s.questions:>10,}{s.correct:>10,}{s.accuracy:>9.2f} %{s.loss:>9.4f}"
+        for name, s in scores.shown.items()
+    ]
+    lines.append(f"{beside(chance, baselines)}; loss is in nats per question")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""How sure the evaluation's figures are, and where the model is right and wrong; numpy only."""
+"""How good the answers are, how sure that is, and where the model is wrong; numpy only."""
 
 import math
 import re
@@ -13,6 +13,32 @@ from components.common.results.scores import Group
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+def log_probabilities(logits: Floats) -> Floats:
+    """Logarithms of the options' probabilities.
+
+    Args:
+        logits: (questions, options)
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def score(name: str, logits: Floats, gold: Integers) -> Group:
+    """Compare the best option of each question with the right one.
+
+    Of equal logits the first counts, as torch.argmax and so fairseq has it.
+
+    Args:
+        name: of the questions.
+        logits: (questions, options)
+        gold: (questions,), 0-based
+    """
+    right = log_probabilities(logits)[np.arange(len(gold)), gold]
+    correct = int((logits.argmax(axis=1) == gold).sum())
+    return Group(name, len(gold), correct, float(-right.mean()))
 
 
 def confusion(gold: Integers, predicted: Integers, options: int) -> Integers:

@@ -133,7 +133,8 @@ def export_trained(config: ExportConfig, trained: Trained) -> Export:
         for name, text in files.items():
             _write(folder / name, text)
         with scratch_folder() as scratch:  # for who imports it
-            tokenizer.write_bpe(folder, scratch).write(folder)
+            bpe_of_folder = tokenizer.from_huggingface(folder)
+            tokenizer.write_bpe(bpe_of_folder, folder, scratch).write(folder)
         _write_metrics(folder / TRAINING, trained.training)
         _write_metrics(folder / EVALUATION, trained.evaluation)
         parameters = sum(tensor.numel() for tensor in tensors.values())

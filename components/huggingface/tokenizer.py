@@ -6,8 +6,8 @@ id, as a symbol, to the model's index. Hugging Face's vocab.json takes a piece t
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from components.binarize.bpe import byte_characters, read_bpe
 from components.common import strict_json
@@ -16,7 +16,7 @@ from components.common.errors import DataError
 from components.common.vocabulary import Vocabulary, read_vocabulary
 
 MASK = "<mask>"  # which fairseq's tasks add at the end of the dictionary
-HEADER = "#version: 0.2\n"
+_TEMPLATES = Path(__file__).parent / "templates"
 _PADDING = re.compile(r"madeupword\d+")  # fairseq's, to round up the size of a dictionary
 
 
@@ -43,12 +43,19 @@ def to_huggingface(bpe: Path, max_length: int) -> dict[str, str]:
             f" {min(missing)!r}, for which a Hugging Face tokenizer has no place",
             hint=_HINT,
         )
+    tokenizer = strict_json.read(_TEMPLATES / "tokenizer.json")  # of the tokenizers library
+    tokenizer["model"] |= {"vocab": vocabulary, "merges": merges}
+    tokenizer["added_tokens"][-1]["id"] = vocabulary[MASK]
+    # With split_special_tokens: text that looks like a special token is text, as it is to fairseq.
+    settings = strict_json.read(_TEMPLATES / "tokenizer_config.json")
+    settings["model_max_length"] = max_length
+    special = {name: token for name, token in settings.items() if name.endswith("_token")}
     return {
         "vocab.json": strict_json.dumps(vocabulary, ensure_ascii=False) + "\n",
-        "merges.txt": HEADER + "".join(f"{left} {right}\n" for left, right in merges),
-        "tokenizer.json": _pretty(_tokenizer(vocabulary, merges)),
-        "tokenizer_config.json": _pretty(_settings(max_length)),
-        "special_tokens_map.json": _pretty(_special_tokens()),
+        "merges.txt": _merges(merges),
+        "tokenizer.json": _pretty(tokenizer),
+        "tokenizer_config.json": _pretty(settings),
+        "special_tokens_map.json": _pretty(special),
     }
 
 
@@ -59,79 +66,14 @@ def _pretty(content: object) -> str:
     return strict_json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
-def _special_tokens() -> dict[str, Any]:
-    beginning, padding, end, unknown = SPECIAL
-    return {
-        "bos_token": beginning,
-        "cls_token": beginning,
-        "eos_token": end,
-        "sep_token": end,
-        "pad_token": padding,
-        "unk_token": unknown,
-        "mask_token": MASK,
-    }
+def _merges(merges: Sequence[tuple[str, str]]) -> str:
+    """The content of vocab.bpe, which is that of merges.txt."""
+    return "".join(["#version: 0.2\n", *(f"{left} {right}\n" for left, right in merges)])
 
 
-def _settings(max_length: int) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "RobertaTokenizer",
-        "model_max_length": max_length,
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "errors": "replace",
-        # Text that looks like a special token is text, as it is to fairseq.
-        "split_special_tokens": True,
-        **_special_tokens(),
-    }
-
-
-def _tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> dict[str, Any]:
-    """The format of the tokenizers library."""
-    beginning, _, end, _ = SPECIAL
-    split = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {
-                "id": vocabulary[token],
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for token in (*SPECIAL, MASK)
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {**split, "use_regex": True},
-        "post_processor": {
-            "type": "RobertaProcessing",
-            "sep": [end, vocabulary[end]],
-            "cls": [beginning, vocabulary[beginning]],
-            "trim_offsets": True,
-            "add_prefix_space": False,
-        },
-        "decoder": {**split, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "",
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": vocabulary,
-            "merges": merges,
-        },
-    }
-
-
-def write_bpe(source: Path, folder: Path) -> Vocabulary:
-    """Write what `from_huggingface` makes of a Hugging Face folder; its vocabulary."""
-    for name, text in from_huggingface(source).items():
+def write_bpe(bpe: Mapping[str, str], source: Path, folder: Path) -> Vocabulary:
+    """Write what `from_huggingface` has made of a Hugging Face folder; its vocabulary."""
+    for name, text in bpe.items():
         (folder / name).write_text(text, encoding="utf-8")
     return dataclasses.replace(read_vocabulary(folder), where=source)
 
@@ -155,7 +97,8 @@ def from_huggingface(source: Path) -> dict[str, str]:
             hint=_SOURCE_HINT,
         )
     pieces = names[len(SPECIAL) : -1]
-    made = dict.fromkeys([*_bytes_in_order(), *(left + right for left, right in merges)])
+    # The bytes as GPT-2's encoder.json has them: those that are visible in Latin-1, then others.
+    made = dict.fromkeys([*sorted(byte_characters()), *(left + right for left, right in merges)])
     if missing := made.keys() - vocabulary.keys():
         raise DataError(
             f"{source}: {len(missing)} pieces that its merges make, such as {min(missing)!r}, have"
@@ -167,17 +110,12 @@ def from_huggingface(source: Path) -> dict[str, str]:
     symbols = [str(ids.get(name, name)) for name in pieces]
     return {
         "encoder.json": strict_json.dumps(ids),
-        "vocab.bpe": HEADER + "".join(f"{left} {right}\n" for left, right in merges),
+        "vocab.bpe": _merges(merges),
         "dict.txt": "".join(f"{symbol} 0\n" for symbol in symbols),
     }
 
 
 _SOURCE_HINT = "Give a folder with RoBERTa's own tokenizer"
-
-
-def _bytes_in_order() -> list[str]:
-    """The bytes' characters as GPT-2's encoder.json has them: visible in Latin-1, then others."""
-    return sorted(byte_characters())
 
 
 def _read(source: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -13,6 +13,7 @@ from components.common.errors import DataError
 from components.train import roberta
 from components.train.roberta import ENCODER, HEADS, LANGUAGE
 
+_HINT = "Give a folder with a RoBERTa, such as roberta-large, its tokenizer included"
 _LARGEST = 65504.0  # of fp16, in which RoBERTa was trained
 
 HEAD = f"{HEADS}{roberta.HEAD}."
@@ -33,43 +34,41 @@ POSITIONS = "roberta.embeddings.position_embeddings.weight"
 TYPES = "roberta.embeddings.token_type_embeddings.weight"
 
 
+def _with_bias(modules: Mapping[str, str]) -> dict[str, str]:
+    """The two tensors of each module."""
+    kinds = ("weight", "bias")
+    return {f"{ours}.{k}": f"{theirs}.{k}" for ours, theirs in modules.items() for k in kinds}
+
+
+# Of the head that ranks options: in transformers its first half is the encoder's pooler.
+HEAD_NAMES = _with_bias({HEAD + "dense": "roberta.pooler.dense", HEAD + "out_proj": "classifier"})
+
+# Of the head of the masked language model, whose matrix is that of the tokens.
+LANGUAGE_NAMES = _with_bias(
+    {LANGUAGE + "dense": "lm_head.dense", LANGUAGE + "layer_norm": "lm_head.layer_norm"}
+) | {LANGUAGE + "bias": "lm_head.bias"}
+
+# Of transformers' tensors those that hold nothing of their own.
+_EMPTY = {
+    "roberta.embeddings.position_ids",
+    "roberta.embeddings.token_type_ids",
+    "lm_head.decoder.weight",
+    "lm_head.decoder.bias",
+}
+
+
 def encoder_names(layers: int) -> dict[str, str]:
     """transformers' name for each of fairseq's tensors of an encoder."""
+    modules = {ENCODER + "layernorm_embedding": "roberta.embeddings.LayerNorm"} | {
+        f"{ENCODER}layers.{layer}.{ours}": f"roberta.encoder.layer.{layer}.{theirs}"
+        for layer in range(layers)
+        for ours, theirs in _LAYER.items()
+    }
     return {
         ENCODER + "embed_tokens.weight": WORDS,
         ENCODER + "embed_positions.weight": POSITIONS,
-        **_with_bias(ENCODER + "layernorm_embedding", "roberta.embeddings.LayerNorm"),
-        **{
-            ours: theirs
-            for layer in range(layers)
-            for ours_part, theirs_part in _LAYER.items()
-            for ours, theirs in _with_bias(
-                f"{ENCODER}layers.{layer}.{ours_part}",
-                f"roberta.encoder.layer.{layer}.{theirs_part}",
-            ).items()
-        },
+        **_with_bias(modules),
     }
-
-
-def head_names() -> dict[str, str]:
-    """Of the head that ranks options: in transformers its first half is the encoder's pooler."""
-    return {
-        **_with_bias(HEAD + "dense", "roberta.pooler.dense"),
-        **_with_bias(HEAD + "out_proj", "classifier"),
-    }
-
-
-def language_names() -> dict[str, str]:
-    """Of the head of the masked language model, whose matrix is that of the tokens."""
-    return {
-        **_with_bias(LANGUAGE + "dense", "lm_head.dense"),
-        **_with_bias(LANGUAGE + "layer_norm", "lm_head.layer_norm"),
-        LANGUAGE + "bias": "lm_head.bias",
-    }
-
-
-def _with_bias(ours: str, theirs: str) -> dict[str, str]:
-    return {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
 
 
 def to_multiple_choice(state: Mapping[str, Any], layers: int) -> dict[str, Any]:
@@ -78,51 +77,75 @@ def to_multiple_choice(state: Mapping[str, Any], layers: int) -> dict[str, Any]:
     Raises:
         KeyError: a tensor is missing.
     """
-    names = encoder_names(layers) | head_names()
+    names = encoder_names(layers) | HEAD_NAMES
     tensors = {theirs: state[ours] for ours, theirs in names.items()}
     # fairseq's RoBERTa has no types of tokens.
     tensors[TYPES] = tensors[WORDS].new_zeros(1, tensors[WORDS].shape[1])
     return tensors
 
 
-def from_huggingface(tensors: Mapping[str, Any], layers: int) -> dict[str, Any]:
+def with_prefix(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors named as in a model with a head, also those of a bare RobertaModel."""
+    if any(name.startswith("roberta.") for name in tensors):
+        return tensors
+    return {f"roberta.{name}": tensor for name, tensor in tensors.items()}
+
+
+def from_huggingface(
+    tensors: Mapping[str, Any], layers: int, path: Path
+) -> tuple[dict[str, Any], list[str]]:
     """Tensors of transformers' RoBERTa, with or without a head on it, by fairseq's names.
 
     The head of RobertaForMultipleChoice becomes the head that ranks.
 
+    Args:
+        tensors: as `with_prefix` gives them.
+
+    Returns:
+        The tensors, and the names of those of other heads, which are left out.
+
     Raises:
-        KeyError: a tensor is missing; with its name in transformers.
+        DataError: a tensor is missing, or one too many in the encoder.
     """
-    tensors = _with_prefix(tensors)
     names = encoder_names(layers)
     if "lm_head.bias" in tensors:
-        names |= language_names()
+        names |= LANGUAGE_NAMES
     if is_multiple_choice(tensors):
-        names |= head_names()
-    return {ours: tensors[theirs] for ours, theirs in names.items()}
+        names |= HEAD_NAMES
+    if missing := [name for name in names.values() if name not in tensors]:
+        raise DataError(f"{path}: the weights have no {missing[0]}", hint=_HINT)
+    unused = sorted(tensors.keys() - {*names.values(), *LANGUAGE_NAMES.values(), TYPES, *_EMPTY})
+    own = [name for name in unused if name.startswith("roberta.") and ".pooler." not in name]
+    if own:
+        raise DataError(
+            f"{path}: config.json leaves no place for {len(own)} tensors, such as {own[0]}",
+            hint=_HINT,
+        )
+    return {ours: tensors[theirs] for ours, theirs in names.items()}, unused
 
 
-def with_types(positions: Any, tensors: Mapping[str, Any]) -> Any:
+def with_types(positions: Any, tensors: Mapping[str, Any], path: Path) -> Any:
     """The embedding of positions with that of the types of tokens added, which fairseq lacks.
 
     All tokens are of the first type, and all have a position.
 
     Raises:
-        ValueError: the types do not have the width of the model.
+        DataError: the types do not have the width of the model.
     """
-    types = _with_prefix(tensors).get(TYPES)
+    types = tensors.get(TYPES)
     if types is None:
         return positions
     if not roberta.is_plain(types) or types[:1].shape != (1, positions.shape[1]):
-        raise ValueError(f"{TYPES} does not fit the model")
+        raise DataError(f"{path}: {TYPES} does not fit the model", hint=_HINT)
     return positions + types[0].float()
 
 
-def _with_prefix(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The tensors named as in a model with a head, also those of a bare RobertaModel."""
-    if any(name.startswith("roberta.") for name in tensors):
-        return tensors
-    return {f"roberta.{name}": tensor for name, tensor in tensors.items()}
+def is_multiple_choice(tensors: Mapping[str, Any]) -> bool:
+    """Whether there is a head that gives each sequence one score."""
+    classifier = tensors.get("classifier.weight")
+    if classifier is None or "roberta.pooler.dense.weight" not in tensors:
+        return False
+    return classifier.dim() > 0 and len(classifier) == 1
 
 
 def require_numbers(tensors: Mapping[str, Any], path: Path) -> None:
@@ -138,24 +161,3 @@ def require_numbers(tensors: Mapping[str, Any], path: Path) -> None:
                 f"{path}: {name} holds {largest:g}, which is not a weight",
                 hint="It is damaged, or its training diverged: use another",
             )
-
-
-def is_multiple_choice(tensors: Mapping[str, Any]) -> bool:
-    """Whether there is a head that gives each sequence one score."""
-    classifier = tensors.get("classifier.weight")
-    if classifier is None or "roberta.pooler.dense.weight" not in tensors:
-        return False
-    return classifier.dim() > 0 and len(classifier) == 1
-
-
-def left_out(tensors: Mapping[str, Any], layers: int) -> tuple[list[str], list[str]]:
-    """Names of tensors that `from_huggingface` has no use for: of heads, and of the encoder."""
-    tensors = _with_prefix(tensors)
-    used = {*encoder_names(layers).values(), *language_names().values(), TYPES}
-    used |= {"roberta.embeddings.position_ids", "roberta.embeddings.token_type_ids"}
-    used |= {"lm_head.decoder.weight", "lm_head.decoder.bias"}
-    if is_multiple_choice(tensors):
-        used |= set(head_names().values())
-    unused = sorted(tensors.keys() - used)
-    own = [n for n in unused if n.startswith("roberta.") and ".pooler." not in n]
-    return [n for n in unused if n not in own], own

@@ -25,6 +25,7 @@ from components.train.roberta import (
     ENCODER,
     HEAD,
     Roberta,
+    Shape,
     roberta_of,
     task_settings,
     tied,
@@ -75,20 +76,10 @@ def import_model(config: ImportConfig, *, announce: bool = True) -> Path:
 
     settings, task = _settings(config.source)
     bpe = tokenizer.from_huggingface(config.source)
-    tensors, path = _tensors(config.source)
+    found, path = _tensors(config.source)
+    tensors = weights.with_prefix(found)
     layers = settings.whole("num_hidden_layers", 1, len(tensors))
-    try:
-        state = weights.from_huggingface(tensors, layers)
-    except KeyError as error:
-        raise DataError(
-            f"{config.source}: the weights have no {error.args[0]}", hint=_HINT
-        ) from None
-    ignored, unknown = weights.left_out(tensors, layers)
-    if unknown:
-        raise DataError(
-            f"{path}: config.json leaves no place for {len(unknown)} tensors, such as {unknown[0]}",
-            hint=_HINT,
-        )
+    state, ignored = weights.from_huggingface(tensors, layers, path)
     if ignored:
         logger.info("left out %d tensors: %s", len(ignored), ", ".join(ignored[:4]))
     model = _checked(settings, state, path)
@@ -101,15 +92,13 @@ def import_model(config: ImportConfig, *, announce: bool = True) -> Path:
             hint=_HINT,
         )
     state = {name: tensor.float() for name, tensor in model.tensors.items()}
-    try:
-        name = ENCODER + "embed_positions.weight"
-        state[name] = weights.with_types(state[name], tensors)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}", hint=_HINT) from None
+    name = ENCODER + "embed_positions.weight"
+    state[name] = weights.with_types(state[name], tensors, path)
     weights.require_numbers(state, path)
     state |= tied(state)
     with atomic_folder(config.output) as folder:
-        require_same(tokenizer.write_bpe(config.source, folder), read_vocabulary(config.source))
+        made = tokenizer.write_bpe(bpe, config.source, folder)
+        require_same(made, read_vocabulary(config.source))
         torch.save(
             {
                 "args": args,
@@ -223,10 +212,10 @@ def _arguments(model: Roberta, task: Settings | None) -> argparse.Namespace:
 def _flags(args: argparse.Namespace, output: Path) -> str:
     """What the train step has to be told of the model."""
     flags = f"--pretrained {output} --arch {args.arch}"
-    base = {"layers": 12, "embed-dim": 768, "ffn-embed-dim": 3072, "attention-heads": 12}
-    shape = {name: getattr(args, f"encoder_{name.replace('-', '_')}") for name in base}
-    if args.arch == "roberta_base" and shape != base:
-        flags += "".join(f" --encoder-{name} {size}" for name, size in shape.items())
+    names = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")
+    sizes = {name: getattr(args, f"encoder_{name}") for name in names}
+    if Shape(**sizes) != ARCHITECTURES[args.arch]:
+        flags += "".join(f" --encoder-{n.replace('_', '-')} {size}" for n, size in sizes.items())
     if args.max_positions != 512:
         flags += f" --max-positions {args.max_positions}"
     return flags

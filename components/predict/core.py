@@ -28,7 +28,7 @@ from components.common.files import scratch_folder
 from components.common.text import counted
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.model import PRECISION_HELP, Model, Precision
-from components.evaluate.score import log_probabilities
+from components.evaluate.statistics import log_probabilities
 from components.evaluate.trained import BPE_HELP, MODEL_HELP, Trained, as_run, find_trained
 from components.predict.questions import Question, parse_line, read_stretches
 from components.preprocess.passage import InvalidPassage

@@ -6,7 +6,6 @@ seeds, and one training alone says little.
 """
 
 import dataclasses
-import logging
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,11 @@ from typing import Any
 import numpy as np
 
 from components.common import strict_json
-from components.common.errors import DataError, TrainingError
+from components.common.cli import option, require_ranges
+from components.common.errors import ConfigError, DataError, TrainingError
 from components.common.files import atomic_folder, link_or_copy, plain
+from components.common.report.axes import Dot
+from components.common.report.page import render
 from components.common.results.metrics import (
     METRICS,
     Ensemble,
@@ -32,38 +34,75 @@ from components.common.results.metrics import (
 from components.common.results.predictions import Predictions, read_predictions
 from components.common.results.scores import ALL, Group, count, wilson
 from components.common.vocabulary import read_vocabulary, require_same
+from components.evaluate.report import NAMES, published
 from components.evaluate.statistics import mcnemar
-from components.select.config import SelectConfig
-from components.select.report import write_report
+from components.evaluate.trained import MODEL, REPORT
 from components.trials.core import labels
 
-__all__ = ["SelectConfig", "select"]
-
-logger = logging.getLogger(__name__)
-
-MODEL, REPORT = "model", "report"
 LOG, ENSEMBLE = "train_log.jsonl", "ensemble.jsonl"
+_SAME = "Evaluate all models on the same data"
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """What to select from.
+
+    Raises:
+        ConfigError: a value is out of its range, or there is not an evaluation for each model.
+    """
+
+    models: tuple[Path, ...] = option(help="folder that train wrote, one for each trial")
+    evaluations: tuple[Path, ...] = option(help="folder that evaluate wrote, one for each model")
+    output: Path = option(
+        help="new folder for model/ and report/ (the selected trial's), metrics.json,"
+        " ensemble.jsonl and report.html"
+    )
+    ensemble: int = option(
+        3,
+        least=1,
+        help="number of models that answer together, the best in validation; fewer where fewer"
+        " are left",
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.models) != len(self.evaluations):
+            raise ConfigError(
+                f"{len(self.models)} models, but {len(self.evaluations)} evaluations",
+                hint="Give the folder that evaluate wrote for each model",
+            )
+        require_ranges(self)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One trial: its folders, what their metrics.json hold, and why it came to nothing, or ""."""
+    """One trial: its folders, what metrics.json of the evaluation holds, and what is said of it."""
 
-    label: str
     model: Path
     evaluation: Path
-    training: Training
     evaluated: Evaluation
-    collapsed: str
+    trial: Trial
 
     @property
     def validation_accuracy(self) -> float:
         """In percent, of one that did not collapse."""
-        assert self.training.best_valid_accuracy is not None
-        return self.training.best_valid_accuracy
+        assert self.trial.validation_accuracy is not None
+        return self.trial.validation_accuracy
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The lowest is that of the best."""
+        loss = self.trial.validation_loss
+        return -self.validation_accuracy, np.inf if loss is None else loss
 
-_SAME = "Evaluate all models on the same data"
+    def group(self, name: str) -> Group:
+        """The figures on all test questions or on a test set.
+
+        Raises:
+            DataError: there are none.
+        """
+        if name not in self.evaluated.scores.groups:
+            raise DataError(f"{self.evaluation / METRICS}: has no accuracy on {name}", hint=_SAME)
+        return self.evaluated.scores.groups[name]
 
 
 def select(config: SelectConfig) -> Selection:
@@ -85,34 +124,37 @@ def select(config: SelectConfig) -> Selection:
         OSError: `output` is in use or cannot be written.
     """
     trials = _read_trials(config)
-    first, *others = (read_vocabulary(trial.model) for trial in trials)
+    first, *others = (read_vocabulary(trained.model) for trained in trials)
     for other in others:
         require_same(first, other)
-    left = [trial for trial in trials if not trial.collapsed]
-    if not left:
+    ranked = sorted((t for t in trials if not t.trial.collapsed), key=lambda trained: trained.rank)
+    if not ranked:
+        collapsed = trials[0].trial.collapsed
         raise TrainingError(
-            f"all {len(trials)} trials collapsed, the first because {trials[0].collapsed}"
+            f"all {len(trials)} trials collapsed, the first because {collapsed}"
             if len(trials) > 1
-            else f"the only trial collapsed: {trials[0].collapsed}",
+            else f"the only trial collapsed: {collapsed}",
             hint="Lower the learning rate, set train_warmup_updates (say, to 6 % of the updates),"
             " or try other seeds",
         )
-    ranked = sorted(left, key=_rank)
     best, together = ranked[0], ranked[: config.ensemble]
-    answers = [_read_answers(trial) for trial in together]
-    ensemble = _mean(answers, together)
-
+    answers = [_read_answers(trained) for trained in together]
+    mean = _mean(answers, together)
+    scores = mean.scores({t.name: t.questions for t in best.evaluated.scores.tests})
+    only_best, only_mean = (answers[0].right & ~mean.right), (mean.right & ~answers[0].right)
+    ensemble = Ensemble(
+        [trained.trial.label for trained in together],
+        scores,
+        scores.interval,
+        mcnemar(int(only_best.sum()), int(only_mean.sum())),
+    )
+    selection = _selection(config, trials, ranked, ensemble)
     with atomic_folder(config.output) as folder:
         for source, name in ((best.model, MODEL), (best.evaluation, REPORT)):
             shutil.copytree(source, folder / name, copy_function=link_or_copy)
-        ensemble.write(folder / ENSEMBLE)
-        scores = ensemble.scores({t.name: t.questions for t in best.evaluated.scores.tests})
-        labels = [trial.label for trial in together]
-        members = Ensemble(labels, scores, scores.interval, _compared(answers[0], ensemble))
-        selection = _selection(config, trials, ranked, members)
+        mean.write(folder / ENSEMBLE)
         write_metrics(folder, selection.to_metrics())
         (folder / "report.html").write_text(write_report(selection), encoding="utf-8")
-
     print(table(selection), flush=True)
     return selection
 
@@ -128,14 +170,23 @@ def _read_trials(config: SelectConfig) -> list[Trained]:
         names = [f"trial {number}" for number, _ in enumerate(names, start=1)]
     return [
         Trained(
-            name,
             model,
             config.evaluations[place],
-            training,
             evaluations[place],
-            _collapse(training, evaluations[place], model),
+            Trial(
+                label=name,
+                seed=seed,
+                learning_rate=learning_rate,
+                collapsed=_collapse(training, evaluations[place], model),
+                updates=training.updates,
+                validation_accuracy=training.best_valid_accuracy,
+                validation_loss=_validation_loss(training, model),
+                interval=evaluations[place].scores.interval,
+            ),
         )
-        for name, model, training, place in zip(names, config.models, models, order, strict=True)
+        for name, (seed, learning_rate), model, training, place in zip(
+            names, settings, config.models, models, order, strict=True
+        )
     ]
 
 
@@ -197,114 +248,86 @@ def _collapse(training: Training, evaluated: Evaluation, model: Path) -> str:
     )
 
 
-def _rank(trial: Trained) -> tuple[float, float]:
-    loss = _validation_loss(trial)
-    return -trial.validation_accuracy, np.inf if loss is None else loss
-
-
-def _validation_loss(trial: Trained) -> float | None:
+def _validation_loss(training: Training, model: Path) -> float | None:
     """The validation loss, in nats per question, of the checkpoint that is the best there."""
-    update = trial.training.best_valid_update
+    path = model / LOG
     try:
-        lines = plain(trial.model / LOG).read_text(encoding="utf-8").splitlines()
-        records = [strict_json.loads(line) for line in lines]
-        valid = [r for r in records if r["split"] == "valid" and r["update"] == update]
-        found = [strict_json.number(r["loss"]) for r in valid if r["loss"] is not None]
+        records = map(strict_json.loads, plain(path).read_text(encoding="utf-8").splitlines())
+        found = [
+            strict_json.number(record["loss"])
+            for record in records
+            if (record["split"], record["update"]) == ("valid", training.best_valid_update)
+            and record["loss"] is not None
+        ]
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{trial.model / LOG}: damaged", hint="Give the folder that train wrote"
-        ) from None
+        raise DataError(f"{path}: damaged", hint="Give the folder that train wrote") from None
     return found[-1] if found else None
 
 
-def _read_answers(trial: Trained) -> Predictions:
-    found = read_predictions(trial.evaluation)
-    if len(found.ids) != _group(trial, ALL).questions:
+def _read_answers(trained: Trained) -> Predictions:
+    found = read_predictions(trained.evaluation)
+    if len(found.ids) != trained.group(ALL).questions:
         raise DataError(
-            f"{trial.evaluation}: its answers are not what its figures are about",
+            f"{trained.evaluation}: its answers are not what its figures are about",
             hint="Run the evaluation again",
         )
     return found
 
 
-def _mean(answers: Sequence[Predictions], trials: Sequence[Trained]) -> Predictions:
+def _mean(answers: Sequence[Predictions], together: Sequence[Trained]) -> Predictions:
     """The answers of all together: the mean of the probabilities."""
     first = answers[0]
-    for other, trial in zip(answers[1:], trials[1:], strict=True):
+    for other, trained in zip(answers[1:], together[1:], strict=True):
         if other.ids != first.ids or not np.array_equal(other.gold, first.gold):
             raise DataError(
-                f"{trial.evaluation}: its questions are not those of {trials[0].evaluation}",
+                f"{trained.evaluation}: its questions are not those of {together[0].evaluation}",
                 hint=_SAME,
             )
         if other.probabilities.shape != first.probabilities.shape:
             raise DataError(
-                f"{trial.evaluation}: its questions have another number of options than those of"
-                f" {trials[0].evaluation}",
+                f"{trained.evaluation}: its questions have another number of options than those of"
+                f" {together[0].evaluation}",
                 hint=_SAME,
             )
     mean = np.mean([one.probabilities for one in answers], axis=0)
     return Predictions(first.ids, first.gold, mean, counts=first.counts)
 
 
-def _compared(one: Predictions, other: Predictions) -> float:
-    only_one = int((one.right & ~other.right).sum())
-    only_other = int((other.right & ~one.right).sum())
-    return mcnemar(only_one, only_other)
-
-
 def _selection(
     config: SelectConfig, trials: Sequence[Trained], ranked: Sequence[Trained], ensemble: Ensemble
 ) -> Selection:
     best, scores = ranked[0], ranked[0].evaluated.scores
-    spread = {"validation": _spread([trial.validation_accuracy for trial in ranked])}
+    spread = {"validation": _spread([trained.validation_accuracy for trained in ranked])}
     for name in scores.groups:
-        spread[name] = _spread([_group(trial, name).accuracy for trial in ranked])
+        spread[name] = _spread([trained.group(name).accuracy for trained in ranked])
+
+    def accuracies(trained: Trained) -> dict[str, float | None]:
+        found = trained.evaluated.scores.groups
+        return {name: found[name].accuracy if name in found else None for name in scores.groups}
+
     return Selection(
         scores=scores,
         chance=best.evaluated.chance,
         baselines=best.evaluated.baselines,
         interval=scores.interval,
-        selected=best.label,
+        selected=best.trial.label,
         validation_accuracy=best.validation_accuracy,
-        validation_loss=_validation_loss(best),
+        validation_loss=best.trial.validation_loss,
         median_accuracy=spread[ALL]["median"],
         mean_accuracy=spread[ALL]["mean"],
         collapsed=len(trials) - len(ranked),
-        trials=tuple(
-            Trial(
-                label=trial.label,
-                seed=trial.training.parameters["seed"],
-                learning_rate=trial.training.parameters["learning_rate"],
-                collapsed=trial.collapsed,
-                updates=trial.training.updates,
-                validation_accuracy=trial.training.best_valid_accuracy,
-                validation_loss=_validation_loss(trial),
-                accuracies={
-                    name: found[name].accuracy if name in found else None for name in scores.groups
-                },
-                interval=trial.evaluated.scores.interval,
-            )
-            for trial in trials
-            for found in [trial.evaluated.scores.groups]
-        ),
+        trials=tuple(dataclasses.replace(t.trial, accuracies=accuracies(t)) for t in trials),
         spread=spread,
         parameters={
-            name: [str(path) for path in value] if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(config).items()
-            if name != "output"
+            "models": [str(path) for path in config.models],
+            "evaluations": [str(path) for path in config.evaluations],
+            "ensemble": config.ensemble,
         },
         ensemble=ensemble,
         ensemble_accuracy=ensemble.scores.all.accuracy,
     )
-
-
-def _group(trial: Trained, name: str) -> Group:
-    """A trial's figures on all test questions or on a test set."""
-    if name not in trial.evaluated.scores.groups:
-        raise DataError(f"{trial.evaluation / METRICS}: has no accuracy on {name}", hint=_SAME)
-    return trial.evaluated.scores.groups[name]
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
@@ -316,6 +339,26 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
         "min": min(values),
         "max": max(values),
     }
+
+
+def write_report(selection: Selection) -> str:
+    """The page."""
+    groups, trials = selection.scores.shown, selection.trials
+    tests = [test.name for test in selection.scores.tests]
+    return render(
+        "components/select/templates/sweep.html",
+        selection=selection,
+        groups=groups,
+        names=NAMES,
+        published=published(groups),
+        tests=tests if len(tests) > 1 else [],
+        on_validation=[_dot(trial, trial.validation_accuracy) for trial in trials],
+        on_test=[_dot(t, t.accuracies["all"], t.interval.get("all", ())) for t in trials],
+    )
+
+
+def _dot(trial: Trial, accuracy: float | None, interval: Sequence[float] = ()) -> Dot:
+    return Dot(trial.label, accuracy, interval, hollow=bool(trial.collapsed))
 
 
 def table(selection: Selection) -> str:

@@ -44,8 +44,8 @@ class TrialsConfig:
 
     def pairs(self) -> list[tuple[int, float]]:
         """All pairs of seeds and learning rates, learning rate by learning rate."""
-        seeds = _unique("seeds", [_seed(value) for value in self.seeds]) or [self.seed]
-        rates = _unique("learning_rates", [_rate(value) for value in self.learning_rates])
+        seeds = _numbers("seeds", self.seeds, int, "[1, 2, 3]") or [self.seed]
+        rates = _numbers("learning_rates", self.learning_rates, float, "[1e-5, 2e-5]")
         return [(seed, rate) for rate in rates or [self.learning_rate] for seed in seeds]
 
 
@@ -74,31 +74,19 @@ def labels(pairs: Sequence[tuple[int, float]]) -> list[str]:
     return [pattern.format(*pair) for pair in pairs]
 
 
-def _seed(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _whole(value):
-        raise ConfigError(
-            f"seeds: {value!r} is not a whole number from 0 on",
-            hint="Give a list such as [1, 2, 3]",
-        )
-    return int(value)
-
-
-def _whole(value: float) -> bool:
-    return math.isfinite(value) and value >= 0 and value == int(value)
-
-
-def _rate(value: Any) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
-        raise ConfigError(
-            f"learning_rates: {value!r} is not a number from 0 on",
-            hint="Give a list such as [1e-5, 2e-5]",
-        )
-    return float(value)
-
-
-def _unique(name: str, values: list[Any]) -> list[Any]:
-    for place, value in enumerate(values):
-        if value in values[:place]:
-            raise ConfigError(f"{name}: {value!r} is given twice", hint="Give each value once")
-    return values
+def _numbers(name: str, values: list[Any], kind: type[int] | type[float], such: str) -> list[Any]:
+    """Numbers from 0 on, each of which is there once."""
+    found: list[Any] = []
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0 or kind(value) != value:
+            what = "a whole number" if kind is int else "a number"
+            raise ConfigError(
+                f"{name}: {value!r} is not {what} from 0 on", hint=f"Give a list such as {such}"
+            )
+        if value in found:
+            raise ConfigError(
+                f"{name}: {kind(value)!r} is given twice", hint="Give each value once"
+            )
+        found.append(kind(value))
+    return found

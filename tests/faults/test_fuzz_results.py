@@ -14,8 +14,7 @@ from components.common.results.metrics import Evaluation, Training
 from components.export.card import model_card
 from components.export.core import TASK_SETTINGS
 from components.gate.core import GateConfig, gate
-from components.select.config import SelectConfig
-from components.select.core import select
+from components.select.core import SelectConfig, select
 
 pytestmark = INPUTS
 

@@ -17,7 +17,7 @@ from components.evaluate import report as evaluation
 from components.evaluate.report import Answers, figures
 from components.evaluate.report import write_report as evaluation_report
 from components.preprocess.core import PreprocessConfig, preprocess
-from components.select.report import write_report as sweep_report
+from components.select.core import write_report as sweep_report
 from components.train.supervisor.report import write_report as training_report
 from pipeline.report import compare, write_comparison, write_index
 

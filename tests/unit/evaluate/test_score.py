@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from components.common.results.scores import Group, Scores
-from components.evaluate.score import log_probabilities, score, table
+from components.evaluate.report import table
+from components.evaluate.statistics import log_probabilities, score
 
 
 def test_log_probabilities_equal_torchs_also_where_exp_overflows() -> None:

@@ -365,7 +365,7 @@ def test_training_from_an_import_starts_as_from_the_original(
     write_tokenizer(answering / "bpe", source)
     # The published format of 2019 has other names; fairseq's own model brings them up to date.
     state = fairseq_model(original, answering / "bpe").state_dict()
-    names = weights.encoder_names(TINY.encoder_layers) | weights.language_names()
+    names = weights.encoder_names(TINY.encoder_layers) | weights.LANGUAGE_NAMES
     tensors = {theirs: state[ours].clone() for ours, theirs in names.items()}
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     config = {

@@ -10,7 +10,7 @@ import pytest
 
 from components.common.results.metrics import Selection
 from components.common.results.scores import ALL, Group, Scores
-from components.evaluate import score
+from components.evaluate.report import table as table_of_scores
 from components.select.core import table
 from pipeline import cli, client
 from pipeline.outcome import accuracy
@@ -145,7 +145,7 @@ def test_what_evaluate_really_prints_is_understood() -> None:
     tests = [Group("middle", 1436, 1300, 0.5), Group("high", 3498, 2900, 0.75)]
     for given in (tests, tests[:1]):
         scores = Scores.together(given)
-        assert accuracy("evaluate", score.table(scores, 4, {"longest": 99.5})) == round(
+        assert accuracy("evaluate", table_of_scores(scores, 4, {"longest": 99.5})) == round(
             scores.all.accuracy, 2
         )
 

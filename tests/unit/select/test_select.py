@@ -13,8 +13,7 @@ import pytest
 
 from components.common.errors import ConfigError, DataError, OutputError, TrainingError
 from components.common.results.predictions import read_predictions
-from components.select.config import SelectConfig
-from components.select.core import select
+from components.select.core import SelectConfig, select
 
 
 def selected(sweep: Any, **settings: Any) -> dict[str, Any]:
