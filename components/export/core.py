@@ -25,7 +25,7 @@ from components.evaluate.trained import (
 )
 from components.export.card import SETTINGS, model_card
 from components.huggingface import tokenizer, weights
-from components.predict.core import bpe_of, data_set_of
+from components.predict.core import Reader
 from components.train.roberta import Roberta
 
 logger = logging.getLogger(__name__)
@@ -74,15 +74,7 @@ class ExportConfig:
         return hub.parse(hub.SCHEME + self.push_to_hub.removeprefix(hub.SCHEME), dataset=False)
 
 
-@dataclass(frozen=True)
-class Export:
-    """`bytes` of the weights' file, and the number of `parameters` in it."""
-
-    bytes: int
-    parameters: int
-
-
-def export(config: ExportConfig) -> Export:
+def export(config: ExportConfig) -> None:
     """Write model.safetensors, config.json, the tokenizer's files and a model card.
 
     Raises:
@@ -93,11 +85,10 @@ def export(config: ExportConfig) -> Export:
         DataError, TransferError: the hub refuses, or cannot be reached; the output is whole then.
     """
     with as_run(config.model) as model:
-        done = export_trained(config, find_trained(model, config.bpe, config.evaluation))
-    logger.info("wrote %s: %.1f million parameters", config.output, done.parameters / 1e6)
+        parameters = export_trained(config, find_trained(model, config.bpe, config.evaluation))
+    logger.info("wrote %s: %.1f million parameters", config.output, parameters / 1e6)
     if config.push_to_hub:
         _push(config)
-    return done
 
 
 def _push(config: ExportConfig) -> None:
@@ -109,15 +100,13 @@ def _push(config: ExportConfig) -> None:
         raise
 
 
-def export_trained(config: ExportConfig, trained: Trained) -> Export:
-    """As `export`, of a model that was found already."""
+def export_trained(config: ExportConfig, trained: Trained) -> int:
+    """As `export`, of a model that was found already; the number of its parameters."""
     import torch
     from safetensors.torch import save_file
 
     with atomic_folder(config.output) as folder:
-        bpe = bpe_of(trained)
-        with data_set_of(bpe.dictionary) as data:
-            model = Model(trained.checkpoint, data, "fp32")
+        model = Reader(trained, "fp32").model
         checked, settings = model.checked, model.settings
         weights.require_numbers(checked.tensors, trained.checkpoint)
         _try_out(model)
@@ -130,20 +119,18 @@ def export_trained(config: ExportConfig, trained: Trained) -> Export:
         content = model_config(checked, tensors) | {TASK_KEY: task}
         strict_json.write(folder / hub.SETTINGS, content)
         files = tokenizer.to_huggingface(trained.bpe, settings.max_positions)
+        parameters: int = sum(tensor.numel() for tensor in tensors.values())
+        files["README.md"] = model_card(task, parameters, trained.training, trained.evaluation)
         for name, text in files.items():
-            _write(folder / name, text)
+            (folder / name).write_text(text, encoding="utf-8")
         with scratch_folder() as scratch:  # for who imports it
-            bpe_of_folder = tokenizer.from_huggingface(folder)
-            tokenizer.write_bpe(bpe_of_folder, folder, scratch).write(folder)
+            again = tokenizer.from_huggingface(folder)
+            tokenizer.write_bpe(again, folder, scratch).write(folder)
         _write_metrics(folder / TRAINING, trained.training)
         _write_metrics(folder / EVALUATION, trained.evaluation)
-        parameters = sum(tensor.numel() for tensor in tensors.values())
-        card = model_card(task, parameters, trained.training, trained.evaluation)
-        _write(folder / "README.md", card)
         # safetensors lets only the owner read it.
         (folder / hub.SAFETENSORS).chmod((folder / hub.SETTINGS).stat().st_mode)
-        size = (folder / hub.SAFETENSORS).stat().st_size
-    return Export(size, parameters)
+    return parameters
 
 
 def _try_out(model: Model) -> None:
@@ -188,7 +175,3 @@ def _write_metrics(folder: Path, found: Training | Evaluation) -> None:
         if isinstance(found, Training):
             metrics["parameters"] = {n: v for n, v in found.parameters.items() if n in SETTINGS}
         write_metrics(folder, {n: value for n, value in metrics.items() if value is not None})
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.binarize.binarizer import Binarizer
-from components.binarize.bpe import Bpe, read_bpe
+from components.binarize.bpe import read_bpe
 from components.common import cli, strict_json
 from components.common.dataset import LETTERS
 from components.common.device import DEVICE_HELP, Device
-from components.common.dictionary import Dictionary
 from components.common.errors import ConfigError, DataError
 from components.common.files import scratch_folder
 from components.common.text import counted
@@ -30,7 +29,7 @@ from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.model import PRECISION_HELP, Model, Precision
 from components.evaluate.statistics import log_probabilities
 from components.evaluate.trained import BPE_HELP, MODEL_HELP, Trained, as_run, find_trained
-from components.predict.questions import Question, parse_line, read_stretches
+from components.predict.questions import Question, parse_line, read_chunks
 from components.preprocess.passage import InvalidPassage
 
 logger = logging.getLogger(__name__)
@@ -101,8 +100,8 @@ def predict(config: PredictConfig) -> Tally:
     tally = Tally()
     with _opened(config) as source, as_run(config.model) as model:
         reader = Reader(find_trained(model, config.bpe), config.precision, config.device)
-        for stretch in source:
-            questions = _understood(stretch, reader.model.options, tally)
+        for chunk in source:
+            questions = _understood(chunk, reader.model.options, tally)
             for answer in reader.answers(reader.read(questions), config.batch_tokens):
                 as_json = config.question is None
                 print(strict_json.dumps(answer.fields()) if as_json else answer.table())
@@ -174,15 +173,23 @@ class Reader:
     """A trained model that answers questions in words.
 
     Raises:
-        ConfigError, DataError: as `Model` and `bpe_of` raise them.
+        ConfigError, DataError: as `Model` raises them.
+        DataError: a file of the BPE is missing or damaged, or is not the one that the model was
+            trained with.
     """
 
     def __init__(
         self, trained: Trained, precision: Precision = "auto", device: Device = "auto"
     ) -> None:
-        bpe = bpe_of(trained)
+        bpe = read_bpe(trained.bpe)
+        # That of the model may lack some ids, if binarize was told so.
+        if not require_same(bpe.vocabulary, read_vocabulary(trained.checkpoint.parent)):
+            bpe.require_complete()
         self._binarizer = Binarizer(bpe.encoder, bpe.dictionary)
-        with data_set_of(bpe.dictionary) as data:
+        with scratch_folder() as data:  # fairseq's task finds its dictionary nowhere else
+            (data / "input0").mkdir()
+            dictionary = data / "input0" / "dict.txt"
+            dictionary.write_text(bpe.dictionary.text(), encoding="utf-8")
             self.model = Model(trained.checkpoint, data, precision, device=device)
 
     def read(self, questions: Sequence[Question]) -> list[Read]:
@@ -245,32 +252,6 @@ class Reader:
         ]
 
 
-def bpe_of(trained: Trained) -> Bpe:
-    """The BPE to read with what the model was trained to read.
-
-    Raises:
-        DataError: a file is missing or damaged, or is not the one that the model was trained with.
-    """
-    bpe = read_bpe(trained.bpe)
-    # That of the model may lack some ids, if binarize was told so.
-    if not require_same(bpe.vocabulary, read_vocabulary(trained.checkpoint.parent)):
-        bpe.require_complete()
-    return bpe
-
-
-@contextlib.contextmanager
-def data_set_of(dictionary: Dictionary) -> Iterator[Path]:
-    """A data set with this dictionary and without questions, for as long as the block lasts.
-
-    fairseq's task finds its dictionary nowhere else.
-    """
-    with scratch_folder() as folder:
-        (folder / "input0").mkdir()
-        path = folder / "input0" / "dict.txt"
-        path.write_text(dictionary.text(), encoding="utf-8")
-        yield folder
-
-
 def _after(token: int | None, tokens: Any) -> Any:
     import torch
 
@@ -290,11 +271,11 @@ def _opened(config: PredictConfig) -> Iterator[Iterator[list[tuple[int, bytes]]]
     elif config.input == STANDARD_INPUT:
         if sys.stdin.isatty():
             logger.info("reading questions, a JSON object on each line; Ctrl-D ends them")
-        yield read_stretches(sys.stdin.fileno())
+        yield read_chunks(sys.stdin.fileno())
     else:
         handle = os.open(config.input, os.O_RDONLY)
         try:
-            yield read_stretches(handle)
+            yield read_chunks(handle)
         except IsADirectoryError as error:
             error.filename = str(config.input)
             raise
@@ -302,9 +283,9 @@ def _opened(config: PredictConfig) -> Iterator[Iterator[list[tuple[int, bytes]]]
             os.close(handle)
 
 
-def _understood(stretch: list[tuple[int, bytes]], options: int, tally: Tally) -> list[Question]:
+def _understood(chunk: list[tuple[int, bytes]], options: int, tally: Tally) -> list[Question]:
     questions: list[Question] = []
-    for number, line in stretch:
+    for number, line in chunk:
         try:
             questions += parse_line(number, line, options) if line.strip() else ()
         except InvalidPassage as error:

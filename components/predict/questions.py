@@ -10,7 +10,7 @@ from components.preprocess.passage import InvalidPassage, Passage, check, decode
 from components.preprocess.source import MAX_FILE_BYTES
 
 # What is taken from the input at a time, and answered before more is waited for.
-STRETCH_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 # What a line may become: its passage stands there for each question, an option for each underscore.
 MOST_CHARACTERS = 16 * MAX_FILE_BYTES
 
@@ -35,7 +35,7 @@ class Question:
     gold: int | None
 
 
-def read_stretches(handle: int) -> Iterator[list[tuple[int, bytes]]]:
+def read_chunks(handle: int) -> Iterator[list[tuple[int, bytes]]]:
     """What there is to read, as lines with their numbers, as soon as it is there.
 
     Of a pipe or a terminal that is all that was written to it since, so that questions are answered
@@ -46,7 +46,7 @@ def read_stretches(handle: int) -> Iterator[list[tuple[int, bytes]]]:
         handle: a file descriptor that is open for reading.
     """
     number, rest, document = 0, b"", False
-    while data := os.read(handle, STRETCH_BYTES):
+    while data := os.read(handle, CHUNK_BYTES):
         if document:
             rest = (rest + data)[: MAX_FILE_BYTES + 1]
             continue

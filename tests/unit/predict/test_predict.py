@@ -16,7 +16,7 @@ from components.common.vocabulary import read_vocabulary
 from components.evaluate.trained import find_trained
 from components.predict.__main__ import main
 from components.predict.core import PredictConfig, Reader, predict
-from components.predict.questions import parse_line, read_stretches
+from components.predict.questions import parse_line, read_chunks
 from components.preprocess.passage import InvalidPassage
 
 
@@ -311,14 +311,14 @@ def test_a_bpe_that_is_not_whole_serves_only_the_model_that_was_trained_with_it(
 
 def test_lines_are_read_as_they_come() -> None:
     read, write = os.pipe()
-    stretches = read_stretches(read)
+    chunks = read_chunks(read)
     os.write(write, b"one\ntwo\nth")
-    assert next(stretches) == [(1, b"one"), (2, b"two")]
+    assert next(chunks) == [(1, b"one"), (2, b"two")]
     os.write(write, b"ree\n")
-    assert next(stretches) == [(3, b"three")]
+    assert next(chunks) == [(3, b"three")]
     os.write(write, b"four")
     os.close(write)
-    assert list(stretches) == [[(4, b"four")]]
+    assert list(chunks) == [[(4, b"four")]]
     os.close(read)
 
 
@@ -327,7 +327,7 @@ def test_an_endless_line_is_refused_and_not_kept(monkeypatch: pytest.MonkeyPatch
     read, write = os.pipe()
     os.write(write, b"x" * 30_000 + b"\n" + b"y" * 20_000)
     os.close(write)
-    found = [line for stretch in read_stretches(read) for line in stretch]
+    found = [line for chunk in read_chunks(read) for line in chunk]
     os.close(read)
     assert [number for number, _ in found] == [1, 2]
     assert len(found[1][1]) == 1001
