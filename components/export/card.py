@@ -1,5 +1,6 @@
 """The model card: a README.md as Hugging Face's hub shows it."""
 
+import functools
 import re
 import textwrap
 from collections.abc import Mapping
@@ -30,7 +31,6 @@ SETTINGS = (
     "seed",
 )
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _RACE, _RACE_PAGE = "ehovy/race", "https://www.cs.cmu.edu/~glai1/data/race/"
 _ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
@@ -48,20 +48,11 @@ def model_card(
     Raises:
         ConfigError: huggingface_hub is not installed.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters |= {"paragraph": _paragraph, "thousands": "{:,}".format}
     race = training.dataset == _RACE
     name = "RACE" if race else training.dataset or "multiple-choice questions"
     known = {**training.parameters, "updates": training.updates}
     settings = [(name, known.get(name)) for name in (*SETTINGS, "updates")]
-    return made.get_template("card.md").render(
+    text: str = _template().render(
         settings=_settings_for_the_hub(name, training, evaluation),
         name=name,
         base=training.base_model,
@@ -73,6 +64,21 @@ def model_card(
         race=race,
         race_page=_RACE_PAGE,
     )
+    return text
+
+
+@functools.cache
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {"paragraph": _paragraph, "thousands": "{:,}".format}
+    return made.get_template("card.md.jinja")
 
 
 def _paragraph(text: str) -> str:

@@ -85,7 +85,8 @@ def export(config: ExportConfig) -> None:
         DataError, TransferError: the hub refuses, or cannot be reached; the output is whole then.
     """
     with as_run(config.model) as model:
-        parameters = export_trained(config, find_trained(model, config.bpe, config.evaluation))
+        trained = find_trained(model, config.bpe, config.evaluation)
+        parameters = export_trained(trained, config.output, config.precision)
     logger.info("wrote %s: %.1f million parameters", config.output, parameters / 1e6)
     if config.push_to_hub:
         _push(config)
@@ -100,18 +101,18 @@ def _push(config: ExportConfig) -> None:
         raise
 
 
-def export_trained(config: ExportConfig, trained: Trained) -> int:
+def export_trained(trained: Trained, output: Path, precision: Literal["fp32", "fp16"]) -> int:
     """As `export`, of a model that was found already; the number of its parameters."""
     import torch
     from safetensors.torch import save_file
 
-    with atomic_folder(config.output) as folder:
+    with atomic_folder(output) as folder:
         model = Reader(trained, "fp32").model
         checked, settings = model.checked, model.settings
         weights.require_numbers(checked.tensors, trained.checkpoint)
         _try_out(model)
         state = weights.to_multiple_choice(checked.tensors, checked.shape.layers)
-        kind = torch.float16 if config.precision == "fp16" else torch.float32
+        kind = torch.float16 if precision == "fp16" else torch.float32
         # safetensors refuses tensors that share memory, as those of a checkpoint may.
         tensors = {name: t.to(kind, copy=True).contiguous() for name, t in state.items()}
         save_file(tensors, folder / hub.SAFETENSORS, metadata={"format": "pt"})

@@ -17,7 +17,7 @@ from components.common.manifest import made_by
 from components.common.storage.store import require_supported
 from components.common.vocabulary import read_vocabulary
 from components.evaluate.trained import BPE_HELP, MODEL_HELP, Trained, as_run, find_trained
-from components.export.core import ExportConfig, export_trained
+from components.export.core import export_trained
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def publish(config: PublishConfig) -> Published:
         trained = find_trained(model, config.bpe, config.evaluation)
         half = trained.training.parameters.get("precision") == "fp16"
         folder = scratch / "model"
-        export_trained(ExportConfig(model, folder, precision="fp16" if half else "fp32"), trained)
+        export_trained(trained, folder, "fp16" if half else "fp32")
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         address = _put(folder, config, trained)
     logger.info("published %s: %.1f MiB", address, size / 2**20)
