@@ -36,9 +36,10 @@ from components.common.results.scores import ALL, Group, count, wilson
 from components.common.vocabulary import read_vocabulary, require_same
 from components.evaluate.report import NAMES, published
 from components.evaluate.statistics import mcnemar
-from components.evaluate.trained import MODEL, REPORT
 from components.trials.core import labels
 
+# As components.evaluate.trained has them, which the data image lacks.
+MODEL, REPORT = "model", "report"
 LOG, ENSEMBLE = "train_log.jsonl", "ensemble.jsonl"
 _SAME = "Evaluate all models on the same data"
 
