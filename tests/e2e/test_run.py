@@ -297,7 +297,6 @@ def assert_nothing_half_made(place: Place, name: str, step: str) -> None:
     ("change", "step", "says"),
     [
         ("three options", "preprocess", "dev/high/"),
-        ("answer E", "preprocess", "dev/high/"),
         ("cut off", "preprocess", "dev/high/"),
         ("no split", "preprocess", "dev"),
         ("climbs", "download-race", "climbed.txt"),

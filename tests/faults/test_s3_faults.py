@@ -573,7 +573,9 @@ CHAOS: list[Callable[[Any], None]] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 8)) for seed in range(24)]
+)
 def test_any_mixture_of_faults(
     seed: int,
     through: Any,
