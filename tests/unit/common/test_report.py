@@ -79,7 +79,8 @@ def test_a_page_forbids_everything_but_its_own_style() -> None:
 def test_no_template_marks_anything_safe_and_all_templates_are_there() -> None:
     roots = [Path(package.__path__[0]) for package in (components, pipeline)]
     found = [path for root in roots for path in root.rglob("templates/*")]
-    assert {path.suffix for path in found} == {".html", ".css"}
+    kinds = {".html", ".css", ".jinja", ".json"}  # pages, a model card, a tokenizer's files
+    assert {path.suffix for path in found} == kinds
     for path in found:
         assert not re.search(r"\|\s*safe|autoescape|Markup", path.read_text()), path
 

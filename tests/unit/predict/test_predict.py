@@ -119,7 +119,7 @@ def test_bad_lines_are_named_and_the_others_answered(answering: Path, tmp_path: 
         (7, "half of a surrogate pair"),
         (8, "JSON nested too deeply"),
         (9, "a list where an object is wanted"),
-        (10, "question 0 is int, not a string"),
+        (10, "question 0 is a number, not a string"),
         (11, "article is missing"),
     ):
         assert any(line.startswith(f"line {number}: {why}") for line in said), said

@@ -160,9 +160,8 @@ def test_the_inference_service_starts_what_there_is() -> None:
     (container,) = service["spec"]["predictor"]["containers"]
     assert container["name"] == "kserve-container"
     assert container["command"] == ["python", "-m", "components.serve"]
-    config = cli.parse(
-        ServeConfig, cli.parser(ServeConfig, prog="", description=""), container["args"]
-    )
+    parser = cli.parser(ServeConfig, prog="", description="")
+    config = cli.config_of(ServeConfig, parser.parse_args(container["args"]))
     cli.use_log_format("text")
     assert str(config.model).startswith("s3:/")
     assert (config.host, config.port) == ("0.0.0.0", container["ports"][0]["containerPort"])
