@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/fairseq.txt requireme
 run: setup ## the whole pipeline on a made-up data set, about a minute
 	@$(BIN)/race run --config smoke
 
-test: setup ## the tests, under ten minutes
+test: setup ## the tests, a quarter of an hour on two cores
 	@# Files stay whole: many of their tests share a trained model.
 	@$(PYTEST) --dist loadfile --no-loadscope-reorder
 
