@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def nothing_left(cluster: Cluster) -> Iterator[None]:
     """Within the block runs may be made, and pipelines and objects; then all of it goes."""
-    client = kfp.Client(host=cluster.server.host, namespace=cluster.server.namespace)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        client = kfp.Client(host=cluster.server.host, namespace=cluster.server.namespace)
     before = versions(client)
     try:
         yield
