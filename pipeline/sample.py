@@ -32,7 +32,6 @@ from components.common import strict_json
 from components.common.dataset import LETTERS, OPTIONS
 from components.common.errors import ConfigError
 from components.common.files import atomic_folder, scratch_folder
-from components.download.core import DownloadConfig, download
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,9 @@ def sample_inputs(
         sources = [Path(__file__), WORDS]
         dictionary = None
         if "roberta_url" in missing and "bpe_url" in given:
+            # What makes a sample and trains with it goes without what downloads.
+            from components.download.core import DownloadConfig, download
+
             config = DownloadConfig(
                 url=(given["bpe_url"],), files=("dict.txt",), output=scratch / "bpe"
             )
