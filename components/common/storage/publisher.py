@@ -120,14 +120,13 @@ class Publisher:
                     if job is None:
                         return
                     self._busy = True
-                store = self._store(self._uri)
                 try:
-                    self.failure = self._publish(job, store, heartbeat)
+                    self.failure = self._publish(job, heartbeat)
                 finally:
                     shutil.rmtree(job.source, ignore_errors=True)
                 if not self.failure:
                     with _only_logged():
-                        prune(store, keep=self._keep, heartbeat=heartbeat)
+                        prune(self._store(self._uri), keep=self._keep, heartbeat=heartbeat)
                 if number == 0:
                     with _only_logged():
                         self._remove_stale_beside(heartbeat)
@@ -135,12 +134,12 @@ class Publisher:
                     self._busy = False
                     self._changed.notify_all()
 
-    def _publish(self, job: _Job, store: Store, heartbeat: Heartbeat) -> Exception | None:
+    def _publish(self, job: _Job, heartbeat: Heartbeat) -> Exception | None:
         """Publish a folder; what went wrong, which was logged."""
         try:
             published = put(
                 files_of(job.source),
-                store.at(job.name),
+                self._store(self._uri).at(job.name),
                 heartbeat,
                 producer=job.producer,
                 inputs=job.inputs,

@@ -490,6 +490,25 @@ def test_a_failed_publication_is_told_and_does_not_stop_the_next(tmp_path: Path)
     assert [a.name for a in storage.artifacts(str(tmp_path / "store"))] == ["update-2"]
 
 
+def test_a_store_that_cannot_be_opened_for_once_does_not_stop_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = storage.Publisher(str(tmp_path / "store"), keep=2)
+    opened = publisher._store
+
+    def fails(uri: str) -> None:
+        raise ConfigError("no credentials for a moment")
+
+    monkeypatch.setattr(publisher, "_store", fails)
+    publisher.submit(small(tmp_path / "1"), "update-1")
+    assert publisher.wait(30)
+    assert isinstance(publisher.failure, ConfigError)
+    monkeypatch.setattr(publisher, "_store", opened)
+    publisher.submit(small(tmp_path / "2"), "update-2")
+    publisher.close()
+    assert [a.name for a in storage.artifacts(str(tmp_path / "store"))] == ["update-2"]
+
+
 def test_closing_raises_when_the_last_one_failed(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file in the way")
     publisher = storage.Publisher(str(tmp_path / "store"), keep=2)
