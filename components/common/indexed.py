@@ -20,6 +20,8 @@ def read_sizes(prefix: Path) -> NDArray[np.int64]:
     if content[:9] != b"MMIDIDX\x00\x00" or len(content) < 26:
         raise ValueError(f"{prefix}.idx: not an index of fairseq's mmap format")
     (items,) = struct.unpack_from("<Q", content, 18)
+    if items > (len(content) - 26) // 4:
+        raise ValueError(f"{prefix}.idx: cut off")
     return np.frombuffer(content, np.dtype("<i4"), items, 26).astype(np.int64)
 
 
