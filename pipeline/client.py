@@ -126,10 +126,12 @@ class Api:
             ca_certs=str(server.ca_file or certifi.where()),
             timeout=urllib3.Timeout(connect=self._patience.connect, read=self._patience.read),
             # Attempts are counted in one place.
-            retries=urllib3.Retry(connect=0, read=0, other=0, redirect=3),
+            retries=urllib3.Retry(
+                connect=0, read=0, other=0, redirect=3, respect_retry_after_header=False
+            ),
         )
         health = self._call(self._health)
-        self.version = str(health.get("tag_name"))
+        self.version = str(health.get("tag_name") or "")
         self.multi_user = bool(health.get("multi_user"))
         if self.multi_user and not server.namespace:
             self.server = dataclasses.replace(server, namespace=own_namespace())
@@ -226,7 +228,7 @@ class Api:
             return None
         nothing = {"pipeline_id": NOWHERE, "pipeline_version_id": NOWHERE}
         run = {"display_name": "race doctor", "pipeline_version_reference": nothing}
-        run["experiment_id"] = found[0]["experiment_id"]
+        run["experiment_id"] = self._identity(found[0], "experiment_id")
 
         def ask() -> bool | None:
             try:
@@ -351,7 +353,9 @@ class Api:
         return self._call(look_first)
 
     def _list(self, name: str, path: str, query: Mapping[str, str]) -> Sequence[Any]:
-        found: Sequence[Any] = self._request("GET", path, **query).get(name) or ()
+        found = self._request("GET", path, **query).get(name) or []
+        if not isinstance(found, list):
+            raise TypeError(f"{name} is no list")
         return found
 
     def _identity(self, answer: Any, name: str) -> str:

@@ -84,6 +84,7 @@ class KubeflowPipelines:
         self.failures: list[tuple[str, str, int, bool]] = []
         self.on_request: Callable[[], None] = lambda: None
         self.page = ""  # answer everything with this HTML
+        self.headers: dict[str, str] = {}  # of all answers
         # (method, pattern of the path): what a gateway answers, with status 200
         self.gateway: dict[tuple[str, str], Any] = {}
         self._ids = itertools.count(1)
@@ -269,6 +270,8 @@ def serving(state: Served) -> Iterator[Served]:
             self.send_response(status)
             self.send_header("content-type", kind)
             self.send_header("content-length", str(len(content)))
+            for name, value in state.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from components.common.errors import ConfigError
+from components.common.errors import ConfigError, TransferError
+from components.common.retry import Patience
 from pipeline.client import Api, Server
 
 
@@ -58,3 +59,12 @@ def test_a_log_has_only_its_end_and_a_missing_one_is_empty(api: Api, kubeflow) -
     assert api.log("run-1", "long").endswith("end")
     assert len(api.log("run-1", "long")) == 1 << 16
     assert api.log("run-1", "gone") == ""
+
+
+def test_attempts_are_counted_in_one_place(kubeflow: Any) -> None:
+    """urllib3 would wait as long as an answer says, and ask again by itself."""
+    kubeflow.headers = {"Retry-After": "1"}
+    kubeflow.fail("GET", "/healthz$", 503, 503, 503)
+    with pytest.raises(TransferError, match="503"):
+        Api(Server(kubeflow.host), Patience(attempts=1, connect=2, read=2))
+    assert len(kubeflow.requests) == 1

@@ -131,6 +131,11 @@ def test_each_problem_is_found_in_spite_of_the_others(
         (lambda k: setattr(k, "token", "secret"), "server", "refused the request: 401"),
         (lambda k: setattr(k, "multi_user", True), "server", "serves many users"),
         (lambda k: k.fail("GET", "/experiments$", 403), "rights", "refused the request: 403"),
+        (
+            lambda k: k.gateway.update({("GET", "/experiments$"): {"experiments": {"a": 1}}}),
+            "rights",
+            "with what cannot be read: experiments is no list",
+        ),
     ],
 )
 def test_what_a_server_refuses_is_said_with_what_to_do(
