@@ -237,6 +237,8 @@ def _take_file(
         if not mirrored:  # not before it has shown to be fit for use
             mirror.keep(url, path, fetched)
         if not config.archives:
+            if (folder / name).exists():  # a repository has one of this name
+                raise ConfigError(f"{name} comes from two addresses", hint="Download one apart")
             path.rename(folder / name)
     log.info("%s", line)
     return result

@@ -13,6 +13,9 @@ from components.common.errors import DataError
 from components.common.vocabulary import read_merges, read_pieces
 from components.download.archive import BLOCK, kind_of
 
+# Text is read as a whole: GPT-2's files have 1 MB.
+MOST_TEXT = 64 << 20
+
 _READERS: dict[str, Callable[[Path], Any]] = {
     "encoder.json": read_pieces,
     "vocab.bpe": read_merges,
@@ -45,6 +48,8 @@ def _fault(path: Path, name: str, archive: bool) -> str:
         return "" if start.startswith(b"\x1f\x8b") else "not a gzip file"
     if name not in _READERS:
         return ""
+    if path.stat().st_size > MOST_TEXT:
+        return f"more than {MOST_TEXT >> 20} MiB"
     try:
         found = _READERS[name](path)
     except DataError as error:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from components.common.errors import DataError
+from components.download import formats
 from components.download.core import DownloadConfig, download
 
 XML = b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>\n"
@@ -28,6 +29,15 @@ def test_what_is_not_of_its_format_is_refused(
                 DownloadConfig((server.put(name, body),), tmp_path / "place" / "out", unpack=unpack)
             )
         assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_what_is_read_whole_has_a_bound(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "MOST_TEXT", 1 << 20)
+    url = server.put("vocab.bpe", b"a b\n" * (1 << 19))
+    with pytest.raises(DataError, match=r"vocab.bpe: more than 1 MiB"):
+        download(DownloadConfig((url,), tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
