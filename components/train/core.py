@@ -121,6 +121,8 @@ def _trained(config: TrainConfig) -> TrainResult:
     with atomic_folder(config.output) as folder:
         log = TrainLog()
         progress = restore(config, origin, folder, log)
+        if progress is None:  # the look into the store is no part of training
+            log.go_back([], 0, 0.0)
         run = Run(
             config,
             the_plan,

@@ -257,8 +257,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         if state.get("packed_optimizer") is None:
             return extra_state
         self.optimizer.load_state_dict(state["packed_optimizer"])
-        for name, exact in self._model.stock_state(self.optimizer.exact().__getitem__).items():
-            exact.copy_(state["model"][name])
+        exact = self.optimizer.exact()
+        for name, parameter, rows in self._model.parts():
+            target = exact[parameter] if rows is None else exact[parameter][rows]
+            target.copy_(state["model"][name])
         run = state.get("packed_run")
         if run is not None:
             self.guard.resume(run["guard"])
