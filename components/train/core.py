@@ -26,6 +26,7 @@ from components.train.flags import Run
 from components.train.node import Node, this_node
 from components.train.pretrained import as_fairseq
 from components.train.records import lines_of
+from components.train.supervisor import curve
 from components.train.supervisor.log import TrainLog, duration
 from components.train.supervisor.provenance import Provenance, provenance
 from components.train.supervisor.report import write_report
@@ -149,6 +150,8 @@ def _trained(config: TrainConfig) -> TrainResult:
         (folder / "report.html").write_text(report, encoding="utf-8")
         vocabulary.write(folder)
 
+    if config.checkpoint_uri:
+        curve.remove(config.checkpoint_uri)
     logger.info(
         "trained %d updates in %s: best validation accuracy %s",
         metrics["updates"],

@@ -68,6 +68,14 @@ def read(data: bytes, where: str) -> Curve:
         raise DataError(f"{where}: no log of training: {str(error)[:80]}") from None
 
 
+def remove(uri: str) -> None:
+    """Remove what lies at this `checkpoint_uri`: the run has ended, and its output has the log."""
+    from components.common import storage
+
+    with contextlib.suppress(RaceError, OSError):
+        storage.remove_objects(f"{uri}/{NAME}")
+
+
 class LiveCurve:
     """Stores the records while training runs, in a thread; training never waits for it or fails."""
 
@@ -90,13 +98,6 @@ class LiveCurve:
         if not self._thread.is_alive():
             self._start(records)
             self._thread.join(LAST)
-
-    def remove(self) -> None:
-        """Remove it: training has ended well, and its output has the whole log."""
-        from components.common import storage
-
-        with contextlib.suppress(RaceError, OSError):
-            storage.remove_objects(self._uri)
 
     def _start(self, records: Sequence[Record]) -> None:
         self._written = self._clock()

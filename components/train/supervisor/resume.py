@@ -364,5 +364,3 @@ class Checkpoints:
             raise
         else:
             self.finish()
-            if self._publisher:
-                self._curve.remove()

@@ -18,6 +18,7 @@ from components.common.errors import ConfigError, DataError
 from components.train import __main__, checkpoints, core
 from components.train.config import TrainConfig
 from components.train.core import train
+from components.train.supervisor import curve
 from components.train.supervisor.resume import Checkpoints
 
 
@@ -114,6 +115,7 @@ def ended(tiny_race: Any, finished: Path, tmp_path: Path) -> list[str]:
     shutil.copytree(finished / "checkpoints", there)
     storage.publish(finished / "out", str(there / "model"))
     shutil.copytree(finished / "checkpoints", there / "other")
+    (there / curve.NAME).write_text("{}\n")  # it was killed before it had removed that
     again = config(tiny_race, tmp_path / "out", checkpoint_uri=str(there))
     return arguments_of(again)
 
