@@ -9,6 +9,8 @@ from components.common import strict_json
 from components.common.errors import DataError
 from components.common.files import text_input
 
+_HINT = "Give the folder that preprocess wrote"
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -55,6 +57,3 @@ def read_passages(text: Path, split: str, wanted: Collection[int]) -> dict[int, 
             f"{path}: fewer passages than questions", hint="Run components.preprocess again"
         )
     return found
-
-
-_HINT = "Give the folder that preprocess wrote"

@@ -120,10 +120,7 @@ def _trained(config: TrainConfig) -> TrainResult:
     sanity = look(config, labels, options)
 
     with atomic_folder(config.output) as folder:
-        log = TrainLog()
-        progress = restore(config, origin, folder, log)
-        if progress is None:  # the look into the store is no part of training
-            log.go_back([], 0, 0.0)
+        progress, log = restore(config, origin, folder)
         run = Run(
             config,
             the_plan,

@@ -58,13 +58,13 @@ class Progress:
 
 
 def restore(
-    config: TrainConfig, origin: Provenance, folder: Path, log: TrainLog
-) -> Progress | None:
+    config: TrainConfig, origin: Provenance, folder: Path
+) -> tuple[Progress | None, TrainLog]:
     """Fetch the newest checkpoint that is whole; None where there is none to go on from.
 
     Looks at `checkpoint_uri`, where an earlier attempt at the same run may have left some, and then
-    at `resume_from`. `folder/checkpoints` then holds what fairseq would find there, and `log` is as
-    it was.
+    at `resume_from`. `folder/checkpoints` then holds what fairseq would find there, and the log is
+    as it was. A new log's time begins now: the look into the store is no part of it.
 
     Raises:
         ConfigError: the checkpoints are of another training.
@@ -86,6 +86,7 @@ def restore(
         artifact = storage.fetch_newest(uri, folder / KEPT)
         if artifact:
             require_usable(config, folder / KEPT, artifact.address)
+            log = TrainLog()
             progress = place(folder, artifact.address, log)
             logger.info(
                 "going on from %s, update %d: fetched and checked in %.1f s",
@@ -93,13 +94,13 @@ def restore(
                 progress.update,
                 time.monotonic() - started,
             )
-            return progress
+            return progress, log
     if config.resume_from:
         raise DataError(
             f"{config.resume_from}: no checkpoint is there to resume from",
             hint="Give the checkpoint_uri of a run that has published one",
         )
-    return None
+    return None, TrainLog()
 
 
 def require_usable(config: TrainConfig, fetched: Path, where: str) -> None:
