@@ -1,8 +1,6 @@
 """Kubeflow Pipelines is asked what kfp's own client asks, whose calls real servers answer."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +8,37 @@ import kfp
 import pytest
 
 from pipeline.client import Api, Server
+from tests.unit.pipeline.conftest import KubeflowPipelines, serving
 
 RUN = "a run"
 CRON = "0 0 3 * * *"
 PARAMETERS = {"epochs": 2, "seeds": "1,2"}
 
 
-@contextmanager
-def asked(kubeflow: Any) -> Iterator[list[Any]]:
-    """The requests that change something: method, path, query and content, files by their bytes."""
-    seen: list[Any] = []
-    answer = kubeflow.answer
+class Noting(KubeflowPipelines):
+    """Keeps what it is asked to change: method, path, query and content, of uploads the file."""
 
-    def noted(method: str, path: str, query: Any, headers: Any, body: bytes) -> Any:
+    def __init__(self, namespace: str) -> None:
+        super().__init__()
+        self.multi_user = bool(namespace)
+        self.seen: list[Any] = []
+
+    def answer(self, method: str, path: str, query: Any, headers: Any, body: bytes) -> Any:
         calls = ":" in path.rpartition("/")[2]  # of a run that is there
-        result = (200, {}) if calls else answer(method, path, query, headers, body)
+        result = (200, {}) if calls else super().answer(method, path, query, headers, body)
         if method != "GET":
-            content = kubeflow.packages[-1] if "/upload" in path else json.loads(body or b"{}")
-            seen.append((method, path, query, content))
+            content = self.packages[-1] if "/upload" in path else json.loads(body or b"{}")
+            self.seen.append((method, path, query, content))
         return result
-
-    kubeflow.answer = noted
-    yield seen
-    kubeflow.answer = answer
 
 
 @pytest.mark.filterwarnings("ignore:This client only works:FutureWarning")
 @pytest.mark.parametrize("namespace", ["", "team"])
-def test_what_is_made_is_asked_for_as_kfps_own_client_does(
-    kubeflow: Any, clock: Any, tmp_path: Path, namespace: str
-) -> None:
+def test_what_is_made_is_asked_for_as_kfps_own_client_does(tmp_path: Path, namespace: str) -> None:
     package = tmp_path / "pipeline.yaml"
     package.write_text((Path(__file__).parents[3] / "pipeline.yaml").read_text())
-    kubeflow.multi_user = bool(namespace)
-    with asked(kubeflow) as theirs:
-        client = kfp.Client(host=kubeflow.host, namespace=namespace or "kubeflow")
+    with serving(Noting(namespace)) as theirs:
+        client = kfp.Client(host=theirs.host, namespace=namespace or "kubeflow")
         pipeline = client.upload_pipeline(str(package), "race", namespace=namespace or None)
         version = client.upload_pipeline_version(
             str(package), "v", pipeline_id=pipeline.pipeline_id
@@ -63,9 +57,8 @@ def test_what_is_made_is_asked_for_as_kfps_own_client_does(
         client.terminate_run(run.run_id)
         client._run_api.run_service_retry_run(run.run_id)
         client.delete_run(run.run_id)
-    forget(kubeflow)
-    with asked(kubeflow) as ours:
-        api = Api(Server(kubeflow.host, namespace=namespace))
+    with serving(Noting(namespace)) as ours:
+        api = Api(Server(ours.host, namespace=namespace))
         made = api.pipeline_version(package.read_text(), "race")
         experiment = api.experiment("tries")
         given = {
@@ -77,18 +70,9 @@ def test_what_is_made_is_asked_for_as_kfps_own_client_does(
         api.terminate(run)
         api.retry(run)
         api.delete(run)
-    ours[1][2]["name"] = ["v"]  # the version's name is a digest of its content
-    for mine, other in zip(ours, theirs, strict=True):
+    ours.seen[1][2]["name"] = ["v"]  # the version's name is a digest of its content
+    for mine, other in zip(ours.seen, theirs.seen, strict=True):
         assert said(mine) == said(other)
-
-
-def forget(kubeflow: Any) -> None:
-    """Of what was made, with the ids beginning again."""
-    for things in (kubeflow.pipelines, kubeflow.versions, kubeflow.experiments):
-        things.clear()
-    kubeflow.runs.clear()
-    kubeflow.recurring_runs.clear()
-    kubeflow._ids = type(kubeflow._ids)(1)
 
 
 def said(request: Any) -> Any:
