@@ -24,7 +24,7 @@ def sizes(uri: str, *, siblings: bool = False) -> dict[str, int]:
     """
     store, name = _opened(uri)
     found = store.sizes(name)
-    return {k: s for k, s in found.items() if siblings or k == name or k.startswith(f"{name}/")}
+    return {key: size for key, size in found.items() if siblings or _within(key, name)}
 
 
 def read_small(uri: str, limit: int) -> bytes | None:
@@ -96,9 +96,14 @@ def remove_objects(uri: str) -> None:
     Raises:
         ConfigError, TransferError: as storage's `fetch` raises them.
     """
-    store, _ = _opened(uri)
-    for key in sizes(uri):
-        store.remove(key)
+    store, name = _opened(uri)
+    for key in store.sizes(name):
+        if _within(key, name):
+            store.remove(key)
+
+
+def _within(key: str, name: str) -> bool:
+    return key == name or key.startswith(f"{name}/")
 
 
 def _opened(uri: str, settings: Settings | None = None) -> tuple[Store, str]:
